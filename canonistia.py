@@ -1,0 +1,83 @@
+"""canonistia, the front door: the command line, and ``canonistia.load(...).classify(...)`` from Python."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+from cascade.errors import CanonistiaError
+
+if TYPE_CHECKING:
+    from cascade.engine import Engine
+
+__all__ = ["CanonistiaError", "load"]
+
+_COMMANDS = {
+    "check-data": "trainers.cli:check_data",
+    "train-main": "trainers.cli:train_main",
+    "train-sub": "trainers.cli:train_sub",
+    "export": "export.cli:export",
+    "evaluate": "cascade.cli:evaluate",
+    "classify": "cascade.cli:classify",
+    "serve": "webapp.cli:serve",
+    "models": "cascade.cli:models",
+}
+# What a serving install leaves out on purpose.
+_TRAIN_EXTRA = ("torch", "torchvision", "timm", "onnx", "onnxscript", "sklearn", "imagehash", "matplotlib", "rich")
+
+
+def load(model: str = "scene15", threads: int | None = None) -> "Engine":
+    """Return an engine for a bundle: ``canonistia.load("scene15").classify(["photo.jpg"])``.
+
+    Parameters
+    ----------
+    model
+        A bundle's folder, or its name under ``models/``.
+    threads
+        How many threads an inference may use; by default all processors that this process may run on.
+
+    Raises
+    ------
+    CanonistiaError
+        There is no such bundle, or it is damaged.
+    """
+    from cascade.bundle import find_bundle
+    from cascade.engine import Engine
+
+    return Engine.load(find_bundle(model), threads)
+
+
+class _Commands(click.Group):
+    """A group that imports a command's package when that command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        return getattr(import_module(module), name)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except CanonistiaError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name not in _TRAIN_EXTRA:
+                raise
+            raise click.ClickException(
+                f"this command needs {error.name}, which the serving install leaves out; "
+                "run pip install 'canonistia[train]'"
+            ) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="canonistia")
+def main() -> None:
+    """Train, export and serve a two-stage picture classifier that knows when it is unsure."""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""The bundle: its schema, and reading one folder whole or not at all."""
+
+import hashlib
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cascade.errors import CanonistiaError
+from cascade.preprocess import PreprocessSpec
+from cascade.rules import CascadeRules
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+CARD = "MODEL_CARD.md"
+DEFAULT_BUNDLE = "scene15"
+
+# The serialised key of an entry that points at another file (onnx.proto, StringStringEntryProto key "location").
+_EXTERNAL_DATA = b"\n\x08location"
+
+
+class BundleError(CanonistiaError):
+    """A bundle is missing, damaged, or of another schema."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Part):
+    """One file of the bundle."""
+
+    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?\.onnx$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(gt=0, description="bytes")
+
+
+class PixelModel(_Part):
+    """A model that sees pixels: the main model, the shared trunk, or a submodel with a network of its own."""
+
+    file: FileEntry
+    preprocess: PreprocessSpec
+    backbone: str
+
+
+class Submodel(_Part):
+    """The binary model of one class; with a shared trunk it reads the trunk's features instead of pixels."""
+
+    label: str
+    file: FileEntry
+    preprocess: PreprocessSpec | None = None
+
+
+class Calibration(_Part):
+    """What the fitted calibration did; the numbers are already inside the graphs."""
+
+    temperature: float = Field(gt=0)
+    submodels: dict[str, tuple[float, float]] = Field(description="slope and intercept of each Platt scaling")
+
+
+class Accuracy(_Part):
+    """Accuracy of one stage, with 95% Wilson intervals."""
+
+    top1: float
+    top1_interval: tuple[float, float]
+    top2: float
+    top2_interval: tuple[float, float]
+    ece: float
+
+
+class Measured(_Part):
+    """Figures measured at export, with calibration and routing fitted out of fold."""
+
+    split: str
+    method: str
+    pictures: int
+    main: Accuracy
+    submodels: Accuracy
+    cascade: Accuracy
+    routed: float
+    unsure: float
+
+
+class Provenance(_Part):
+    """Where the bundle comes from."""
+
+    data_fingerprint: str
+    code_version: str
+    created: str
+    main_run: str
+    submodel_runs: str
+
+
+class Manifest(_Part):
+    """The content of ``bundle.json``."""
+
+    schema_version: int
+    name: str
+    classes: list[str] = Field(min_length=2)
+    main: PixelModel
+    trunk: PixelModel | None = None
+    submodels: list[Submodel]
+    calibration: Calibration
+    rules: CascadeRules
+    measured: Measured
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _one_submodel_a_class(self) -> "Manifest":
+        labels = [submodel.label for submodel in self.submodels]
+        if labels != self.classes:
+            raise ValueError(f"submodels are for {labels}, expected one for each of {self.classes}, in that order")
+        for submodel in self.submodels:
+            if (submodel.preprocess is None) != (self.trunk is not None):
+                raise ValueError("a submodel has its own preprocessing exactly when there is no shared trunk")
+        return self
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """Every model file."""
+        trunk = [self.trunk.file] if self.trunk else []
+        return [self.main.file, *trunk, *(submodel.file for submodel in self.submodels)]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are all there and unchanged."""
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+
+    def path(self, file: FileEntry) -> Path:
+        """Return where a file of the bundle lies."""
+        return self.folder / file.path
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Return the bundle in a folder after checking its schema and the hash of every file.
+
+    Raises
+    ------
+    BundleError
+        Anything is missing, changed, of another schema version, or keeps its weights in a file of its own.
+    """
+    manifest, sha256 = read_manifest(folder)
+    for entry in manifest.files:
+        _check_file(folder / entry.path, entry)
+    return Bundle(folder, manifest, sha256)
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, str]:
+    """Return the checked ``bundle.json`` of a folder with the sha256 of its bytes; the model files are not read."""
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}); expected a bundle written by 'canonistia export'"
+        ) from error
+    try:
+        fields = json.loads(content)
+        version = fields["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} is not a bundle's manifest; export the bundle again") from error
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version}, and this canonistia reads version {SCHEMA_VERSION}; "
+            "upgrade canonistia, or export the bundle again with this one"
+        )
+    try:
+        return Manifest.model_validate(fields), hashlib.sha256(content).hexdigest()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"]) or "the whole"
+        raise BundleError(f"{path} is not valid at {place}: {first['msg']}; export the bundle again") from error
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path} cannot be read ({error.strerror}), and the bundle needs it; copy the whole folder again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise BundleError(
+            f"{path} was changed: its {len(content)} bytes do not have the sha256 in {MANIFEST} "
+            f"({entry.size} bytes expected); copy the whole folder again"
+        )
+    if _EXTERNAL_DATA in content:
+        raise BundleError(f"{path} keeps weights in another file, which a bundle may not; export the bundle again")
+
+
+def describe_file(folder: Path, path: str) -> FileEntry:
+    """Return the entry of a file that was just written into a bundle's folder."""
+    content = (folder / path).read_bytes()
+    return FileEntry(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def bundle_folders() -> list[Path]:
+    """Return the folders where bundles are looked up by name, first match first.
+
+    They are ``$CANONISTIA_MODELS``, ``models/`` here, ``models/`` beside the source code, and the environment's
+    ``share/canonistia/models``, where the wheel puts the shipped bundle.
+    """
+    named = os.environ.get("CANONISTIA_MODELS")
+    beside_source = Path(__file__).resolve().parent.parent / "models"
+    places = [Path("models"), beside_source, Path(sys.prefix, "share", "canonistia", "models")]
+    return ([Path(named)] if named else []) + places
+
+
+def find_bundle(model: str) -> Path:
+    """Return the folder of a bundle, given that folder or the bundle's name.
+
+    Raises
+    ------
+    BundleError
+        No such bundle; the message lists the ones found.
+    """
+    if Path(model, MANIFEST).is_file():
+        return Path(model)
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model):
+        for place in bundle_folders():
+            if (place / model / MANIFEST).is_file():
+                return place / model
+    names = ", ".join(path.name for path in list_bundles()) or "none"
+    raise BundleError(f"no bundle '{model}': neither a folder with {MANIFEST} nor one of the bundles found ({names})")
+
+
+def list_bundles() -> list[Path]:
+    """Return the folders of all bundles found by name; of two with one name, the one that ``--model`` would take."""
+    found: dict[str, Path] = {}
+    for place in bundle_folders():
+        for manifest in sorted(place.glob(f"*/{MANIFEST}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return [found[name] for name in sorted(found)]

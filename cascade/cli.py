@@ -1,0 +1,138 @@
+"""The commands that need no training: classify, evaluate, models."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_SOME_ERRORS = 3
+
+
+def model_option(command: F) -> F:
+    """Add ``--model`` to a command."""
+    return click.option(
+        "--model",
+        default="scene15",
+        show_default=True,
+        help="A bundle's folder, or its name under models/ ('canonistia models' lists them).",
+    )(command)
+
+
+def threads_option(command: F) -> F:
+    """Add ``--threads`` to a command."""
+    return click.option(
+        "--threads", type=click.IntRange(min=1), help="Threads of an inference. Default: all processors allowed."
+    )(command)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
+@model_option
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write rows to FILE.csv or FILE.jsonl instead."
+)
+@click.option("--batch-size", type=click.IntRange(1, 1024), default=32, show_default=True, help="Pictures at once.")
+@threads_option
+def classify(paths: tuple[Path, ...], model: str, out: Path | None, batch_size: int, threads: int | None) -> None:
+    """Name the two most likely classes of pictures.
+
+    Each PATH is a picture, or a folder whose pictures are taken, those in folders inside it too.
+
+    Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
+    """
+    from cascade.bundle import find_bundle
+    from cascade.engine import Engine
+    from cascade.folders import pictures_below
+    from cascade.rows import classify_files, row_file, table
+
+    files = [file for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
+    if not files:
+        raise click.UsageError(f"no pictures below {', '.join(map(str, paths))}")
+    engine = Engine.load(find_bundle(model), threads)
+    rows = progress(classify_files(engine, files, batch_size), len(files))
+    errors = 0
+    if out:
+        with row_file(out) as write:
+            for row in rows:
+                write(row)
+                errors += row.error is not None
+        click.echo(f"{len(files)} rows in {out}" + (f", {errors} of them errors" if errors else ""), err=True)
+    else:
+        answers = list(rows)
+        errors = sum(row.error is not None for row in answers)
+        click.echo(table(answers))
+    if errors:
+        sys.exit(EXIT_SOME_ERRORS)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@model_option
+@click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Draw the confusion matrix, the reliability diagram and accuracy against share routed into this folder.",
+)
+@threads_option
+def evaluate(folder: Path, model: str, as_json: bool, plots: Path | None, threads: int | None) -> None:
+    """Measure a bundle on labelled pictures: the main model alone, and the cascade.
+
+    DIR holds one folder a class. Every accuracy comes with its 95% interval (Wilson).
+    """
+    from cascade.bundle import find_bundle
+    from cascade.engine import Engine
+    from cascade.evaluation import evaluate as run
+    from cascade.evaluation import labelled_pictures
+    from cascade.evaluation_text import describe
+
+    if plots:
+        from cascade.plots import write_plots
+    engine = Engine.load(find_bundle(model), threads)
+    pictures = labelled_pictures(folder, engine.classes)
+    evaluation = run(engine, progress(pictures, len(pictures)))
+    report = evaluation.report()
+    click.echo(json.dumps(report, indent=2) if as_json else describe(report))
+    if plots:
+        for path in write_plots(evaluation, plots):
+            click.echo(f"drew {path}", err=True)
+
+
+@click.command()
+def models() -> None:
+    """List the bundles found, with their size and measured accuracy."""
+    from cascade.bundle import BundleError, bundle_folders, list_bundles, read_manifest
+
+    found = list_bundles()
+    if not found:
+        click.echo("no bundles in " + ", ".join(str(place) for place in bundle_folders()), err=True)
+    for folder in found:
+        try:
+            manifest, _ = read_manifest(folder)
+        except BundleError as error:
+            click.echo(f"{folder.name}: {error}")
+            continue
+        size = sum(entry.size for entry in manifest.files) / 1e6
+        figures = manifest.measured.cascade
+        low, high = figures.top1_interval
+        click.echo(
+            f"{folder.name}: {len(manifest.classes)} classes, {size:.1f} MB, top 1 {figures.top1:.4f} "
+            f"[{low:.4f}, {high:.4f}], top 2 {figures.top2:.4f} ({manifest.measured.pictures} "
+            f"{manifest.measured.split} pictures, out of fold)  {folder}"
+        )
+
+
+def progress(items: Iterable[T], total: int) -> Iterator[T]:
+    """Yield the items behind a progress bar on standard error; silent on short work and where no one looks."""
+    if total < 100 or not os.isatty(2):
+        yield from items
+        return
+    with click.progressbar(items, total, file=sys.stderr, show_pos=True) as shown:
+        yield from shown

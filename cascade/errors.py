@@ -1,0 +1,9 @@
+"""The one error that the command line and the page turn into words."""
+
+
+class CanonistiaError(Exception):
+    """Something the user can mend: the message says what was found, what was expected and what to do."""
+
+
+class PictureError(CanonistiaError):
+    """One picture cannot be read. The others go on."""

@@ -1,0 +1,108 @@
+"""Labelled folders: which pictures a tree holds, under which split and class."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascade.errors import CanonistiaError
+from cascade.picture import SUFFIXES
+
+SPLIT_NAMES = {
+    "training": "training",
+    "train": "training",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class LabelledPicture:
+    """One file of a data set; ``split`` is ``training``, ``validation``, ``test`` or empty for an unsplit tree."""
+
+    path: Path
+    label: str
+    split: str
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Return the picture files below a folder, by suffix, in path order; hidden names are passed over."""
+    return sorted(_walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for base, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(base, name)
+
+
+def read_class_folders(folder: Path, split: str = "") -> list[LabelledPicture]:
+    """Return the pictures of one folder of class folders, in path order.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder is missing, or holds no class folder with a picture.
+    """
+    pictures = [
+        LabelledPicture(path, child.name, split) for child in _subfolders(folder) for path in pictures_below(child)
+    ]
+    if not pictures:
+        raise CanonistiaError(
+            f"{folder} holds no pictures in class folders; expected one folder a class with pictures "
+            f"({', '.join(sorted(SUFFIXES))}) inside"
+        )
+    return pictures
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Return the split folders of a data set by their standard name; empty when the tree is not split.
+
+    Raises
+    ------
+    CanonistiaError
+        Two folders mean the same split (``val`` beside ``validation``), or only some splits are there.
+    """
+    found: dict[str, Path] = {}
+    for child in _subfolders(folder):
+        name = SPLIT_NAMES.get(child.name.lower())
+        if name in found:
+            raise CanonistiaError(f"{folder} has two folders for the {name} split: {found[name].name} and {child.name}")
+        if name:
+            found[name] = child
+    return found
+
+
+def read_data_set(folder: Path) -> list[LabelledPicture]:
+    """Return the pictures of a data set: split folders of class folders, or one unsplit tree of class folders.
+
+    Raises
+    ------
+    CanonistiaError
+        Nothing to read, or folders that are neither splits nor classes stand beside the splits.
+    """
+    splits = split_folders(folder)
+    if not splits:
+        return read_class_folders(folder)
+    strays = [child.name for child in _subfolders(folder) if child not in splits.values() and pictures_below(child)]
+    if strays:
+        raise CanonistiaError(
+            f"{folder} holds both splits ({', '.join(p.name for p in splits.values())}) and other folders with "
+            f"pictures ({', '.join(strays)}); move the class folders into a split"
+        )
+    return [picture for split, path in splits.items() for picture in read_class_folders(path, split)]
+
+
+def class_names(pictures: list[LabelledPicture]) -> list[str]:
+    """Return the distinct labels in alphabetical order."""
+    return sorted({picture.label for picture in pictures})
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise CanonistiaError(f"{folder} is not a folder; expected one folder a class with pictures inside")
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))

@@ -1,0 +1,68 @@
+"""Metrics of labelled pictures: accuracy with intervals, calibration error, confusion."""
+
+from statistics import NormalDist
+
+import numpy as np
+
+from cascade.rules import top_two
+
+ECE_BINS = 15
+
+
+def top_k_hits(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether the true class (N,) is first, and whether it is among the first two, each (N,) bool."""
+    order = top_two(probabilities)  # (N, 2)
+    first = order[:, 0] == targets
+    return first, first | (order[:, 1] == targets)
+
+
+def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share (Wilson 1927), which stays within [0, 1]."""
+    if total == 0:
+        return (0.0, 1.0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = hits / total
+    centre = share + z * z / (2 * total)
+    spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return (float((centre - spread) / scale), float((centre + spread) / scale))
+
+
+def reliability(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return count, mean confidence and accuracy of each of ``ECE_BINS`` equal-width bins of the top probability.
+
+    Each array is (ECE_BINS,); an empty bin has count 0 and NaN elsewhere.
+    """
+    confidence = probabilities.max(axis=1)  # (N,)
+    hits, _ = top_k_hits(probabilities, targets)
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    counts = np.bincount(bins, minlength=ECE_BINS)
+    divisor = np.where(counts == 0, np.nan, counts)
+    mean_confidence = np.bincount(bins, weights=confidence, minlength=ECE_BINS) / divisor
+    accuracy = np.bincount(bins, weights=hits, minlength=ECE_BINS) / divisor
+    return counts, mean_confidence, accuracy
+
+
+def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean gap between confidence and accuracy over ``ECE_BINS`` bins (Guo et al., arXiv 1706.04599)."""
+    counts, confidence, accuracy = reliability(probabilities, targets)
+    return float(np.nansum(counts * np.abs(confidence - accuracy)) / max(1, counts.sum()))
+
+
+def confusion(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return counts (K, K), true classes in rows, most likely classes in columns."""
+    classes = probabilities.shape[1]
+    pairs = targets * classes + top_two(probabilities)[:, 0]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def accuracy_summary(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float | tuple[float, float]]:
+    """Return ``top1``, ``top2``, their 95% Wilson intervals, and ``ece`` of probabilities (N, K)."""
+    first, two = top_k_hits(probabilities, targets)
+    return {
+        "top1": float(first.mean()),
+        "top1_interval": wilson_interval(int(first.sum()), len(targets)),
+        "top2": float(two.mean()),
+        "top2_interval": wilson_interval(int(two.sum()), len(targets)),
+        "ece": expected_calibration_error(probabilities, targets),
+    }

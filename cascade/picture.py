@@ -1,0 +1,114 @@
+"""Decoding: from a path, bytes, a PIL image or an array to an upright picture in mode L or RGB."""
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cascade.errors import PictureError
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+MAX_PIXELS = 120_000_000
+
+# Pillow warns from half its own limit on; MAX_PIXELS is the limit here, and it is an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+def decode(source: Source) -> Image.Image:
+    """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, 8 bits a channel.
+
+    Parameters
+    ----------
+    source
+        A path, the bytes of a file, a PIL image, or a uint8 array ``(H, W)`` or ``(H, W, 3)``.
+
+    Raises
+    ------
+    PictureError
+        The file is missing, empty, truncated, of no allowed format (``FORMATS``), larger than
+        ``MAX_PIXELS``, or the array has another shape or type.
+
+    Notes
+    -----
+    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits,
+    every other mode (CMYK, palette, YCbCr, LAB ...) becomes RGB.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        with _pillow_errors():
+            return _normalise(source)
+    data, size = _readable(source)
+    if size == 0:
+        raise PictureError("the file is empty (0 bytes); a picture was expected")
+    with _pillow_errors(), Image.open(data, formats=FORMATS) as opened:
+        return _normalise(opened)
+
+
+def _readable(source: str | os.PathLike[str] | bytes) -> tuple[io.BytesIO | Path, int]:
+    if isinstance(source, bytes):
+        return io.BytesIO(source), len(source)
+    path = Path(source)
+    try:
+        return path, path.stat().st_size
+    except OSError as error:
+        raise PictureError(f"cannot be opened: {error.strerror or error}") from error
+
+
+@contextmanager
+def _pillow_errors() -> Iterator[None]:
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise PictureError(f"is no picture of a known format; expected one of {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"is larger than the limit of {MAX_PIXELS:,} pixels; make it smaller") from error
+    # Pillow's decoders report damaged files with any of these, depending on the format.
+    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError) as error:
+        raise PictureError(f"is damaged or incomplete: {error}") from error
+
+
+def _normalise(picture: Image.Image) -> Image.Image:
+    if picture.width * picture.height > MAX_PIXELS:
+        raise PictureError(
+            f"has {picture.width}x{picture.height} pixels, over the limit of {MAX_PIXELS:,}; make it smaller"
+        )
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("L", "RGB"):
+        # A copy: the caller's picture stays its own, and a lazily opened file is read before it is closed.
+        return upright.copy() if upright is picture else upright
+    if upright.mode == "F":
+        raise PictureError("holds floating-point pixels, which have no agreed range; save it as 8 or 16 bits")
+    if upright.mode == "1":
+        return upright.convert("L")
+    if upright.mode.startswith("I"):
+        return _from_16_bit(upright)
+    if upright.has_transparency_data:
+        pixels = upright.convert("RGBA")
+        white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, pixels).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _from_16_bit(picture: Image.Image) -> Image.Image:
+    values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)  # (H, W)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    shape_fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if array.dtype != np.uint8 or not shape_fits or array.size == 0:
+        raise PictureError(
+            f"is an array of shape {array.shape} and type {array.dtype}; expected uint8 of (H, W) or (H, W, 3)"
+        )
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise PictureError(f"has {array.shape[1]}x{array.shape[0]} pixels, over the limit of {MAX_PIXELS:,}")
+    return Image.fromarray(np.ascontiguousarray(array))

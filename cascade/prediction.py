@@ -1,0 +1,22 @@
+"""The answer about one picture."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Stage = Literal["main", "submodels"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The two most likely classes of a picture, most likely first, with calibrated probabilities in [0, 1].
+
+    ``stage`` says who decided; ``unsure`` is set when the main model was doubtful and no submodel recognised
+    its class.
+    """
+
+    label_1: str
+    probability_1: float
+    label_2: str
+    probability_2: float
+    stage: Stage
+    unsure: bool

@@ -1,0 +1,51 @@
+"""Preprocessing: the one function from a decoded picture to the pixels that a model sees."""
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+Interpolation = Literal["bilinear", "bicubic"]
+ResizeRule = Literal["squash", "crop"]
+Colour = Literal["rgb", "grey"]
+
+_RESAMPLING: dict[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class PreprocessSpec(BaseModel):
+    """How a picture becomes pixels; it travels in the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(ge=16, le=2048, description="side of the square that the model sees, in pixels")
+    resize: ResizeRule = Field("squash", description="squash: the whole picture; crop: its central square")
+    interpolation: Interpolation = "bicubic"
+    colour: Colour = Field("rgb", description="grey: a colour photo is turned grey, as the training pictures were")
+
+
+def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
+    """Return uint8 pixels ``(size, size, 3)`` of a picture from :func:`cascade.picture.decode`.
+
+    Resizing happens in 8 bits with Pillow's antialiased filters, before grey is repeated over three channels,
+    so a grey file and the same picture saved as colour give the same bytes.
+    """
+    if spec.colour == "grey":
+        picture = picture.convert("L")
+    resized = picture.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=_box(picture.size, spec))
+    pixels = np.asarray(resized)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
+    return pixels  # (size, size, 3)
+
+
+def _box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
+    width, height = size
+    if spec.resize == "squash":
+        return (0.0, 0.0, float(width), float(height))
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return (left, top, left + side, top + side)

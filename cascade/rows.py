@@ -1,0 +1,106 @@
+"""Rows: the answers about files as the command line writes them."""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO
+
+from cascade.engine import BATCH_SIZE, Engine, batches
+from cascade.errors import CanonistiaError, PictureError
+from cascade.picture import decode
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file's answer; in a row with an ``error`` the answers are None."""
+
+    path: str
+    label_1: str | None = None
+    probability_1: float | None = None
+    label_2: str | None = None
+    probability_2: float | None = None
+    stage: str | None = None
+    unsure: bool | None = None
+    error: str | None = None
+
+
+RowWriter = Callable[[Row], object]
+
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
+def classify_files(engine: Engine, paths: Iterable[Path], batch_size: int = BATCH_SIZE) -> Iterator[Row]:
+    """Yield a row for each file, in order; a file that cannot be read gives a row with its error."""
+    for batch in batches(paths, batch_size):
+        pictures, errors = [], {}
+        for path in batch:
+            try:
+                pictures.append(decode(path))
+            except PictureError as error:
+                errors[path] = str(error)
+        answers = iter(engine.predictions(engine.run(pictures)) if pictures else ())
+        for path in batch:
+            if path in errors:
+                yield Row(os.fspath(path), error=errors[path])
+            else:
+                yield Row(os.fspath(path), **asdict(next(answers)))
+
+
+@contextmanager
+def row_file(path: Path) -> Iterator[RowWriter]:
+    """Give a writer of rows to a CSV or JSON lines file, by the ending of its name.
+
+    The file appears under its name when all rows are written, and not at all otherwise.
+
+    Raises
+    ------
+    CanonistiaError
+        The ending is neither ``.csv`` nor ``.jsonl``, or the file cannot be written.
+    """
+    makers = {".csv": _csv_writer, ".jsonl": _json_writer}
+    if path.suffix.lower() not in makers:
+        raise CanonistiaError(f"{path} ends in '{path.suffix}'; expected .csv or .jsonl")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield makers[path.suffix.lower()](file)
+        os.replace(partial, path)
+    except OSError as error:
+        raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _csv_writer(file: IO[str]) -> RowWriter:
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    return lambda row: writer.writerow(asdict(row) | {"unsure": _json_word(row.unsure)})
+
+
+def _json_writer(file: IO[str]) -> RowWriter:
+    return lambda row: file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+
+
+def _json_word(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return rows as a table for a terminal."""
+    lines = [("picture", "most likely", "", "second", "", "decided by")]
+    for row in rows:
+        if row.error:
+            lines.append((row.path, "error:", "", row.error, "", ""))
+        else:
+            mark = f"{row.stage} (unsure)" if row.unsure else str(row.stage)
+            first, second = f"{row.probability_1:.1%}", f"{row.probability_2:.1%}"
+            lines.append((row.path, str(row.label_1), first, str(row.label_2), second, mark))
+    answered = [line for line in lines if line[1] != "error:"]
+    widths = [max(len(line[column]) for line in answered) for column in range(6)]
+    widths[0] = max(len(line[0]) for line in lines)
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)

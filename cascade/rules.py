@@ -1,0 +1,133 @@
+"""The rules of the cascade: which pictures are routed, whom the submodels are asked about, how the classes are ordered.
+
+Array names: ``main`` is the main model's calibrated probabilities (N, K); ``submodels`` the calibrated answers to
+"is it this class?" (N, K), NaN where a submodel was not asked.
+"""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+# Keeps a logarithm finite; far below any probability that a calibrated float32 model tells apart.
+_TINY = 1e-12
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Confidence(_Rule):
+    """Route when the highest probability is below the threshold (Chow's rule)."""
+
+    rule: Literal["confidence"] = "confidence"
+    threshold: float = Field(ge=0, le=1.01)
+
+    @staticmethod
+    def score(main: np.ndarray) -> np.ndarray:
+        """Return how sure the main model is: the highest probability, (N,)."""
+        return main.max(axis=1)
+
+
+class Margin(_Rule):
+    """Route when the gap between the two highest probabilities is below the threshold."""
+
+    rule: Literal["margin"] = "margin"
+    threshold: float = Field(ge=0, le=1.01)
+
+    @staticmethod
+    def score(main: np.ndarray) -> np.ndarray:
+        """Return how sure the main model is: the gap between the two highest probabilities, (N,)."""
+        two = np.partition(main, -2, axis=1)[:, -2:]  # (N, 2)
+        return two[:, 1] - two[:, 0]
+
+
+class HighestSubmodel(_Rule):
+    """Order by the submodels alone: the most confident one wins (the seed rule)."""
+
+    rule: Literal["highest_submodel"] = "highest_submodel"
+
+    def log_score(self, main: np.ndarray, submodels: np.ndarray) -> np.ndarray:
+        """Return the unnormalised log probability of each class, (N, K)."""
+        return np.log(np.maximum(submodels, _TINY))
+
+
+class Product(_Rule):
+    """Order by main probability times submodel probability."""
+
+    rule: Literal["product"] = "product"
+
+    def log_score(self, main: np.ndarray, submodels: np.ndarray) -> np.ndarray:
+        """Return the unnormalised log probability of each class, (N, K)."""
+        return np.log(np.maximum(main, _TINY)) + np.log(np.maximum(submodels, _TINY))
+
+
+class LogLinear(_Rule):
+    """Order by a weighted sum of the main log probability and the submodel log odds, both weights fitted.
+
+    It is a conditional logit over the classes: two numbers, whatever the number of classes.
+    """
+
+    rule: Literal["log_linear"] = "log_linear"
+    main_weight: float
+    submodel_weight: float
+
+    def log_score(self, main: np.ndarray, submodels: np.ndarray) -> np.ndarray:
+        """Return the unnormalised log probability of each class, (N, K)."""
+        return self.main_weight * np.log(np.maximum(main, _TINY)) + self.submodel_weight * log_odds(submodels)
+
+
+Routing = Annotated[Confidence | Margin, Field(discriminator="rule")]
+Decision = Annotated[HighestSubmodel | Product | LogLinear, Field(discriminator="rule")]
+
+
+class CascadeRules(_Rule):
+    """The rules of one bundle, fitted on validation pictures."""
+
+    routing: Routing
+    candidates: int = Field(ge=2, description="how many of the main model's most likely classes are asked")
+    decision: Decision
+    unsure_below: float = Field(ge=0, le=1, description="unsure when every submodel asked answers below this")
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """Return log(p / (1 - p)), finite at 0 and 1; NaN stays NaN."""
+    kept = np.clip(probabilities, _TINY, 1 - _TINY)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def route(routing: Routing, main: np.ndarray) -> np.ndarray:
+    """Return which pictures go to the submodels, (N,) bool."""
+    return routing.score(main) < routing.threshold
+
+
+def candidate_classes(main: np.ndarray, count: int) -> np.ndarray:
+    """Return which classes are asked about: the ``count`` most likely ones of each picture, (N, K) bool."""
+    order = np.argsort(-main, axis=1, kind="stable")[:, :count]  # (N, count)
+    asked = np.zeros(main.shape, dtype=bool)
+    np.put_along_axis(asked, order, True, axis=1)
+    return asked
+
+
+def decide(decision: Decision, main: np.ndarray, submodels: np.ndarray) -> np.ndarray:
+    """Return the probabilities of routed pictures after the submodels answered, (N, K), rows summing to 1.
+
+    The submodels share out anew what the main model gave to the classes that were asked about; a class that was
+    not asked keeps its main probability.
+    """
+    asked = ~np.isnan(submodels)  # (N, K)
+    scores = np.where(asked, decision.log_score(main, submodels), -np.inf)
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    mass = np.where(asked, main, 0).sum(axis=1, keepdims=True)  # (N, 1)
+    return np.where(asked, shares * mass, main)
+
+
+def is_unsure(unsure_below: float, submodels: np.ndarray) -> np.ndarray:
+    """Return which routed pictures no submodel recognised, (N,) bool."""
+    return np.nanmax(submodels, axis=1) < unsure_below
+
+
+def top_two(probabilities: np.ndarray) -> np.ndarray:
+    """Return the indices of the two most likely classes, most likely first, (N, 2); ties go to the earlier class."""
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :2]

@@ -1,0 +1,230 @@
+"""The export, top to bottom: logits, calibration and rules, ONNX, parity, one bundle written at once."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cascade.bundle import (
+    CARD,
+    MANIFEST,
+    SCHEMA_VERSION,
+    Accuracy,
+    Bundle,
+    Calibration,
+    Manifest,
+    Measured,
+    PixelModel,
+    Provenance,
+    Submodel,
+    describe_file,
+    read_bundle,
+)
+from cascade.engine import Engine
+from cascade.errors import CanonistiaError
+from cascade.metrics import accuracy_summary
+from cascade.preprocess import PreprocessSpec
+from export.calibration import Calibrators
+from export.card import model_card
+from export.commands import commands
+from export.graphs import MainGraph, SubmodelGraph, TrunkGraph, write_onnx
+from export.parity import check_parity
+from export.routing import Answers, FittedCascade, fit_cascade, out_of_fold
+from trainers.dataset import load_data_set
+from trainers.features import cached_features
+from trainers.network import Classifier
+from trainers.pictures import PictureDataset, loader
+from trainers.progress import track
+from trainers.runs import TrainedRun, code_version, load_run
+from trainers.submodels import Submodels, load_submodels
+from trainers.train_sub import check_same_data
+
+# With a shared trunk a further question is almost free; a network a class is asked about this many classes only.
+OWN_NETWORK_CANDIDATES = 3
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What is exported: the runs, the data set of both, and the bundle to write."""
+
+    main_run: Path
+    subs: Path
+    data: Path
+    out: Path
+    checkpoint: str = "last"
+    max_routed: float = 0.25
+    seed: int = 0
+    overwrite: bool = False
+
+
+def export_bundle(plan: ExportPlan) -> Bundle:
+    """Export trained runs as one bundle, and return it as read back.
+
+    Raises
+    ------
+    CanonistiaError
+        The runs do not belong together or to the data set, parity fails, or the bundle cannot be written; nothing
+        is left behind then.
+    """
+    _check_out(plan)
+    main = load_run(plan.main_run, plan.checkpoint)
+    submodels = load_submodels(plan.subs)
+    data = load_data_set(plan.data, main.sidecar.seed)
+    check_same_data(plan.data, data, main)
+    if submodels.common.data_fingerprint != data.fingerprint:
+        raise CanonistiaError(f"{plan.subs} was trained on another data set than {plan.main_run}; train it again")
+
+    paths = [picture.path for picture in data.validation]
+    answers = Answers(
+        main=_logits(main.network, paths, main.sidecar.preprocess),
+        submodels=_submodel_logits(submodels, paths),
+        targets=data.targets(data.validation),
+    )
+    count = len(data.classes)
+    candidates = count if submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
+    measured = _measure(answers, candidates, plan)
+    fitted = fit_cascade(answers, candidates, plan.max_routed, plan.seed)
+
+    with _written_at_once(plan.out, plan.overwrite) as folder:
+        _write_models(folder, main, submodels, fitted.calibrators, plan.out.name, measured, fitted, plan)
+        check_parity(Engine.load(folder), paths, answers, fitted)
+    return read_bundle(plan.out)
+
+
+def _check_out(plan: ExportPlan) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.out.name):
+        raise CanonistiaError(f"'{plan.out.name}' is no bundle name; expected letters, digits, '_', '.', '-'")
+    if plan.out.exists() and not (plan.overwrite and (plan.out / MANIFEST).exists()):
+        raise CanonistiaError(f"{plan.out} exists; choose another --out, or --overwrite an earlier bundle")
+
+
+def _logits(network: Classifier, paths: list[Path], spec: PreprocessSpec) -> np.ndarray:
+    targets = np.zeros(len(paths), dtype=np.int64)
+    batches = loader(PictureDataset(paths, targets, spec), batch_size=32, shuffle=False, seed=0, workers=0)
+    with torch.inference_mode():
+        return torch.cat([network(pixels) for pixels, _, _ in track(batches, network.backbone_name)]).numpy()
+
+
+def _submodel_logits(submodels: Submodels, paths: list[Path]) -> np.ndarray:
+    spec = submodels.common.preprocess
+    if submodels.trunk:
+        features = cached_features(submodels.trunk, paths, spec, "cpu")  # (N, D)
+        with torch.inference_mode():
+            return torch.cat([head(features) for head in submodels.networks], dim=1).numpy()  # (N, K)
+    columns = [_logits(network, paths, spec) for network in submodels.networks if isinstance(network, Classifier)]
+    return np.concatenate(columns, axis=1)
+
+
+def _measure(answers: Answers, candidates: int, plan: ExportPlan) -> Measured:
+    unseen = out_of_fold(answers, candidates, plan.max_routed, plan.seed)
+    stages = {"main": unseen.main, "submodels": unseen.submodels, "cascade": unseen.probabilities}
+    summaries = {
+        name: Accuracy.model_validate(accuracy_summary(probabilities, answers.targets))
+        for name, probabilities in stages.items()
+    }
+    return Measured(
+        split="validation",
+        method="Calibration, routing and decision were fitted out of fold (nested five-fold cross-validation).",
+        pictures=len(answers.targets),
+        routed=float(unseen.routed.mean()),
+        unsure=float(unseen.unsure.mean()),
+        **summaries,
+    )
+
+
+def _write_models(
+    folder: Path,
+    main: TrainedRun,
+    submodels: Submodels,
+    calibrators: Calibrators,
+    name: str,
+    measured: Measured,
+    fitted: FittedCascade,
+    plan: ExportPlan,
+) -> None:
+    (folder / "submodels").mkdir()
+    classes = main.sidecar.classes
+    outputs = ("probabilities", "logits", "activation_maps")
+    graph = MainGraph(main.network, calibrators.temperature)
+    write_onnx(graph, _pixels(main.sidecar.preprocess), "pixels", outputs, folder / "main.onnx")
+    spec = submodels.common.preprocess
+    trunk = None
+    if submodels.trunk:
+        write_onnx(TrunkGraph(submodels.trunk), _pixels(spec), "pixels", ("features",), folder / "trunk.onnx")
+        trunk = PixelModel(
+            file=describe_file(folder, "trunk.onnx"), preprocess=spec, backbone=submodels.common.backbone
+        )
+    entries = []
+    for index, label in track(list(enumerate(classes)), "exporting submodels"):
+        head = SubmodelGraph(submodels.networks[index], calibrators.slopes[index], calibrators.intercepts[index])
+        example = torch.zeros(2, submodels.trunk.backbone.features) if submodels.trunk else _pixels(spec)
+        path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
+        write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
+        entries.append(Submodel(label=label, file=describe_file(folder, path), preprocess=None if trunk else spec))
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        classes=classes,
+        main=PixelModel(
+            file=describe_file(folder, "main.onnx"), preprocess=main.sidecar.preprocess, backbone=main.sidecar.backbone
+        ),
+        trunk=trunk,
+        submodels=entries,
+        calibration=Calibration(
+            temperature=calibrators.temperature,
+            submodels={
+                label: (float(calibrators.slopes[index]), float(calibrators.intercepts[index]))
+                for index, label in enumerate(classes)
+            },
+        ),
+        rules=fitted.rules,
+        measured=measured,
+        provenance=Provenance(
+            data_fingerprint=main.sidecar.data_fingerprint,
+            code_version=code_version(),
+            created=datetime.now(UTC).date().isoformat(),
+            main_run=plan.main_run.name,
+            submodel_runs=plan.subs.name,
+        ),
+    )
+    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(), indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(
+        model_card(manifest, commands(plan.main_run, plan.subs, plan.out.name)), encoding="utf-8"
+    )
+
+
+def _pixels(spec: PreprocessSpec) -> torch.Tensor:
+    return torch.zeros(2, spec.size, spec.size, 3, dtype=torch.uint8)
+
+
+@contextmanager
+def _written_at_once(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary folder beside ``out`` that takes its place when all went well, and is removed otherwise."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
+    except OSError as error:
+        raise CanonistiaError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if overwrite and out.exists():
+            old = folder.with_suffix(".old")
+            os.replace(out, old)
+            os.replace(folder, out)
+            shutil.rmtree(old)
+        else:
+            os.replace(folder, out)
+    except OSError as error:
+        raise CanonistiaError(f"{out} could not be written ({error}); nothing was left behind") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

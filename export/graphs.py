@@ -1,0 +1,85 @@
+"""Graphs: trained networks with their calibration inside, written as ONNX files."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainers.network import Classifier
+
+# The oldest operator set that the exporter writes itself, for the widest choice of runtimes.
+OPSET = 18
+
+
+class MainGraph(nn.Module):
+    """uint8 pixels (N, H, W, 3) to calibrated probabilities (N, K), logits (N, K), activation maps (N, K, h, w)."""
+
+    def __init__(self, network: Classifier, temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the three outputs; the logits are the means of the maps."""
+        feature_map = self.network.feature_map(pixels)  # (N, C, h, w)
+        head = self.network.head
+        logits = head(feature_map.mean(dim=(2, 3)))
+        maps = functional.conv2d(feature_map, head.weight[:, :, None, None], head.bias)
+        return torch.softmax(logits / self.temperature, dim=1), logits, maps
+
+
+class TrunkGraph(nn.Module):
+    """uint8 pixels (N, H, W, 3) to pooled features (N, D)."""
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the features."""
+        return self.network.features(pixels)
+
+
+class SubmodelGraph(nn.Module):
+    """Features (N, D), or pixels for a network of its own, to calibrated probability (N,) and logit (N,)."""
+
+    def __init__(self, network: nn.Module, slope: float, intercept: float) -> None:
+        super().__init__()
+        self.network = network
+        self.slope = slope
+        self.intercept = intercept
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both outputs."""
+        logit = self.network(inputs)[:, 0]
+        return torch.sigmoid(logit * self.slope + self.intercept), logit
+
+
+def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs: Sequence[str], path: Path) -> None:
+    """Write a graph as one self-contained ONNX file with a dynamic batch.
+
+    Parameters
+    ----------
+    example
+        An input of the right shape and type; its first dimension becomes the dynamic batch.
+    """
+    # The exporter reports its own inner workings (deprecated calls, missing optional packages) to whoever listens.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.eval().cpu(),
+            (example,),
+            path,
+            input_names=[input_name],
+            output_names=list(outputs),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )

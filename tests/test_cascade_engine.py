@@ -1,0 +1,79 @@
+"""The engine and the Python face."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import canonistia
+from cascade.engine import Engine
+from cascade.picture import decode
+from tests.conftest import CLASSES, draw
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_bundle: Path) -> Engine:
+    return canonistia.load(str(tiny_bundle), threads=1)
+
+
+def test_every_kind_of_source_is_answered_in_order(engine: Engine, tmp_path: Path) -> None:
+    pictures = [draw(label, 900) for label in CLASSES]
+    path = tmp_path / "a.png"
+    pictures[0].save(path)
+    sources = [path, path.read_bytes(), *pictures, np.asarray(pictures[2])]
+    answers = engine.classify(sources)
+    assert len(answers) == 6
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[4] == answers[5]
+
+
+def test_an_answer_is_frozen_and_its_two_classes_differ(engine: Engine) -> None:
+    answer = engine.classify([draw("sky", 901)])[0]
+    assert answer.label_1 != answer.label_2
+    assert 1 >= answer.probability_1 >= answer.probability_2 >= 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        answer.label_1 = "x"  # type: ignore[misc]
+
+
+def test_the_tiny_cascade_has_learnt_its_classes(engine: Engine) -> None:
+    labels = [label for label in CLASSES for _ in range(6)]
+    answers = engine.classify(draw(label, 950 + number) for number, label in enumerate(labels))
+    right = sum(answer.label_1 == label for answer, label in zip(answers, labels, strict=True))
+    assert right >= 12  # a third by chance
+
+
+def test_a_picture_that_cannot_be_read_is_named(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "b.jpg").write_text("no picture")
+    with pytest.raises(canonistia.CanonistiaError, match=r"b\.jpg: is no picture"):
+        engine.classify([tmp_path / "b.jpg"])
+    with pytest.raises(canonistia.CanonistiaError, match="picture 3: "):
+        engine.classify([draw("sky", 1), draw("sky", 2), b"no"], batch_size=2)
+
+
+def test_no_pictures_give_no_answers(engine: Engine) -> None:
+    assert engine.classify([]) == []
+
+
+def test_activation_maps_average_to_the_logits(engine: Engine) -> None:
+    pictures = [decode(draw(label, 5)) for label in CLASSES]
+    maps = engine.main_outputs(pictures, "activation_maps")
+    logits = engine.main_outputs(pictures, "logits")
+    assert maps.shape[:2] == (3, 3)
+    assert np.allclose(maps.mean(axis=(2, 3)), logits, atol=1e-4)
+
+
+def test_routed_pictures_carry_the_submodels_answers(engine: Engine) -> None:
+    pictures = [decode(draw(label, seed)) for label in CLASSES for seed in range(20, 30)]
+    output = engine.run(pictures)
+    assert np.array_equal(np.isnan(output.submodels).all(axis=1), ~output.routed)
+    assert np.allclose(output.probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_threads_share_one_engine(tiny_bundle: Path) -> None:
+    engine = canonistia.load(str(tiny_bundle))
+    picture = draw("rows", 77)
+    expected = engine.classify([picture])
+    with ThreadPoolExecutor(8) as pool:
+        assert all(answer == expected for answer in pool.map(lambda _: engine.classify([picture]), range(32)))

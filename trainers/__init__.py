@@ -1,0 +1,1 @@
+"""Training: data sets, networks, the loop, tracking. Needs the ``train`` extra."""

@@ -1,0 +1,105 @@
+"""The audit of a data set: what is in it, and what is wrong with it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.folders import LabelledPicture, class_names, read_data_set
+from trainers.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
+from trainers.progress import track
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that cannot be decoded."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class SamePicture:
+    """Files that show one picture: ``identical`` byte by byte, or near-identical to the eye."""
+
+    paths: tuple[str, ...]
+    identical: bool
+    across_splits: bool
+    across_labels: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What ``check-data`` reports; sizes are (width, height) in pixels."""
+
+    pictures: int
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]  # split -> class -> pictures
+    modes: dict[str, int]
+    smallest: tuple[int, int] | None
+    median: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    unreadable: tuple[Unreadable, ...]
+    same: tuple[SamePicture, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return asdict(self)
+
+
+def audit(folder: Path) -> Audit:
+    """Return the audit of a data set; paths in it are relative to the folder.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder holds no labelled pictures.
+    """
+    pictures = read_data_set(folder)
+    prints = [fingerprint(picture.path) for picture in track(pictures, "reading pictures")]
+    sizes = sorted((item.size for item in prints if item.size), key=lambda size: size[0] * size[1])
+    splits = sorted({picture.split for picture in pictures}, key=("training", "validation", "test", "").index)
+    names = class_names(pictures)
+    counted = Counter((picture.split, picture.label) for picture in pictures)
+    return Audit(
+        pictures=len(pictures),
+        classes=tuple(names),
+        counts={split or "all": {name: counted[split, name] for name in names} for split in splits},
+        modes=dict(Counter(item.mode for item in prints if item.mode)),
+        smallest=sizes[0] if sizes else None,
+        median=sizes[len(sizes) // 2] if sizes else None,
+        largest=sizes[-1] if sizes else None,
+        unreadable=tuple(
+            Unreadable(str(picture.path.relative_to(folder)), item.error)
+            for picture, item in zip(pictures, prints, strict=True)
+            if item.error
+        ),
+        same=tuple(_same_pictures(folder, pictures, prints)),
+    )
+
+
+def _same_pictures(
+    folder: Path, pictures: Sequence[LabelledPicture], prints: Sequence[Fingerprint]
+) -> list[SamePicture]:
+    def describe(members: Sequence[int], identical: bool) -> SamePicture:
+        return SamePicture(
+            paths=tuple(str(pictures[index].path.relative_to(folder)) for index in members),
+            identical=identical,
+            across_splits=len({pictures[index].split for index in members}) > 1,
+            across_labels=len({pictures[index].label for index in members}) > 1,
+        )
+
+    known = [index for index, item in enumerate(prints) if item.sha256]
+    groups = identical_groups([prints[index].sha256 for index in known])
+    same = [describe([known[place] for place in group], True) for group in groups]
+    readable = [index for index, item in enumerate(prints) if item.perceptual is not None]
+    if readable:
+        bits = np.stack([item.perceptual for item in prints if item.perceptual is not None])  # (N, 64)
+        for first, second in near_pairs(bits):
+            pair = readable[first], readable[second]
+            if prints[pair[0]].sha256 != prints[pair[1]].sha256:
+                same.append(describe(pair, False))
+    return same

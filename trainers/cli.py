@@ -1,0 +1,125 @@
+"""The training commands. Each imports its recipe when called, so that --help needs no PyTorch."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from trainers.options import recipe_options, take_recipe
+from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def _eyes_options(backbone: str) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in (
+            click.option("--colour", type=click.Choice(["rgb", "grey"]), help="Default: grey when every picture is."),
+            click.option(
+                "--resize",
+                type=click.Choice(["squash", "crop"]),
+                default="squash",
+                show_default=True,
+                help="squash: the whole picture as a square; crop: its central square.",
+            ),
+            click.option("--size", type=click.IntRange(32, 1024), help="Side in pixels. Default: the backbone's own."),
+            click.option(
+                "--weights",
+                type=click.Path(path_type=Path),
+                help="Backbone weights from a safetensors or PyTorch file instead of the library's.",
+            ),
+            click.option(
+                "--backbone",
+                default=backbone,
+                show_default=True,
+                help="efficientnet_lite0, efficientnet_lite1, efficientnet_lite2 or resnet50.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.command("check-data")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
+def check_data(folder: Path, as_json: bool) -> None:
+    """Report what a data set holds and what is wrong with it.
+
+    DIR holds splits (training or train, validation, valid or val, test) of class folders, or class folders alone.
+    """
+    from trainers.audit import audit
+    from trainers.audit_text import describe
+
+    report = audit(folder)
+    click.echo(json.dumps(report.as_dict(), indent=2) if as_json else describe(report))
+
+
+@click.command("train-main")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's new folder.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out.")
+@_eyes_options("efficientnet_lite0")
+@recipe_options(MAIN_DEFAULTS)
+def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None:
+    """Train the main multiclass network on a folder of labelled pictures.
+
+    By default the backbone stays frozen and only the head is trained, which takes a minute or two without a GPU.
+    Fine-tuning gives more accuracy: --unfreeze all --epochs 8.
+    """
+    from trainers.train_main import train_main as train
+    from trainers.training import Eyes
+
+    recipe = take_recipe(MAIN_DEFAULTS, options)
+    train(folder, out, Eyes(**options), recipe, overwrite)
+    click.echo(f"trained {out}; next: canonistia train-sub {folder} --main {out} --out RUNS", err=True)
+
+
+@click.command("train-sub")
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.option("--main", "main_run", type=FOLDER, required=True, help="The run of the main model.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The submodels' folder.")
+@click.option("--overwrite", is_flag=True, help="Replace submodels of the same classes in --out.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Train this class only; may be repeated.")
+@click.option(
+    "--negatives",
+    type=click.Choice(["all", "siblings", "weighted"]),
+    default="weighted",
+    show_default=True,
+    help="all other pictures alike; siblings: only the 5 classes that the main model confuses most with this one; "
+    "weighted: all, the confused ones counting up to five times as much.",
+)
+@click.option("--trunk", type=FOLDER, help="A run of train-main whose fine-tuned backbone all submodels share.")
+@click.option("--own-networks", is_flag=True, help="Every submodel is a whole network of its own; no shared trunk.")
+@_eyes_options("efficientnet_lite2")
+@recipe_options(SUB_DEFAULTS)
+def train_sub(
+    folder: Path,
+    main_run: Path,
+    out: Path,
+    overwrite: bool,
+    classes: tuple[str, ...],
+    negatives: str,
+    trunk: Path | None,
+    own_networks: bool,
+    **options: Any,
+) -> None:
+    """Train the binary submodels, one a class: is the picture of this class, or not?
+
+    By default they share the frozen --backbone as one trunk, so that asking all of them costs one pass.
+    """
+    from trainers.train_sub import SubmodelPlan
+    from trainers.train_sub import train_sub as train
+    from trainers.training import Eyes
+
+    if own_networks and trunk:
+        raise click.UsageError("--own-networks shares no trunk: leave --trunk out")
+    recipe = take_recipe(SUB_DEFAULTS, options)
+    plan = SubmodelPlan(Eyes(**options), "own" if own_networks else "shared", trunk, classes, negatives)
+    trained = train(folder, main_run, out, plan, recipe, overwrite)
+    click.echo(f"trained {len(trained)} submodels in {out}", err=True)

@@ -1,0 +1,29 @@
+"""Where a network is trained: the device, the arithmetic it multiplies in."""
+
+import torch
+
+from cascade.errors import CanonistiaError
+
+
+def resolve_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda...``; ``auto`` takes a GPU when PyTorch sees one.
+
+    Raises
+    ------
+    CanonistiaError
+        The device is asked for by name and is not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CanonistiaError(f"device '{device}' was asked for, and PyTorch sees no GPU here; use --device cpu")
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Return ``fp32`` or ``bf16``; ``auto`` takes bf16 where the hardware multiplies it natively."""
+    if precision != "auto":
+        return precision
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16") else "fp32"

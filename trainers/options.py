@@ -1,0 +1,96 @@
+"""The options that training commands share, made from the recipe's fields."""
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from trainers.recipe import Recipe
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HELP = {
+    "epochs": "How often the training pictures are gone through.",
+    "batch_size": "Pictures a step.",
+    "lr": "Highest learning rate of the head.",
+    "backbone_lr": "Highest learning rate of the unfrozen stages.",
+    "weight_decay": "AdamW's weight decay.",
+    "warmup": "Share of the steps in which the rates rise from zero, before a cosine brings them back.",
+    "label_smoothing": "Probability spread over the other classes in the target.",
+    "dropout": "Share of the features dropped before the head.",
+    "ema": "Decay a step of the averaged weights, which are the ones kept; 0 turns averaging off.",
+    "unfreeze": "What is trained: head, last-N stages of the backbone, or all.",
+    "augment": "Random changes to training pictures: none, light or strong. A frozen backbone sees none.",
+    "loss": "cross_entropy, or top2, which forgives a true class in second place.",
+    "precision": "fp32, bf16, or auto: bf16 where the hardware has it.",
+    "device": "cpu, cuda, or auto: a GPU where PyTorch sees one.",
+    "workers": "Processes that decode pictures; 0 decodes in the main one.",
+    "seed": "Seed of the split, the head, the order and the augmentation.",
+    "tracker": "Weights & Biases: online, offline, none, or auto: online with an account, else a file in the run.",
+}
+_CHOICES = {
+    "augment": ("none", "light", "strong"),
+    "loss": ("cross_entropy", "top2"),
+    "precision": ("auto", "fp32", "bf16"),
+    "tracker": ("auto", "online", "offline", "none"),
+}
+_RANGES: dict[str, click.IntRange | click.FloatRange] = {
+    "epochs": click.IntRange(min=1),
+    "batch_size": click.IntRange(min=1),
+    "lr": click.FloatRange(min=0, min_open=True),
+    "backbone_lr": click.FloatRange(min=0, min_open=True),
+    "weight_decay": click.FloatRange(min=0),
+    "warmup": click.FloatRange(0, 1),
+    "label_smoothing": click.FloatRange(0, 1, max_open=True),
+    "dropout": click.FloatRange(0, 1, max_open=True),
+    "ema": click.FloatRange(0, 1, max_open=True),
+    "workers": click.IntRange(min=0),
+}
+
+
+def recipe_options(defaults: Recipe, without: tuple[str, ...] = ()) -> Callable[[F], F]:
+    """Return a decorator that adds an option for every field of the recipe, and ``--config``."""
+
+    def decorate(command: F) -> F:
+        for field in reversed(fields(Recipe)):
+            if field.name in without:
+                continue
+            default = getattr(defaults, field.name)
+            kind: Any = _RANGES.get(field.name) or (
+                click.Choice(_CHOICES[field.name]) if field.name in _CHOICES else type(default)
+            )
+            flag = f"--{field.name.replace('_', '-')}"
+            command = click.option(flag, type=kind, default=default, show_default=True, help=_HELP[field.name])(command)
+        return click.option(
+            "--config",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            callback=_read_config,
+            is_eager=True,
+            expose_value=False,
+            help="TOML file with options of this command by name (batch_size = 32); the command line wins.",
+        )(command)
+
+    return decorate
+
+
+def take_recipe(defaults: Recipe, options: dict[str, Any]) -> Recipe:
+    """Return the recipe of a command's parsed options, and take those out of the mapping."""
+    names = [field.name for field in fields(Recipe) if field.name in options]
+    return replace(defaults, **{name: options.pop(name) for name in names})
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} is not TOML: {error}") from error
+    known = {parameter.name for parameter in context.command.params if isinstance(parameter, click.Option)}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise click.BadParameter(f"{path} has unknown options {', '.join(unknown)}; see --help")
+    context.default_map = {**(context.default_map or {}), **given}

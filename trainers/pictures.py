@@ -1,0 +1,70 @@
+"""Pictures as tensors: the torch data set over files that training and its evaluation read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cascade.errors import CanonistiaError, PictureError
+from cascade.picture import decode
+from cascade.preprocess import PreprocessSpec, preprocess
+from trainers.augment import Augmentation
+
+Example = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class PictureDataset(Dataset[Example]):
+    """Pixels uint8 (size, size, 3), target and weight of each picture, decoded and preprocessed as in serving."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        targets: np.ndarray,
+        spec: PreprocessSpec,
+        augment: Augmentation | None = None,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        self.paths = list(paths)
+        self.targets = torch.from_numpy(targets)
+        self.weights = torch.ones(len(self.paths)) if weights is None else torch.from_numpy(weights).float()
+        self.spec = spec
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        try:
+            picture = decode(self.paths[index])
+        except PictureError as error:
+            raise CanonistiaError(
+                f"{self.paths[index]}: {error}; remove it ('canonistia check-data' lists all such files)"
+            ) from error
+        if self.augment:
+            picture = self.augment(picture)
+        pixels = torch.from_numpy(preprocess(picture, self.spec).copy())
+        return pixels, self.targets[index], self.weights[index]
+
+
+def loader(data: Dataset[Example], batch_size: int, shuffle: bool, seed: int, workers: int) -> DataLoader[Example]:
+    """Return a loader whose order, and the random state of its workers, follow from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return DataLoader(data, batch_size, shuffle=shuffle, generator=generator, num_workers=workers)
+
+
+def all_grey(paths: Sequence[Path]) -> bool:
+    """Return whether every picture is grey: stored so, or with equal channels."""
+    return all(_is_grey(path) for path in paths)
+
+
+def _is_grey(path: Path) -> bool:
+    try:
+        picture = decode(path)
+    except PictureError:
+        return True  # reported with its name when it is read for training
+    if picture.mode == "L":
+        return True
+    red, green, blue = picture.split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()

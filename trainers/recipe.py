@@ -1,0 +1,35 @@
+"""The settings of a training, as one value that is passed down, stored in the run and sent to the tracker."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The command line's options have these names and defaults."""
+
+    epochs: int = 40
+    batch_size: int = 32
+    lr: float = 1e-3  # of the head
+    backbone_lr: float = 2e-4  # of unfrozen stages
+    weight_decay: float = 0.02
+    warmup: float = 0.1  # share of the steps in which the rates rise from zero
+    label_smoothing: float = 0.0
+    dropout: float = 0.2
+    ema: float = 0.98  # decay a step of the averaged weights; 0 turns averaging off
+    unfreeze: str = "head"
+    augment: str = "light"
+    loss: str = "cross_entropy"
+    precision: str = "auto"
+    device: str = "auto"
+    workers: int = 0
+    seed: int = 0
+    tracker: str = "auto"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings by name."""
+        return asdict(self)
+
+
+MAIN_DEFAULTS = Recipe()
+SUB_DEFAULTS = Recipe(epochs=30, weight_decay=0.05)

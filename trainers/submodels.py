@@ -1,0 +1,115 @@
+"""The folder of submodels that ``train-sub`` writes and ``export`` reads."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file
+from torch import nn
+
+from cascade.errors import CanonistiaError
+from cascade.preprocess import PreprocessSpec
+from trainers.network import Classifier, build_classifier
+from trainers.runs import load_run, read_sidecar, save_tensors, write_json
+
+_MANIFEST = "submodels.json"
+_TRUNK = "trunk.safetensors"
+TRUNK_CONFIG = "trunk.json"  # how the trunk was trained, when it was fine-tuned
+
+
+class SubmodelSet(BaseModel):
+    """What the submodels of one folder have in common.
+
+    ``shared``: one frozen trunk, and a linear head a class; ``own``: a whole network a class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["shared", "own"]
+    backbone: str
+    preprocess: PreprocessSpec
+    classes: list[str]
+    data_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Submodels:
+    """The trained submodels of every class, in evaluation mode, in the order of the classes."""
+
+    common: SubmodelSet
+    trunk: Classifier | None
+    networks: list[nn.Module]  # heads on the trunk's features, or whole networks on pixels
+
+
+def class_run(folder: Path, label: str) -> Path:
+    """Return the run folder of one class's submodel."""
+    return folder / "classes" / label
+
+
+def join_set(folder: Path, common: SubmodelSet, trunk: Classifier) -> None:
+    """Start a folder of submodels, or check that the one there is of the same kind.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder holds submodels of another kind, or cannot be written.
+    """
+    if (folder / _MANIFEST).exists():
+        there = read_submodel_set(folder)
+        if there != common:
+            changed = [name for name in SubmodelSet.model_fields if getattr(there, name) != getattr(common, name)]
+            raise CanonistiaError(f"{folder} holds submodels with another {', '.join(changed)}; choose another --out")
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if common.kind == "shared":
+            save_tensors(folder / _TRUNK, trunk.backbone.state_dict())
+        write_json(folder / _MANIFEST, common.model_dump())
+    except OSError as error:
+        raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+
+
+def read_submodel_set(folder: Path) -> SubmodelSet:
+    """Return what the submodels of a folder have in common.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder was not written by ``train-sub``.
+    """
+    path = folder / _MANIFEST
+    try:
+        return SubmodelSet.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CanonistiaError(
+            f"{folder} holds no submodels ({_MANIFEST} is missing or damaged); run train-sub"
+        ) from error
+
+
+def load_submodels(folder: Path) -> Submodels:
+    """Return the trained submodels of a folder.
+
+    Raises
+    ------
+    CanonistiaError
+        A class has none yet, or the folder was not written by ``train-sub``.
+    """
+    common = read_submodel_set(folder)
+    missing = [label for label in common.classes if not (class_run(folder, label) / "last.json").exists()]
+    if missing:
+        raise CanonistiaError(f"{folder} lacks a submodel for {', '.join(missing)}; run train-sub for these classes")
+    if common.kind == "own":
+        networks: list[nn.Module] = [load_run(class_run(folder, label)).network for label in common.classes]
+        return Submodels(common, None, networks)
+    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False)
+    trunk.backbone.load_state_dict(load_file(folder / _TRUNK))
+    heads = [_load_head(class_run(folder, label), trunk.backbone.features) for label in common.classes]
+    return Submodels(common, trunk.eval(), heads)
+
+
+def _load_head(run: Path, features: int) -> nn.Module:
+    read_sidecar(run / "last.json")
+    head = nn.Linear(features, 1)
+    head.load_state_dict(load_file(run / "last.safetensors"))
+    return head.eval()

@@ -1,0 +1,169 @@
+"""The submodels' training: one binary model a class, on a shared trunk or each on a network of its own."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cascade.errors import CanonistiaError
+from cascade.preprocess import PreprocessSpec
+from trainers.dataset import DataSet, load_data_set
+from trainers.device import resolve_device
+from trainers.features import cached_features
+from trainers.fit import Task
+from trainers.negatives import POLICIES, confusion_shares, example_weights
+from trainers.network import Classifier, build_classifier, frozen_stages
+from trainers.recipe import Recipe
+from trainers.record import RunRecord
+from trainers.runs import Sidecar, TrainedRun, code_version, create_run, load_run, write_json
+from trainers.scores import binary_scores
+from trainers.submodels import TRUNK_CONFIG, SubmodelSet, class_run, join_set
+from trainers.tracking import start_tracker
+from trainers.train_main import examples
+from trainers.training import Examples, Eyes, preprocessing, train_head, train_network
+
+
+def _binary_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
+
+
+_TASK = Task(_binary_loss, binary_scores, best_by="average_precision")
+
+
+@dataclass(frozen=True)
+class SubmodelPlan:
+    """Which submodels are trained, and on what: ``trunk`` is a finished run whose network all of them share."""
+
+    eyes: Eyes
+    kind: Literal["shared", "own"] = "shared"
+    trunk: Path | None = None
+    classes: tuple[str, ...] = ()
+    negatives: str = "weighted"
+
+
+def train_sub(
+    folder: Path, main_run: Path, out: Path, plan: SubmodelPlan, recipe: Recipe, overwrite: bool
+) -> list[str]:
+    """Train a binary submodel for the named classes, or for all, and return the classes trained.
+
+    Raises
+    ------
+    CanonistiaError
+        The data set is not the main run's, a class is unknown, or a setting or folder is not usable.
+    """
+    device = resolve_device(recipe.device)
+    main = load_run(main_run)
+    data = load_data_set(folder, main.sidecar.seed)
+    check_same_data(folder, data, main)
+    wanted = _wanted_classes(plan.classes, data.classes)
+    if plan.negatives not in POLICIES:
+        raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
+    if plan.kind == "shared" and recipe.unfreeze != "head":
+        raise CanonistiaError(
+            "a shared trunk is frozen while its heads are trained; fine-tune it once with train-main and give "
+            "that run as --trunk, or train every submodel whole with --own-networks"
+        )
+    trunk, spec = _trunk(plan, folder, data, recipe.dropout)
+    frozen_stages(recipe.unfreeze, len(trunk.backbone.stages))
+    common = SubmodelSet(
+        kind=plan.kind,
+        backbone=trunk.backbone_name,
+        preprocess=spec,
+        classes=list(data.classes),
+        data_fingerprint=data.fingerprint,
+    )
+    join_set(out, common, trunk)
+    if plan.trunk:
+        shutil.copyfile(plan.trunk / "config.json", out / TRUNK_CONFIG)
+    for label in wanted:
+        create_run(class_run(out, label), overwrite)
+
+    training, validation = (examples(data, split) for split in ("training", "validation"))
+    main_features = cached_features(main.network, training.paths, main.sidecar.preprocess, device)
+    confusion = confusion_shares(main_features.numpy(), training.targets)  # (K, K)
+    features = None
+    if plan.kind == "shared":
+        features = [cached_features(trunk, part.paths, spec, device) for part in (training, validation)]
+    for label in wanted:
+        positive = data.classes.index(label)
+        weights = example_weights(plan.negatives, training.targets, positive, confusion)
+        kept = np.flatnonzero(weights)
+        learn = Examples(
+            [training.paths[row] for row in kept], (training.targets == positive)[kept].astype(int), weights[kept]
+        )
+        check = Examples(validation.paths, (validation.targets == positive).astype(int), np.ones(len(validation.paths)))
+        sidecar = Sidecar(
+            backbone=trunk.backbone_name,
+            classes=list(data.classes),
+            positive=label,
+            preprocess=spec,
+            dropout=recipe.dropout,
+            data_fingerprint=data.fingerprint,
+            seed=recipe.seed,
+            epoch=0,
+            code_version=code_version(),
+        )
+        config = {
+            **recipe.as_dict(),
+            **sidecar.model_dump(exclude={"epoch"}),
+            "data": folder.name,
+            "kind": plan.kind,
+            "negatives": plan.negatives,
+            "main": main_run.name,
+            "trunk": plan.trunk.name if plan.trunk else None,
+        }
+        run = class_run(out, label)
+        write_json(run / "config.json", config)
+        tracker = start_tracker(recipe.tracker, run, label, group=main_run.name, job="train-sub", config=config)
+        torch.manual_seed(recipe.seed)
+        with RunRecord(run, sidecar, tracker, _TASK.best_by, quiet=True) as record:
+            if features:
+                seen, unseen = features
+                head = nn.Linear(trunk.backbone.features, 1)
+                rows = torch.from_numpy(kept)
+                logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, device, record.epoch)
+            else:
+                network = build_classifier(trunk.backbone_name, 1, recipe.dropout, pretrained=False)
+                network.backbone.load_state_dict(trunk.backbone.state_dict())
+                logits = train_network(network, learn, check, spec, recipe, _TASK, record, device)
+            record.confusion(check.targets, (logits[:, 0] >= 0).astype(int), ("other", label))
+        scores = binary_scores(logits, check.targets)
+        click.echo(f"{label}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
+    return wanted
+
+
+def check_same_data(folder: Path, data: DataSet, run: TrainedRun) -> None:
+    """Raise CanonistiaError unless a run was trained on this very data set."""
+    if list(data.classes) != run.sidecar.classes:
+        raise CanonistiaError(
+            f"{folder} has the classes {', '.join(data.classes)}; the run {run.folder} was trained on "
+            f"{', '.join(run.sidecar.classes)}"
+        )
+    if data.fingerprint != run.sidecar.data_fingerprint:
+        raise CanonistiaError(
+            f"{folder} has changed since the run {run.folder} was trained: validation pictures could have been "
+            "trained on; train again, or give the data set of that run"
+        )
+
+
+def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:
+    if plan.trunk:
+        finished = load_run(plan.trunk)
+        check_same_data(folder, data, finished)
+        return finished.network, finished.sidecar.preprocess
+    network = build_classifier(plan.eyes.backbone, 1, dropout, pretrained=True, weights=plan.eyes.weights)
+    return network, preprocessing(plan.eyes, data)
+
+
+def _wanted_classes(named: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = sorted(set(named) - set(known))
+    if unknown:
+        raise CanonistiaError(f"unknown class {', '.join(unknown)}; the data set has {', '.join(known)}")
+    return [label for label in known if label in named] if named else list(known)

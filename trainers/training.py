@@ -1,0 +1,125 @@
+"""One network trained on labelled pictures: through cached features when its backbone is frozen, else on pixels."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cascade.preprocess import Colour, PreprocessSpec, ResizeRule
+from trainers.augment import augmentation
+from trainers.backbones import backbone_spec
+from trainers.dataset import DataSet
+from trainers.features import cached_features
+from trainers.fit import Task, TensorBatches, fit, predict
+from trainers.network import Classifier, Freezing
+from trainers.pictures import PictureDataset, all_grey, loader
+from trainers.recipe import Recipe
+from trainers.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """How a network sees: ``None`` takes the backbone's own side, and grey when all training pictures are."""
+
+    backbone: str
+    weights: Path | None = None
+    size: int | None = None
+    resize: ResizeRule = "squash"
+    colour: Colour | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures with their targets (N,) and, for training, a weight each (N,)."""
+
+    paths: list[Path]
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+def preprocessing(eyes: Eyes, data: DataSet) -> PreprocessSpec:
+    """Return the preprocessing of a network for a data set."""
+    backbone = backbone_spec(eyes.backbone)
+    grey = eyes.colour is None and all_grey([picture.path for picture in data.training])
+    return PreprocessSpec(
+        size=eyes.size or backbone.size,
+        resize=eyes.resize,
+        interpolation=backbone.interpolation,
+        colour=eyes.colour or ("grey" if grey else "rgb"),
+    )
+
+
+def train_network(
+    network: Classifier,
+    training: Examples,
+    validation: Examples,
+    spec: PreprocessSpec,
+    recipe: Recipe,
+    task: Task,
+    record: RunRecord,
+    device: str,
+) -> np.ndarray:
+    """Train a network, record every epoch, and return the validation logits (N, outputs) of the result."""
+    freezing = Freezing(recipe.unfreeze, len(network.backbone.stages))
+    augment = augmentation(recipe.augment, spec.size)
+    network.to(device).to(memory_format=torch.channels_last)
+    if freezing.whole:
+        # A frozen backbone gives each picture the same features every epoch: they are computed once.
+        seen, unseen = (cached_features(network, part.paths, spec, device) for part in (training, validation))
+
+        def on_epoch(row: dict[str, float], trained: nn.Module) -> None:
+            network.head.load_state_dict(trained.state_dict())
+            record.epoch(row, network)
+
+        return train_head(network.head, seen, training, unseen, validation, recipe, task, device, on_epoch)
+
+    freezing.apply(network)
+    seen_pictures = PictureDataset(training.paths, training.targets, spec, augment, training.weights)
+    unseen_pictures = PictureDataset(validation.paths, validation.targets, spec)
+    batches = loader(seen_pictures, recipe.batch_size, shuffle=True, seed=recipe.seed, workers=recipe.workers)
+    checks = loader(unseen_pictures, recipe.batch_size, shuffle=False, seed=0, workers=recipe.workers)
+    body = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": body, "lr": recipe.backbone_lr},
+        {"params": list(network.head.parameters()), "lr": recipe.lr},
+    ]
+    result = fit(
+        network, groups, batches, checks, recipe, task, device, lambda: freezing.train_mode(network), record.epoch
+    )
+    return predict(result, checks, device)[0]
+
+
+def train_head(
+    head: nn.Linear,
+    seen: torch.Tensor,
+    training: Examples,
+    unseen: torch.Tensor,
+    validation: Examples,
+    recipe: Recipe,
+    task: Task,
+    device: str,
+    on_epoch: Callable[[dict[str, float], nn.Module], None],
+) -> np.ndarray:
+    """Train a copy of a linear head on features (N, D), and return the validation logits (N, outputs).
+
+    ``on_epoch`` is given the row of metrics and the head to use, an ``nn.Linear``.
+    """
+    network = nn.Sequential(nn.Dropout(recipe.dropout), copy.deepcopy(head)).to(device)
+    batches = TensorBatches(seen, training.targets, recipe.batch_size, training.weights, recipe.seed)
+    checks = TensorBatches(unseen, validation.targets, len(validation.targets))
+    result = fit(
+        network,
+        [{"params": list(network.parameters()), "lr": recipe.lr}],
+        batches,
+        checks,
+        replace(recipe, precision="fp32"),  # a linear layer gains nothing from bf16
+        task,
+        device,
+        network.train,
+        lambda row, trained: on_epoch(row, trained.get_submodule("1")),
+    )
+    return predict(result, checks, device)[0]
