@@ -42,7 +42,6 @@ from export.routing import Answers, FittedCascade, fit_cascade, out_of_fold
 from trainers.dataset import load_data_set
 from trainers.features import cached_features
 from trainers.network import Classifier
-from trainers.pictures import PictureDataset, loader
 from trainers.progress import track
 from trainers.runs import TrainedRun, code_version, load_run
 from trainers.submodels import Submodels, load_submodels
@@ -108,10 +107,9 @@ def _check_out(plan: ExportPlan) -> None:
 
 
 def _logits(network: Classifier, paths: list[Path], spec: PreprocessSpec) -> np.ndarray:
-    targets = np.zeros(len(paths), dtype=np.int64)
-    batches = loader(PictureDataset(paths, targets, spec), batch_size=32, shuffle=False, seed=0, workers=0)
+    features = cached_features(network, paths, spec, "cpu")  # (N, D)
     with torch.inference_mode():
-        return torch.cat([network(pixels) for pixels, _, _ in track(batches, network.backbone_name)]).numpy()
+        return network.head(features).numpy()  # (N, outputs)
 
 
 def _submodel_logits(submodels: Submodels, paths: list[Path]) -> np.ndarray:

@@ -25,7 +25,7 @@ from cascade.rules import (
 )
 from export.calibration import Calibrators, fit_calibrators
 
-THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
 UNSURE_BELOW = 0.5
 FOLDS = 5
 # Fewer routed pictures than this cannot tell two rules apart.
@@ -176,12 +176,18 @@ def _fit_decision(name: str, routing: Routing, main: np.ndarray, asked: np.ndarr
     p, s, y = main[doubtful], asked[doubtful], targets[doubtful]
     p, odds = np.log(np.maximum(p, 1e-12)), np.nan_to_num(log_odds(s), nan=-50.0)  # unasked: no chance
 
-    def loss(weights: np.ndarray) -> float:
-        logs = log_softmax(weights[0] * p + weights[1] * odds, axis=1)
-        # A weak pull to the plain sum keeps a handful of pictures from giving absurd weights.
-        return float(-np.take_along_axis(logs, y[:, None], axis=1).sum() + ((weights - 1) ** 2).sum())
+    terms = np.stack([p, odds])  # (2, M, K)
+    true = np.arange(len(y)), y
 
-    weights = minimize(loss, np.ones(2), method="L-BFGS-B", bounds=[(0, 5), (0, 5)]).x
+    def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        logs = log_softmax(np.tensordot(weights, terms, axes=1), axis=1)  # (M, K)
+        errors = np.exp(logs)
+        errors[true] -= 1
+        # A weak pull to the plain sum keeps a handful of pictures from giving absurd weights.
+        pull = weights - 1
+        return float(-logs[true].sum() + pull @ pull), np.einsum("tmk,mk->t", terms, errors) + 2 * pull
+
+    weights = minimize(loss_and_gradient, np.ones(2), jac=True, method="L-BFGS-B", bounds=[(0, 5), (0, 5)]).x
     return LogLinear(main_weight=round(float(weights[0]), 4), submodel_weight=round(float(weights[1]), 4))
 
 

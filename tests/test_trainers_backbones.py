@@ -52,7 +52,7 @@ def test_resnet50_takes_weights_from_a_file(tmp_path: Path) -> None:
 
 def test_weights_for_another_architecture_are_refused(tmp_path: Path) -> None:
     save_file(build_backbone("efficientnet_lite1", pretrained=False).state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(CanonistiaError, match="weights for resnet50 are for another architecture: .*expected"):
+    with pytest.raises(CanonistiaError, match=r"weights for resnet50 are for another architecture: .*expected"):
         build_backbone("resnet50", pretrained=True, weights=tmp_path / "other.safetensors")
 
 
@@ -84,7 +84,7 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path: Path, monkeyp
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    with pytest.raises(CanonistiaError, match="weights of resnet50 could not be fetched .*--weights FILE"):
+    with pytest.raises(CanonistiaError, match=r"weights of resnet50 could not be fetched .*--weights FILE"):
         build_backbone("resnet50", pretrained=True)
 
 

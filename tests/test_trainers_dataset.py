@@ -48,7 +48,7 @@ def only_one_class(folder: Path) -> None:
 FAULTS = {
     "one class": (only_one_class, "has one class, dots; expected two or more"),
     "no validation": (lambda f: shutil.rmtree(f / "validation"), "has no validation split"),
-    "class missing in validation": (lambda f: shutil.rmtree(f / "validation/sky"), "validation split has no picture of sky"),
+    "class not validated": (lambda f: shutil.rmtree(f / "validation/sky"), "validation split has no picture of sky"),
     "class unknown to training": (lambda f: shutil.rmtree(f / "training/sky"), r"classes that training lacks \(sky\)"),
     "empty": (lambda f: (shutil.rmtree(f), f.mkdir()), "one folder a class"),
 }  # fmt: skip

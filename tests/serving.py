@@ -1,0 +1,39 @@
+"""A real ``canonistia serve`` on loopback, for the tests that need one."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def served(model: Path) -> Iterator[str]:
+    """Give the address of a server for a bundle; it is stopped in the end and must then exit with 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "canonistia", "serve", "--model", str(model), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        _wait_for(address, process)
+        yield address
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address):
+                return
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise AssertionError(f"the server did not answer; exit status {process.poll()}")

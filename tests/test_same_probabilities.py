@@ -1,0 +1,82 @@
+"""One picture, one answer: training's evaluation, classify, the Python face and the page agree to the last digit."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import canonistia
+from cascade.engine import Engine
+from tests.conftest import Run, draw
+from trainers.pictures import PictureDataset
+from webapp.app import create_app
+
+
+def _kinds() -> dict[str, tuple[bytes, str]]:
+    colour = draw("sky", 40, (90, 66))
+    alpha = colour.copy()
+    alpha.putalpha(Image.linear_gradient("L").resize(colour.size))
+    deep = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257 + 13)
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    kinds = {
+        "grey": (colour.convert("L"), "JPEG", {}),
+        "colour": (colour, "JPEG", {}),
+        "cmyk": (colour.convert("CMYK"), "JPEG", {}),
+        "palette": (colour.quantize(32), "PNG", {}),
+        "alpha": (alpha, "PNG", {}),
+        "16-bit": (deep, "PNG", {}),
+        "rotated": (colour, "JPEG", {"exif": exif}),
+    }
+    encoded = {}
+    for name, (picture, kind, options) in kinds.items():
+        file = io.BytesIO()
+        picture.save(file, kind, **options)
+        encoded[name] = (file.getvalue(), f"{name}.{'jpg' if kind == 'JPEG' else 'png'}")
+    return encoded
+
+
+KINDS = _kinds()
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_bundle: Path) -> Engine:
+    return canonistia.load(str(tiny_bundle))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_path_gives_the_same_probabilities(
+    engine: Engine, tiny_bundle: Path, run: Run, tmp_path: Path, kind: str
+) -> None:
+    data, name = KINDS[kind]
+    path = tmp_path / name
+    path.write_bytes(data)
+
+    face = engine.classify([path])[0]
+    expected = (face.label_1, face.probability_1, face.label_2, face.probability_2)
+
+    run("classify", path, "--model", tiny_bundle, "--out", tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["label_1"], float(row["probability_1"]), row["label_2"], float(row["probability_2"])) == expected
+
+    page = create_app(engine).test_client().post("/", data={"pictures": (io.BytesIO(data), name)}).text
+    numbers = re.findall(r'data-probability="([^"]+)"', page)
+    labels = re.findall(r'aria-label="([^"]+)">\d', page)
+    assert (labels[0], float(numbers[0]), labels[1], float(numbers[1])) == expected
+
+    # Training's evaluation reads its pixels from this data set; the array is already of the model's size, and
+    # goes through the engine without another resize.
+    spec = engine.bundle.manifest.main.preprocess
+    pixels = PictureDataset([path], np.zeros(1, dtype=np.int64), spec)[0][0].numpy()
+    from_pixels = engine.classify([pixels])[0]
+    assert (
+        from_pixels.label_1,
+        from_pixels.probability_1,
+        from_pixels.label_2,
+        from_pixels.probability_2,
+    ) == expected

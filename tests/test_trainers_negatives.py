@@ -1,0 +1,55 @@
+"""Negative policies."""
+
+import numpy as np
+import pytest
+
+from cascade.errors import CanonistiaError
+from trainers.negatives import HARD_WEIGHT, SIBLINGS, confusion_shares, example_weights
+
+TARGETS = np.repeat(np.arange(8), [4, 6, 6, 6, 6, 6, 6, 6])
+CONFUSION = np.full((8, 8), 0.01)
+CONFUSION[0, 1:4] = (0.3, 0.2, 0.1)
+CONFUSION[5, 0] = 0.25
+
+
+def by_class(policy: str) -> np.ndarray:
+    weights = example_weights(policy, TARGETS, 0, CONFUSION)
+    return np.array([weights[label == TARGETS].mean() for label in range(8)])
+
+
+@pytest.mark.parametrize("policy", ["all", "siblings", "weighted"])
+def test_positives_and_negatives_weigh_the_same(policy: str) -> None:
+    weights = example_weights(policy, TARGETS, 0, CONFUSION)
+    assert weights[TARGETS == 0].sum() == pytest.approx(weights[TARGETS != 0].sum())
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_all_counts_every_negative_alike() -> None:
+    assert np.ptp(by_class("all")[1:]) == pytest.approx(0)
+
+
+def test_siblings_keep_the_most_confused_classes_in_either_direction() -> None:
+    kept = np.flatnonzero(by_class("siblings")[1:]) + 1
+    assert len(kept) == SIBLINGS
+    assert {1, 2, 3, 5} <= set(kept.tolist())
+
+
+def test_weighted_counts_the_hardest_class_most() -> None:
+    weights = by_class("weighted")
+    assert weights[1] == weights[1:].max()
+    assert weights[5] > weights[2] > weights[3] > weights[7]
+    assert weights[1] / weights[7] <= 1 + HARD_WEIGHT
+
+
+def test_confusion_comes_from_pictures_not_fitted_on() -> None:
+    rng = np.random.default_rng(0)
+    targets = np.repeat(np.arange(3), 30)
+    features = rng.normal(size=(90, 20))  # nothing to learn: a fitted head would be sure all the same
+    shares = confusion_shares(features, targets)
+    assert shares.sum(axis=1) == pytest.approx(np.ones(3))
+    assert np.abs(shares - 1 / 3).max() < 0.2
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(CanonistiaError, match="unknown negative policy 'some'"):
+        example_weights("some", TARGETS, 0, CONFUSION)
