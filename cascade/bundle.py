@@ -1,14 +1,15 @@
 """The bundle: its schema, and reading one folder whole or not at all."""
 
 import hashlib
-import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import msgspec
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
@@ -27,19 +28,19 @@ class BundleError(CanonistiaError):
     """A bundle is missing, damaged, or of another schema."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the manifest."""
 
 
-class FileEntry(_Part):
-    """One file of the bundle."""
+class FileEntry(_Part, frozen=True):
+    """One file of the bundle; ``size`` is in bytes."""
 
-    path: str = Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?\.onnx$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = Field(gt=0, description="bytes")
+    path: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)?\.onnx$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, msgspec.Meta(gt=0)]
 
 
-class PixelModel(_Part):
+class PixelModel(_Part, frozen=True):
     """A model that sees pixels: the main model, the shared trunk, or a submodel with a network of its own."""
 
     file: FileEntry
@@ -47,7 +48,7 @@ class PixelModel(_Part):
     backbone: str
 
 
-class Submodel(_Part):
+class Submodel(_Part, frozen=True):
     """The binary model of one class; with a shared trunk it reads the trunk's features instead of pixels."""
 
     label: str
@@ -55,14 +56,14 @@ class Submodel(_Part):
     preprocess: PreprocessSpec | None = None
 
 
-class Calibration(_Part):
+class Calibration(_Part, frozen=True):
     """What the fitted calibration did; the numbers are already inside the graphs."""
 
-    temperature: float = Field(gt=0)
-    submodels: dict[str, tuple[float, float]] = Field(description="slope and intercept of each Platt scaling")
+    temperature: Annotated[float, msgspec.Meta(gt=0)]
+    submodels: dict[str, tuple[float, float]]  # slope and intercept of each Platt scaling
 
 
-class Accuracy(_Part):
+class Accuracy(_Part, frozen=True):
     """Accuracy of one stage, with 95% Wilson intervals."""
 
     top1: float
@@ -72,7 +73,7 @@ class Accuracy(_Part):
     ece: float
 
 
-class Measured(_Part):
+class Measured(_Part, frozen=True):
     """Figures measured at export, with calibration and routing fitted out of fold."""
 
     split: str
@@ -85,7 +86,7 @@ class Measured(_Part):
     unsure: float
 
 
-class Provenance(_Part):
+class Provenance(_Part, frozen=True):
     """Where the bundle comes from."""
 
     data_fingerprint: str
@@ -95,35 +96,40 @@ class Provenance(_Part):
     submodel_runs: str
 
 
-class Manifest(_Part):
+class Manifest(_Part, frozen=True):
     """The content of ``bundle.json``."""
 
     schema_version: int
     name: str
-    classes: list[str] = Field(min_length=2)
+    classes: Annotated[list[str], msgspec.Meta(min_length=2)]
     main: PixelModel
-    trunk: PixelModel | None = None
+    trunk: PixelModel | None
     submodels: list[Submodel]
     calibration: Calibration
     rules: CascadeRules
     measured: Measured
     provenance: Provenance
 
-    @model_validator(mode="after")
-    def _one_submodel_a_class(self) -> "Manifest":
+    def __post_init__(self) -> None:
+        """Raise ValueError unless there is one submodel a class, each with what it needs to see."""
         labels = [submodel.label for submodel in self.submodels]
         if labels != self.classes:
             raise ValueError(f"submodels are for {labels}, expected one for each of {self.classes}, in that order")
         for submodel in self.submodels:
             if (submodel.preprocess is None) != (self.trunk is not None):
                 raise ValueError("a submodel has its own preprocessing exactly when there is no shared trunk")
-        return self
 
     @property
     def files(self) -> list[FileEntry]:
         """Every model file."""
         trunk = [self.trunk.file] if self.trunk else []
         return [self.main.file, *trunk, *(submodel.file for submodel in self.submodels)]
+
+
+class _Version(msgspec.Struct):
+    """What can be read of a manifest of any schema."""
+
+    schema_version: int
 
 
 @dataclass(frozen=True)
@@ -148,8 +154,9 @@ def read_bundle(folder: Path) -> Bundle:
         Anything is missing, changed, of another schema version, or keeps its weights in a file of its own.
     """
     manifest, sha256 = read_manifest(folder)
-    for entry in manifest.files:
-        _check_file(folder / entry.path, entry)
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free: start-up waits for it
+        for _ in pool.map(lambda entry: _check_file(folder / entry.path, entry), manifest.files):
+            pass
     return Bundle(folder, manifest, sha256)
 
 
@@ -163,9 +170,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
             f"{path} cannot be read ({error.strerror}); expected a bundle written by 'canonistia export'"
         ) from error
     try:
-        fields = json.loads(content)
-        version = fields["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+        version = msgspec.json.decode(content, type=_Version).schema_version
+    except msgspec.DecodeError as error:
         raise BundleError(f"{path} is not a bundle's manifest; export the bundle again") from error
     if version != SCHEMA_VERSION:
         raise BundleError(
@@ -173,11 +179,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
             "upgrade canonistia, or export the bundle again with this one"
         )
     try:
-        return Manifest.model_validate(fields), hashlib.sha256(content).hexdigest()
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(step) for step in first["loc"]) or "the whole"
-        raise BundleError(f"{path} is not valid at {place}: {first['msg']}; export the bundle again") from error
+        return msgspec.json.decode(content, type=Manifest), hashlib.sha256(content).hexdigest()
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{path} is not valid: {error}; export the bundle again") from error
 
 
 def _check_file(path: Path, entry: FileEntry) -> None:

@@ -130,7 +130,9 @@ class Engine:
             else:
                 assert submodel.preprocess is not None  # the manifest's validator saw to it
                 feed = {"pixels": stack([pictures[int(row)] for row in rows], submodel.preprocess)}
-            answers[rows, column] = self._session(submodel.file).run([output], feed)[0]
+            # A linear head is done before a second thread has woken up.
+            session = self._session(submodel.file, 1 if manifest.trunk else None)
+            answers[rows, column] = session.run([output], feed)[0]
         return answers
 
     def predictions(self, output: CascadeOutput) -> list[Prediction]:
@@ -148,12 +150,12 @@ class Engine:
             for row, (first, second) in enumerate(order)
         ]
 
-    def _session(self, file: FileEntry) -> onnxruntime.InferenceSession:
+    def _session(self, file: FileEntry, threads: int | None = None) -> onnxruntime.InferenceSession:
         # Submodels open when the first picture is routed: a sure picture does not wait for them.
         with self._opening:
             if file.path not in self._sessions:
                 options = onnxruntime.SessionOptions()
-                options.intra_op_num_threads = self._threads
+                options.intra_op_num_threads = threads or self._threads
                 options.log_severity_level = 3
                 self._sessions[file.path] = onnxruntime.InferenceSession(
                     self.bundle.path(file), options, providers=["CPUExecutionProvider"]

@@ -1,10 +1,10 @@
 """Preprocessing: the one function from a decoded picture to the pixels that a model sees."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
 
 Interpolation = Literal["bilinear", "bicubic"]
 ResizeRule = Literal["squash", "crop"]
@@ -16,15 +16,13 @@ _RESAMPLING: dict[Interpolation, Image.Resampling] = {
 }
 
 
-class PreprocessSpec(BaseModel):
+class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a picture becomes pixels; it travels in the bundle."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: int = Field(ge=16, le=2048, description="side of the square that the model sees, in pixels")
-    resize: ResizeRule = Field("squash", description="squash: the whole picture; crop: its central square")
+    size: Annotated[int, msgspec.Meta(ge=16, le=2048)]  # side of the square that the model sees, in pixels
+    resize: ResizeRule = "squash"  # squash: the whole picture; crop: its central square
     interpolation: Interpolation = "bicubic"
-    colour: Colour = Field("rgb", description="grey: a colour photo is turned grey, as the training pictures were")
+    colour: Colour = "rgb"  # grey: a colour photo is turned grey, as the training pictures were
 
 
 def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:

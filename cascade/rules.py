@@ -4,24 +4,31 @@ Array names: ``main`` is the main model's calibrated probabilities (N, K); ``sub
 "is it this class?" (N, K), NaN where a submodel was not asked.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
+import msgspec
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 # Keeps a logarithm finite; far below any probability that a calibrated float32 model tells apart.
 _TINY = 1e-12
 
 
-class _Rule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Threshold = Annotated[float, msgspec.Meta(ge=0, le=1.01)]  # just over 1 routes every picture
 
 
-class Confidence(_Rule):
+class _Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="rule"):
+    """A rule of the bundle; its name is stored in the field ``rule``."""
+
+    @property
+    def name(self) -> str:
+        """Return the rule's name."""
+        return str(self.__struct_config__.tag)
+
+
+class Confidence(_Rule, frozen=True, tag="confidence"):
     """Route when the highest probability is below the threshold (Chow's rule)."""
 
-    rule: Literal["confidence"] = "confidence"
-    threshold: float = Field(ge=0, le=1.01)
+    threshold: Threshold
 
     @staticmethod
     def score(main: np.ndarray) -> np.ndarray:
@@ -29,11 +36,10 @@ class Confidence(_Rule):
         return main.max(axis=1)
 
 
-class Margin(_Rule):
+class Margin(_Rule, frozen=True, tag="margin"):
     """Route when the gap between the two highest probabilities is below the threshold."""
 
-    rule: Literal["margin"] = "margin"
-    threshold: float = Field(ge=0, le=1.01)
+    threshold: Threshold
 
     @staticmethod
     def score(main: np.ndarray) -> np.ndarray:
@@ -42,33 +48,28 @@ class Margin(_Rule):
         return two[:, 1] - two[:, 0]
 
 
-class HighestSubmodel(_Rule):
+class HighestSubmodel(_Rule, frozen=True, tag="highest_submodel"):
     """Order by the submodels alone: the most confident one wins (the seed rule)."""
-
-    rule: Literal["highest_submodel"] = "highest_submodel"
 
     def log_score(self, main: np.ndarray, submodels: np.ndarray) -> np.ndarray:
         """Return the unnormalised log probability of each class, (N, K)."""
         return np.log(np.maximum(submodels, _TINY))
 
 
-class Product(_Rule):
+class Product(_Rule, frozen=True, tag="product"):
     """Order by main probability times submodel probability."""
-
-    rule: Literal["product"] = "product"
 
     def log_score(self, main: np.ndarray, submodels: np.ndarray) -> np.ndarray:
         """Return the unnormalised log probability of each class, (N, K)."""
         return np.log(np.maximum(main, _TINY)) + np.log(np.maximum(submodels, _TINY))
 
 
-class LogLinear(_Rule):
+class LogLinear(_Rule, frozen=True, tag="log_linear"):
     """Order by a weighted sum of the main log probability and the submodel log odds, both weights fitted.
 
     It is a conditional logit over the classes: two numbers, whatever the number of classes.
     """
 
-    rule: Literal["log_linear"] = "log_linear"
     main_weight: float
     submodel_weight: float
 
@@ -77,17 +78,17 @@ class LogLinear(_Rule):
         return self.main_weight * np.log(np.maximum(main, _TINY)) + self.submodel_weight * log_odds(submodels)
 
 
-Routing = Annotated[Confidence | Margin, Field(discriminator="rule")]
-Decision = Annotated[HighestSubmodel | Product | LogLinear, Field(discriminator="rule")]
+Routing = Confidence | Margin
+Decision = HighestSubmodel | Product | LogLinear
 
 
-class CascadeRules(_Rule):
+class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The rules of one bundle, fitted on validation pictures."""
 
     routing: Routing
-    candidates: int = Field(ge=2, description="how many of the main model's most likely classes are asked")
+    candidates: Annotated[int, msgspec.Meta(ge=2)]  # how many of the main model's most likely classes are asked
     decision: Decision
-    unsure_below: float = Field(ge=0, le=1, description="unsure when every submodel asked answers below this")
+    unsure_below: Annotated[float, msgspec.Meta(ge=0, le=1)]  # unsure when every submodel asked answers below this
 
 
 def log_odds(probabilities: np.ndarray) -> np.ndarray:

@@ -34,9 +34,9 @@ A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(m
   ({manifest.main.preprocess.colour} pictures, {manifest.main.preprocess.resize}), temperature
   {manifest.calibration.temperature:.3f}.
 - **Submodels**: one a class, {trunk}, each calibrated by Platt scaling.
-- **Routing**: `{rules.routing.rule}` below {rules.routing.threshold:.4f} sends a picture to the submodels of its
+- **Routing**: `{rules.routing.name}` below {rules.routing.threshold:.4f} sends a picture to the submodels of its
   {rules.candidates} most likely classes.
-- **Decision**: `{rules.decision.rule}`{weights}.
+- **Decision**: `{rules.decision.name}`{weights}.
 - **Unsure**: routed, and every submodel asked answers below {rules.unsure_below}.
 - **Size**: {size:.1f} MB of ONNX, no other file needed.
 

@@ -1,6 +1,5 @@
 """The export, top to bottom: logits, calibration and rules, ONNX, parity, one bundle written at once."""
 
-import json
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 
@@ -126,7 +126,7 @@ def _measure(answers: Answers, candidates: int, plan: ExportPlan) -> Measured:
     unseen = out_of_fold(answers, candidates, plan.max_routed, plan.seed)
     stages = {"main": unseen.main, "submodels": unseen.submodels, "cascade": unseen.probabilities}
     summaries = {
-        name: Accuracy.model_validate(accuracy_summary(probabilities, answers.targets))
+        name: msgspec.convert(accuracy_summary(probabilities, answers.targets), Accuracy)
         for name, probabilities in stages.items()
     }
     return Measured(
@@ -194,7 +194,8 @@ def _write_models(
             submodel_runs=plan.subs.name,
         ),
     )
-    (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(), indent=2) + "\n", encoding="utf-8")
+    content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    (folder / MANIFEST).write_bytes(content + b"\n")
     (folder / CARD).write_text(
         model_card(manifest, commands(plan.main_run, plan.subs, plan.out.name)), encoding="utf-8"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
@@ -200,7 +201,7 @@ def _settle(routing: Routing, main: np.ndarray) -> Routing:
     below, above = scores[scores < routing.threshold], scores[scores >= routing.threshold]
     low = below.max() if below.size else 0.0
     high = above.min() if above.size else 1.0
-    return routing.model_copy(update={"threshold": float((low + high) / 2)})
+    return msgspec.structs.replace(routing, threshold=float((low + high) / 2))
 
 
 def _log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:

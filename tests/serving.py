@@ -12,13 +12,13 @@ from pathlib import Path
 
 
 @contextmanager
-def served(model: Path) -> Iterator[str]:
+def served(model: Path, python: Path | None = None, folder: Path | None = None) -> Iterator[str]:
     """Give the address of a server for a bundle; it is stopped in the end and must then exit with 0."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "canonistia", "serve", "--model", str(model), "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    command = [str(python or sys.executable), "-m", "canonistia", "serve", "--model", str(model), "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=folder)
     address = f"http://127.0.0.1:{port}/"
     try:
         _wait_for(address, process)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 import pytest
 from onnx.external_data_helper import convert_model_to_external_data
@@ -46,7 +47,7 @@ def test_weights_in_another_file_are_refused(bundle: Path) -> None:
     model = onnx.load(bundle / "main.onnx")
     convert_model_to_external_data(model, location="main.data", size_threshold=0)
     onnx.save(model, bundle / "main.onnx")
-    entry = describe_file(bundle, "main.onnx").model_dump()
+    entry = msgspec.to_builtins(describe_file(bundle, "main.onnx"))
     change_manifest(bundle, lambda manifest: manifest["main"].update(file=entry))
     with pytest.raises(BundleError, match="keeps weights in another file"):
         read_bundle(bundle)

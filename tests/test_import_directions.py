@@ -59,8 +59,8 @@ print("\\n".join(sorted({name.partition(".")[0] for name in sys.modules})))
 
 # Third-party packages that a serving process may load; anything else is a new dependency to decide on.
 SERVING_LIBRARIES = {
-    "PIL", "annotated_types", "blinker", "canonistia", "cascade", "click", "flask", "gunicorn", "itsdangerous",
-    "jinja2", "markupsafe", "numpy", "onnxruntime", "packaging", "pydantic", "pydantic_core", "typing_extensions",
+    "PIL", "blinker", "canonistia", "cascade", "click", "flask", "gunicorn", "itsdangerous",
+    "jinja2", "markupsafe", "msgspec", "numpy", "onnxruntime", "packaging", "typing_extensions",
     "typing_inspection", "webapp", "werkzeug",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from msgspec.structs import replace
 from PIL import Image
 
 import canonistia
@@ -55,8 +56,8 @@ def test_an_upload_shows_preview_both_classes_and_stage(client: FlaskClient, eng
 
 def test_a_doubtful_unrecognised_picture_is_marked_unsure(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = engine.bundle.manifest
-    rules = manifest.rules.model_copy(update={"routing": Confidence(threshold=1.01), "unsure_below": 1.0})
-    bundle = type(engine.bundle)(engine.bundle.folder, manifest.model_copy(update={"rules": rules}), "0")
+    rules = replace(manifest.rules, routing=Confidence(threshold=1.01), unsure_below=1.0)
+    bundle = type(engine.bundle)(engine.bundle.folder, replace(manifest, rules=rules), "0")
     page = upload(create_app(Engine(bundle)).test_client(), (png(draw("sky", 3)), "a.png")).text
     assert '<span class="unsure">unsure</span>' in page
     assert "the submodels decided" in page

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -48,7 +49,7 @@ def compute_features(network: Classifier, paths: Sequence[Path], spec: Preproces
 
 
 def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec) -> str:
-    digest = hashlib.sha256(spec.model_dump_json().encode())
+    digest = hashlib.sha256(msgspec.json.encode(spec))
     for name, tensor in network.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

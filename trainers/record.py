@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 import click
+import msgspec
 import numpy as np
 from sklearn.metrics import confusion_matrix
 from torch import nn
@@ -32,7 +33,7 @@ class RunRecord:
     def epoch(self, row: dict[str, float], network: nn.Module) -> None:
         """Write the row, the checkpoint ``last`` and, after the best epoch so far, ``best``."""
         append_metrics(self.folder, row)
-        sidecar = self.sidecar.model_copy(update={"epoch": int(row["epoch"])})
+        sidecar = msgspec.structs.replace(self.sidecar, epoch=int(row["epoch"]))
         state = network.state_dict()
         save_checkpoint(self.folder, "last", state, sidecar)
         score = row[f"validation_{self.best_by}"]

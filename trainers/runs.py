@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 
 from cascade.errors import CanonistiaError
@@ -21,10 +21,8 @@ from trainers.network import Classifier, build_classifier
 Metrics = Mapping[str, float]
 
 
-class Sidecar(BaseModel):
+class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is needed to use a checkpoint, stored beside it as JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str
     classes: list[str]
@@ -35,6 +33,12 @@ class Sidecar(BaseModel):
     seed: int
     epoch: int
     code_version: str
+
+    def as_config(self) -> dict[str, Any]:
+        """Return what the run's configuration holds of it: all but the epoch."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        del plain["epoch"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def save_tensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
 def save_checkpoint(folder: Path, name: str, state: Mapping[str, torch.Tensor], sidecar: Sidecar) -> None:
     """Write ``<name>.safetensors`` and ``<name>.json``, each replacing an earlier one at once."""
     save_tensors(folder / f"{name}.safetensors", state)
-    write_json(folder / f"{name}.json", sidecar.model_dump())
+    write_json(folder / f"{name}.json", msgspec.to_builtins(sidecar))
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -117,9 +121,9 @@ def read_sidecar(path: Path) -> Sidecar:
     if not path.is_file() or not path.with_suffix(".safetensors").is_file():
         raise CanonistiaError(f"{path.parent} holds no finished training ({path.name} is missing); train it first")
     try:
-        return Sidecar.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise CanonistiaError(f"{path} is not a checkpoint of this version: {error.errors()[0]['msg']}") from error
+        return msgspec.json.decode(path.read_bytes(), type=Sidecar)
+    except msgspec.DecodeError as error:
+        raise CanonistiaError(f"{path} is not a checkpoint of this version: {error}") from error
 
 
 def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import msgspec
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,13 +18,11 @@ _TRUNK = "trunk.safetensors"
 TRUNK_CONFIG = "trunk.json"  # how the trunk was trained, when it was fine-tuned
 
 
-class SubmodelSet(BaseModel):
+class SubmodelSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the submodels of one folder have in common.
 
     ``shared``: one frozen trunk, and a linear head a class; ``own``: a whole network a class.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["shared", "own"]
     backbone: str
@@ -58,14 +56,14 @@ def join_set(folder: Path, common: SubmodelSet, trunk: Classifier) -> None:
     if (folder / _MANIFEST).exists():
         there = read_submodel_set(folder)
         if there != common:
-            changed = [name for name in SubmodelSet.model_fields if getattr(there, name) != getattr(common, name)]
+            changed = [name for name in SubmodelSet.__struct_fields__ if getattr(there, name) != getattr(common, name)]
             raise CanonistiaError(f"{folder} holds submodels with another {', '.join(changed)}; choose another --out")
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if common.kind == "shared":
             save_tensors(folder / _TRUNK, trunk.backbone.state_dict())
-        write_json(folder / _MANIFEST, common.model_dump())
+        write_json(folder / _MANIFEST, msgspec.to_builtins(common))
     except OSError as error:
         raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
 
@@ -80,8 +78,8 @@ def read_submodel_set(folder: Path) -> SubmodelSet:
     """
     path = folder / _MANIFEST
     try:
-        return SubmodelSet.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=SubmodelSet)
+    except (OSError, msgspec.DecodeError) as error:
         raise CanonistiaError(
             f"{folder} holds no submodels ({_MANIFEST} is missing or damaged); run train-sub"
         ) from error

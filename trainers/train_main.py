@@ -49,7 +49,7 @@ def train_main(folder: Path, out: Path, eyes: Eyes, recipe: Recipe, overwrite: b
         epoch=0,
         code_version=code_version(),
     )
-    config = {**recipe.as_dict(), **sidecar.model_dump(exclude={"epoch"}), "data": folder.name}
+    config = {**recipe.as_dict(), **sidecar.as_config(), "data": folder.name}
     write_json(out / "config.json", config)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))

@@ -112,7 +112,7 @@ def train_sub(
         )
         config = {
             **recipe.as_dict(),
-            **sidecar.model_dump(exclude={"epoch"}),
+            **sidecar.as_config(),
             "data": folder.name,
             "kind": plan.kind,
             "negatives": plan.negatives,

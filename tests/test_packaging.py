@@ -1,0 +1,60 @@
+"""The wheel, installed elsewhere, serves the shipped bundle."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import urllib.request
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.serving import served
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of a fresh environment with the wheel; its dependencies are those of this one."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    wheels = folder / "wheels"
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    environment = folder / "env"
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+def run_elsewhere(python: Path, folder: Path, *words: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CANONISTIA"))}
+    command = [str(python), "-m", "canonistia", *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_shipped_bundle_travels_under_share(elsewhere: Path, tmp_path: Path) -> None:
+    (line,) = run_elsewhere(elsewhere, tmp_path, "models").splitlines()
+    assert line.startswith("scene15: 15 classes")
+    assert line.endswith(str(Path("share", "canonistia", "models", "scene15")))
+
+
+def test_the_wheel_classifies(elsewhere: Path, tmp_path: Path) -> None:
+    table = run_elsewhere(elsewhere, tmp_path, "classify", str(ROOT / "data" / "samples"))
+    assert table.count("%") == 24
+
+
+def test_the_wheel_serves_the_page_with_its_style(elsewhere: Path, tmp_path: Path) -> None:
+    with served(Path("scene15"), python=elsewhere, folder=tmp_path) as address:
+        for path in ("", "static/page.css", "static/page.js", "static/icon.svg"):
+            with urllib.request.urlopen(address + path) as answer:
+                assert answer.status == 200
+                assert answer.read()

@@ -1,0 +1,52 @@
+"""The bundle that ships: whole, small enough, and as accurate as its card says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import canonistia
+from cascade.bundle import read_bundle
+from cascade.folders import pictures_below
+from tests.conftest import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "models" / "scene15"
+LIMIT_BYTES = 40 * 10**6
+
+
+def test_it_is_whole_and_at_most_40_mb() -> None:
+    bundle = read_bundle(BUNDLE)
+    assert bundle.manifest.name == "scene15"
+    assert len(bundle.manifest.classes) == 15
+    assert sum(path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file()) <= LIMIT_BYTES
+
+
+def test_the_card_states_the_measured_figures() -> None:
+    card = (BUNDLE / "MODEL_CARD.md").read_text(encoding="utf-8")
+    measured = read_bundle(BUNDLE).manifest.measured
+    for accuracy in (measured.main, measured.submodels, measured.cascade):
+        assert f"{accuracy.top1:.4f} [{accuracy.top1_interval[0]:.4f}, {accuracy.top1_interval[1]:.4f}]" in card
+
+
+def test_the_samples_are_named_as_they_were_drawn_and_one_is_doubtful() -> None:
+    paths = pictures_below(ROOT / "data" / "samples")
+    answers = dict(zip((path.stem for path in paths), canonistia.load(str(BUNDLE)).classify(paths), strict=True))
+    assert len(answers) == 12
+    clear = {name: answer for name, answer in answers.items() if not name.startswith("doubtful")}
+    right = [name for name, answer in clear.items() if answer.label_1.lower().replace(" ", "_") == name]
+    assert len(right) >= 9
+    assert any(answer.stage == "submodels" for name, answer in answers.items() if name.startswith("doubtful"))
+
+
+def test_its_accuracy_on_the_validation_pictures_holds(run: Run, scene15: Path) -> None:
+    report = json.loads(run("evaluate", scene15 / "validation", "--model", BUNDLE, "--json").stdout)
+    assert report["pictures"] == 1275
+    assert report["cascade"]["top1"] >= 0.945
+    assert report["cascade"]["top2"] >= 0.99
+    assert report["cascade"]["top1"] >= report["main"]["top1"]
+
+
+@pytest.mark.parametrize("name", ["scene15", str(BUNDLE)])
+def test_it_is_the_default_and_found_by_name(name: str) -> None:
+    assert canonistia.load(name).classes == canonistia.load().classes
