@@ -72,8 +72,25 @@ def test_none_writes_no_record(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_refused_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mode", ["online", "auto"])
+def test_a_refused_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "too short")
     monkeypatch.delenv("WANDB_MODE")
-    with pytest.raises(CanonistiaError, match=r"Weights & Biases refused the run.*--tracker offline"):
+    with pytest.raises(CanonistiaError, match=r"Weights & Biases refused the key.*--tracker offline"):
+        start_tracker(mode, tmp_path, "n", "g", "j", {})
+
+
+def test_an_account_without_a_network_records_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trainers.tracking._PATIENCE", 2)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # a closed port of this machine
+    monkeypatch.delenv("WANDB_MODE")
+    with pytest.raises(CanonistiaError, match="cannot be reached"):
         start_tracker("online", tmp_path, "n", "g", "j", {})
+    tracker = start_tracker("auto", tmp_path, "n", "g", "j", {"seed": 4})
+    tracker.log({"epoch": 1})
+    assert "wandb sync" in tracker.finish({})
+    assert "Recording this run offline" in capsys.readouterr().err
+    assert wandb_file.config(run_file(tmp_path))["seed"] == 4

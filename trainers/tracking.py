@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import click
 import numpy as np
 
 from cascade.errors import CanonistiaError
 
 TRACKERS = ("auto", "online", "offline", "none")
+
+
+# How long a run waits for the W&B service before it gives up, in seconds.
+_PATIENCE = 20
+
+
+class UnreachableError(CanonistiaError):
+    """The W&B service does not answer."""
 
 
 class Tracker(Protocol):
@@ -48,7 +57,7 @@ class WandbTracker:
 
         self._wandb = wandb
         self._offline = mode == "offline"
-        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True)
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=_PATIENCE)
         try:
             self._run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "canonistia"),
@@ -60,6 +69,14 @@ class WandbTracker:
                 mode="offline" if self._offline else "online",
                 settings=settings,
             )
+        except wandb.errors.AuthenticationError as error:
+            raise CanonistiaError(
+                f"Weights & Biases refused the key: {error}; check WANDB_API_KEY, or use --tracker offline or none"
+            ) from error
+        except wandb.errors.CommError as error:
+            raise UnreachableError(
+                f"Weights & Biases cannot be reached: {error}; check the network, or use --tracker offline or none"
+            ) from error
         except (wandb.errors.Error, OSError) as error:
             raise CanonistiaError(
                 f"Weights & Biases refused the run: {error}; check WANDB_API_KEY, or use --tracker offline or none"
@@ -87,12 +104,21 @@ class WandbTracker:
 
 
 def start_tracker(mode: str, folder: Path, name: str, group: str, job: str, config: Mapping[str, Any]) -> Tracker:
-    """Return the record of a run; ``auto`` is online with an account on this machine and offline without one."""
+    """Return the record of a run; ``auto`` is online with an account and a network, and offline without.
+
+    Raises
+    ------
+    CanonistiaError
+        The key is refused, or ``online`` was asked for and the service cannot be reached.
+    """
     if mode == "none":
         return NoTracker()
-    if mode == "auto":
-        mode = "online" if _has_account() else "offline"
-    return WandbTracker(mode, folder, name, group, job, config)
+    if mode == "auto" and _has_account():
+        try:
+            return WandbTracker("online", folder, name, group, job, config)
+        except UnreachableError as error:
+            click.echo(f"{error}\nRecording this run offline.", err=True)
+    return WandbTracker("online" if mode == "online" else "offline", folder, name, group, job, config)
 
 
 def _has_account() -> bool:
