@@ -14,10 +14,10 @@ from trainers.losses import multiclass_loss
 from trainers.network import build_classifier, frozen_stages
 from trainers.recipe import Recipe
 from trainers.record import RunRecord
-from trainers.runs import Sidecar, TrainedRun, code_version, create_run, load_run, write_json
+from trainers.runs import TrainedRun, create_run, load_run, write_json
 from trainers.scores import multiclass_scores
 from trainers.tracking import start_tracker
-from trainers.training import Examples, Eyes, preprocessing, train_network
+from trainers.training import Examples, Eyes, preprocessing, sidecar_for, train_network
 
 
 def train_main(folder: Path, out: Path, eyes: Eyes, recipe: Recipe, overwrite: bool = False) -> TrainedRun:
@@ -39,16 +39,7 @@ def train_main(folder: Path, out: Path, eyes: Eyes, recipe: Recipe, overwrite: b
     augmentation(recipe.augment, spec.size)
 
     create_run(out, overwrite)
-    sidecar = Sidecar(
-        backbone=eyes.backbone,
-        classes=list(data.classes),
-        preprocess=spec,
-        dropout=recipe.dropout,
-        data_fingerprint=data.fingerprint,
-        seed=recipe.seed,
-        epoch=0,
-        code_version=code_version(),
-    )
+    sidecar = sidecar_for(network, data, spec, recipe)
     config = {**recipe.as_dict(), **sidecar.as_config(), "data": folder.name}
     write_json(out / "config.json", config)
 

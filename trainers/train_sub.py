@@ -22,12 +22,12 @@ from trainers.negatives import POLICIES, confusion_shares, example_weights
 from trainers.network import Classifier, build_classifier, frozen_stages
 from trainers.recipe import Recipe
 from trainers.record import RunRecord
-from trainers.runs import Sidecar, TrainedRun, code_version, create_run, load_run, write_json
+from trainers.runs import TrainedRun, create_run, load_run, write_json
 from trainers.scores import binary_scores
 from trainers.submodels import TRUNK_CONFIG, SubmodelSet, class_run, join_set
 from trainers.tracking import start_tracker
 from trainers.train_main import examples
-from trainers.training import Examples, Eyes, preprocessing, train_head, train_network
+from trainers.training import Examples, Eyes, preprocessing, sidecar_for, train_head, train_network
 
 
 def _binary_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -99,17 +99,7 @@ def train_sub(
             [training.paths[row] for row in kept], (training.targets == positive)[kept].astype(int), weights[kept]
         )
         check = Examples(validation.paths, (validation.targets == positive).astype(int), np.ones(len(validation.paths)))
-        sidecar = Sidecar(
-            backbone=trunk.backbone_name,
-            classes=list(data.classes),
-            positive=label,
-            preprocess=spec,
-            dropout=recipe.dropout,
-            data_fingerprint=data.fingerprint,
-            seed=recipe.seed,
-            epoch=0,
-            code_version=code_version(),
-        )
+        sidecar = sidecar_for(trunk, data, spec, recipe, positive=label)
         config = {
             **recipe.as_dict(),
             **sidecar.as_config(),

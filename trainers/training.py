@@ -19,6 +19,7 @@ from trainers.network import Classifier, Freezing
 from trainers.pictures import PictureDataset, all_grey, loader
 from trainers.recipe import Recipe
 from trainers.record import RunRecord
+from trainers.runs import Sidecar, code_version
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,23 @@ def preprocessing(eyes: Eyes, data: DataSet) -> PreprocessSpec:
         resize=eyes.resize,
         interpolation=backbone.interpolation,
         colour=eyes.colour or ("grey" if grey else "rgb"),
+    )
+
+
+def sidecar_for(
+    network: Classifier, data: DataSet, spec: PreprocessSpec, recipe: Recipe, positive: str | None = None
+) -> Sidecar:
+    """Return the sidecar of a run before its first epoch; ``positive`` is the class of a binary submodel."""
+    return Sidecar(
+        backbone=network.backbone_name,
+        classes=list(data.classes),
+        positive=positive,
+        preprocess=spec,
+        dropout=recipe.dropout,
+        data_fingerprint=data.fingerprint,
+        seed=recipe.seed,
+        epoch=0,
+        code_version=code_version(),
     )
 
 
