@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: make demo, make test.
 PYTHON ?= python3
 
-.PHONY: demo test check format bundle samples clean
+.PHONY: demo test format samples clean
 
 demo: .venv/installed
 	.venv/bin/canonistia classify data/samples --model scene15
@@ -16,7 +16,7 @@ test: .venv-dev/installed
 	.venv-dev/bin/python -m pytest
 
 # The serving install: no PyTorch in it. Installed, not linked, so that it is what a user gets.
-.venv/installed: setup.cfg pyproject.toml canonistia.py $(wildcard cascade/*.py webapp/*.py models/scene15/bundle.json)
+.venv/installed: setup.cfg pyproject.toml canonistia.py $(wildcard cascade/*.py webapp/*.py webapp/*/* models/scene15/bundle.json)
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	.venv/bin/python -m pip install --quiet .

@@ -23,7 +23,20 @@ _COMMANDS = {
     "models": "cascade.cli:models",
 }
 # What a serving install leaves out on purpose.
-_TRAIN_EXTRA = ("torch", "torchvision", "timm", "onnx", "onnxscript", "sklearn", "imagehash", "matplotlib", "rich")
+_TRAIN_EXTRA = (
+    "imagehash",
+    "matplotlib",
+    "onnx",
+    "onnxscript",
+    "rich",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "timm",
+    "torch",
+    "torchvision",
+    "wandb",
+)
 
 
 def load(model: str = "scene15", threads: int | None = None) -> "Engine":
@@ -69,7 +82,7 @@ class _Commands(click.Group):
                 raise
             raise click.ClickException(
                 f"this command needs {error.name}, which the serving install leaves out; "
-                "run pip install 'canonistia[train]'"
+                "install canonistia with its train extra: pip install '.[train]' in its source folder"
             ) from error
 
 

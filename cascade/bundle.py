@@ -18,7 +18,6 @@ from cascade.rules import CascadeRules
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
-DEFAULT_BUNDLE = "scene15"
 
 # The serialised key of an entry that points at another file (onnx.proto, StringStringEntryProto key "location").
 _EXTERNAL_DATA = b"\n\x08location"
@@ -54,6 +53,7 @@ class Submodel(_Part, frozen=True):
     label: str
     file: FileEntry
     preprocess: PreprocessSpec | None = None
+    backbone: str | None = None
 
 
 class Calibration(_Part, frozen=True):
@@ -79,6 +79,7 @@ class Measured(_Part, frozen=True):
     split: str
     method: str
     pictures: int
+    seen_in_training: int  # how many of them are byte-identical to a training picture
     main: Accuracy
     submodels: Accuracy
     cascade: Accuracy
@@ -155,7 +156,7 @@ def read_bundle(folder: Path) -> Bundle:
     """
     manifest, sha256 = read_manifest(folder)
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free: start-up waits for it
-        for _ in pool.map(lambda entry: _check_file(folder / entry.path, entry), manifest.files):
+        for _ in pool.map(lambda entry: check_file(folder / entry.path, entry), manifest.files):
             pass
     return Bundle(folder, manifest, sha256)
 
@@ -184,7 +185,8 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise BundleError(f"{path} is not valid: {error}; export the bundle again") from error
 
 
-def _check_file(path: Path, entry: FileEntry) -> None:
+def check_file(path: Path, entry: FileEntry) -> None:
+    """Raise BundleError unless a file is there, unchanged, and holds its own weights."""
     try:
         content = path.read_bytes()
     except OSError as error:

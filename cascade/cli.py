@@ -14,6 +14,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
 
+# A file that is there and cannot be read becomes a row with its error.
+EXISTING = click.Path(exists=True, readable=False, path_type=Path)
+
 
 def model_option(command: F) -> F:
     """Add ``--model`` to a command."""
@@ -33,7 +36,7 @@ def threads_option(command: F) -> F:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=EXISTING, metavar="PATH...")
 @model_option
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write rows to FILE.csv or FILE.jsonl instead."
@@ -50,8 +53,10 @@ def classify(paths: tuple[Path, ...], model: str, out: Path | None, batch_size: 
     from cascade.bundle import find_bundle
     from cascade.engine import Engine
     from cascade.folders import pictures_below
-    from cascade.rows import classify_files, row_file, table
+    from cascade.rows import ENDINGS, classify_files, row_file, table
 
+    if out and out.suffix.lower() not in ENDINGS:
+        raise click.BadParameter(f"{out} ends in '{out.suffix}'; expected {' or '.join(ENDINGS)}", param_hint="--out")
     files = [file for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
     if not files:
         raise click.UsageError(f"no pictures below {', '.join(map(str, paths))}")
@@ -67,7 +72,8 @@ def classify(paths: tuple[Path, ...], model: str, out: Path | None, batch_size: 
     else:
         answers = list(rows)
         errors = sum(row.error is not None for row in answers)
-        click.echo(table(answers))
+        # A file name need not be text: what the terminal cannot show is escaped.
+        click.echo(table(answers).encode("utf-8", "backslashreplace"))
     if errors:
         sys.exit(EXIT_SOME_ERRORS)
 
@@ -97,7 +103,8 @@ def evaluate(folder: Path, model: str, as_json: bool, plots: Path | None, thread
         from cascade.plots import write_plots
     engine = Engine.load(find_bundle(model), threads)
     pictures = labelled_pictures(folder, engine.classes)
-    evaluation = run(engine, progress(pictures, len(pictures)))
+    paths = progress((picture.path for picture in pictures), len(pictures))
+    evaluation = run(engine, paths, [picture.label for picture in pictures])
     report = evaluation.report()
     click.echo(json.dumps(report, indent=2) if as_json else describe(report))
     if plots:

@@ -3,8 +3,6 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -12,27 +10,17 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from cascade.bundle import Bundle, FileEntry, read_bundle
+from cascade.bundle import Bundle, FileEntry, Submodel, check_file, read_bundle
 from cascade.errors import PictureError
 from cascade.picture import Source, decode
 from cascade.prediction import Prediction
 from cascade.preprocess import PreprocessSpec, preprocess
-from cascade.rules import candidate_classes, decide, is_unsure, route, top_two
+from cascade.rules import CascadeOutput, run_cascade, top_two
 
 BATCH_SIZE = 32
+BATCH_PIXELS = 64_000_000
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class CascadeOutput:
-    """What both stages said about N pictures, K classes."""
-
-    main: np.ndarray  # (N, K) calibrated probabilities of the main model
-    submodels: np.ndarray  # (N, K) calibrated answers of the submodels, NaN where not asked
-    probabilities: np.ndarray  # (N, K) the final probabilities
-    routed: np.ndarray  # (N,) bool
-    unsure: np.ndarray  # (N,) bool
+S = TypeVar("S", bound=Source)
 
 
 class Engine:
@@ -41,7 +29,7 @@ class Engine:
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self.bundle = bundle
         self.classes = tuple(bundle.manifest.classes)
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or _allowed_processors()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._opening = threading.Lock()
         self._session(bundle.manifest.main.file)
@@ -73,30 +61,22 @@ class Engine:
             A picture cannot be read; the message says which.
         """
         predictions: list[Prediction] = []
-        for batch in batches(sources, batch_size):
-            pictures = [
-                _decode_numbered(source, number) for number, source in enumerate(batch, start=len(predictions) + 1)
-            ]
-            predictions += self.predictions(self.run(pictures))
+        for batch in decoded_batches(sources, batch_size):
+            for number, (source, picture) in enumerate(batch, start=len(predictions) + 1):
+                if isinstance(picture, PictureError):
+                    name = source if isinstance(source, str | os.PathLike) else f"picture {number}"
+                    raise PictureError(f"{name}: {picture}") from picture
+            predictions += self.predictions(self.run(readable(batch)))
         return predictions
 
     def run(self, pictures: Sequence[Image.Image]) -> CascadeOutput:
         """Run the cascade over one batch of decoded pictures."""
-        manifest = self.bundle.manifest
         main = self.main_outputs(pictures, "probabilities")  # (N, K)
-        rules = manifest.rules
-        routed = route(rules.routing, main)
-        submodels = np.full(main.shape, np.nan, dtype=np.float64)
-        final = main.astype(np.float64)
-        unsure = np.zeros(len(pictures), dtype=bool)
-        if routed.any():
-            chosen = np.flatnonzero(routed)
-            asked = candidate_classes(main[chosen], min(rules.candidates, len(self.classes)))
-            answers = self.ask_submodels([pictures[int(index)] for index in chosen], asked)
-            submodels[chosen] = answers
-            final[chosen] = decide(rules.decision, final[chosen], answers)
-            unsure[chosen] = is_unsure(rules.unsure_below, answers)
-        return CascadeOutput(main, submodels, final, routed, unsure)
+        return run_cascade(
+            self.bundle.manifest.rules,
+            main,
+            lambda rows, asked: self.ask_submodels([pictures[int(row)] for row in rows], asked),
+        )
 
     def main_outputs(self, pictures: Sequence[Image.Image], output: str) -> np.ndarray:
         """Return one output of the main model for a batch.
@@ -130,9 +110,7 @@ class Engine:
             else:
                 assert submodel.preprocess is not None  # the manifest's validator saw to it
                 feed = {"pixels": stack([pictures[int(row)] for row in rows], submodel.preprocess)}
-            # A linear head is done before a second thread has woken up.
-            session = self._session(submodel.file, 1 if manifest.trunk else None)
-            answers[rows, column] = session.run([output], feed)[0]
+            answers[rows, column] = self._submodel_session(submodel).run([output], feed)[0]
         return answers
 
     def predictions(self, output: CascadeOutput) -> list[Prediction]:
@@ -150,10 +128,24 @@ class Engine:
             for row, (first, second) in enumerate(order)
         ]
 
+    def open_all(self) -> None:
+        """Open every model now: a service does not depend on the bundle's files after that."""
+        manifest = self.bundle.manifest
+        if manifest.trunk:
+            self._session(manifest.trunk.file)
+        for submodel in manifest.submodels:
+            self._submodel_session(submodel)
+
+    def _submodel_session(self, submodel: Submodel) -> onnxruntime.InferenceSession:
+        # A linear head is done before a second thread has woken up.
+        return self._session(submodel.file, 1 if self.bundle.manifest.trunk else None)
+
     def _session(self, file: FileEntry, threads: int | None = None) -> onnxruntime.InferenceSession:
         # Submodels open when the first picture is routed: a sure picture does not wait for them.
         with self._opening:
             if file.path not in self._sessions:
+                if self._sessions:  # opened after the start: the bundle may have been replaced meanwhile
+                    check_file(self.bundle.path(file), file)
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = threads or self._threads
                 options.log_severity_level = 3
@@ -163,21 +155,42 @@ class Engine:
             return self._sessions[file.path]
 
 
+def _allowed_processors() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def stack(pictures: Sequence[Image.Image], spec: PreprocessSpec) -> np.ndarray:
     """Return the preprocessed batch, uint8 (N, size, size, 3)."""
     return np.stack([preprocess(picture, spec) for picture in pictures])
 
 
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of ``size``; the last may be shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
+def decoded_batches(
+    sources: Iterable[S], size: int = BATCH_SIZE
+) -> Iterator[list[tuple[S, Image.Image | PictureError]]]:
+    """Yield the sources in order, each with its decoded picture or the reason why there is none.
+
+    A batch ends at ``size`` sources, or earlier when its pictures hold ``BATCH_PIXELS`` pixels: large photographs
+    do not add up in memory.
+    """
+    batch: list[tuple[S, Image.Image | PictureError]] = []
+    pixels = 0
+    for source in sources:
+        try:
+            picture = decode(source)
+        except PictureError as error:
+            batch.append((source, error))
+        else:
+            batch.append((source, picture))
+            pixels += picture.width * picture.height
+        if len(batch) == size or pixels >= BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
         yield batch
 
 
-def _decode_numbered(source: Source, number: int) -> Image.Image:
-    try:
-        return decode(source)
-    except PictureError as error:
-        name = source if isinstance(source, str | os.PathLike) else f"picture {number}"
-        raise PictureError(f"{name}: {error}") from error
+def readable(batch: Iterable[tuple[object, Image.Image | PictureError]]) -> list[Image.Image]:
+    """Return the pictures of a batch that could be decoded."""
+    return [picture for _, picture in batch if isinstance(picture, Image.Image)]

@@ -1,17 +1,16 @@
 """Evaluation: a bundle's accuracy on a tree of labelled pictures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cascade.engine import BATCH_SIZE, Engine, batches
+from cascade.engine import Engine, decoded_batches, readable
 from cascade.errors import CanonistiaError, PictureError
 from cascade.folders import LabelledPicture, class_names, read_class_folders, split_folders
 from cascade.metrics import accuracy_summary, confusion, top_k_hits, wilson_interval
-from cascade.picture import decode
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,8 @@ def labelled_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPi
     return pictures
 
 
-def evaluate(engine: Engine, pictures: Iterable[LabelledPicture]) -> Evaluation:
-    """Run the cascade over labelled pictures.
+def evaluate(engine: Engine, paths: Iterable[Path], labels: Sequence[str]) -> Evaluation:
+    """Run the cascade over pictures whose labels, in the same order, are among the bundle's classes.
 
     Raises
     ------
@@ -75,20 +74,15 @@ def evaluate(engine: Engine, pictures: Iterable[LabelledPicture]) -> Evaluation:
         A picture cannot be read: a figure that passes it over in silence would not be the data set's.
     """
     index = {label: number for number, label in enumerate(engine.classes)}
-    targets: list[int] = []
     outputs = []
-    for batch in batches(pictures, BATCH_SIZE):
-        decoded = []
-        for picture in batch:
-            try:
-                decoded.append(decode(picture.path))
-            except PictureError as error:
-                raise CanonistiaError(f"{picture.path}: {error}; remove it, or mend it, and evaluate again") from error
-            targets.append(index[picture.label])
-        outputs.append(engine.run(decoded))
+    for batch in decoded_batches(paths):
+        for path, picture in batch:
+            if isinstance(picture, PictureError):
+                raise CanonistiaError(f"{path}: {picture}; remove it, or mend it, and evaluate again") from picture
+        outputs.append(engine.run(readable(batch)))
     return Evaluation(
         engine,
-        np.array(targets),
+        np.array([index[label] for label in labels]),
         np.concatenate([output.main for output in outputs]),
         np.concatenate([output.probabilities for output in outputs]),
         np.concatenate([output.routed for output in outputs]),

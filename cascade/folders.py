@@ -48,9 +48,13 @@ def read_class_folders(folder: Path, split: str = "") -> list[LabelledPicture]:
     CanonistiaError
         The folder is missing, or holds no class folder with a picture.
     """
-    pictures = [
-        LabelledPicture(path, child.name, split) for child in _subfolders(folder) for path in pictures_below(child)
-    ]
+    children = _subfolders(folder)
+    for child in children:
+        try:
+            child.name.encode()
+        except UnicodeEncodeError as error:
+            raise CanonistiaError(f"{child!r} is no class name in UTF-8; rename the folder") from error
+    pictures = [LabelledPicture(path, child.name, split) for child in children for path in pictures_below(child)]
     if not pictures:
         raise CanonistiaError(
             f"{folder} holds no pictures in class folders; expected one folder a class with pictures "
@@ -62,14 +66,16 @@ def read_class_folders(folder: Path, split: str = "") -> list[LabelledPicture]:
 def split_folders(folder: Path) -> dict[str, Path]:
     """Return the split folders of a data set by their standard name; empty when the tree is not split.
 
+    A folder with such a name that holds pictures itself is a class: vehicles may well have a class ``train``.
+
     Raises
     ------
     CanonistiaError
-        Two folders mean the same split (``val`` beside ``validation``), or only some splits are there.
+        Two folders mean the same split (``val`` beside ``validation``).
     """
     found: dict[str, Path] = {}
     for child in _subfolders(folder):
-        name = SPLIT_NAMES.get(child.name.lower())
+        name = None if _holds_pictures(child) else SPLIT_NAMES.get(child.name.lower())
         if name in found:
             raise CanonistiaError(f"{folder} has two folders for the {name} split: {found[name].name} and {child.name}")
         if name:
@@ -100,6 +106,10 @@ def read_data_set(folder: Path) -> list[LabelledPicture]:
 def class_names(pictures: list[LabelledPicture]) -> list[str]:
     """Return the distinct labels in alphabetical order."""
     return sorted({picture.label for picture in pictures})
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(child.suffix.lower() in SUFFIXES and not child.name.startswith(".") for child in folder.iterdir())
 
 
 def _subfolders(folder: Path) -> list[Path]:

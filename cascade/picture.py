@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -46,19 +47,19 @@ def decode(source: Source) -> Image.Image:
     if isinstance(source, Image.Image):
         with _pillow_errors():
             return _normalise(source)
-    data, size = _readable(source)
-    if size == 0:
-        raise PictureError("the file is empty (0 bytes); a picture was expected")
-    with _pillow_errors(), Image.open(data, formats=FORMATS) as opened:
-        return _normalise(opened)
+    with _opened(source) as file:
+        if not file.read(1):
+            raise PictureError("is empty (0 bytes); a picture was expected")
+        file.seek(0)
+        with _pillow_errors(), Image.open(file, formats=FORMATS) as picture:
+            return _normalise(picture)
 
 
-def _readable(source: str | os.PathLike[str] | bytes) -> tuple[io.BytesIO | Path, int]:
+def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
     if isinstance(source, bytes):
-        return io.BytesIO(source), len(source)
-    path = Path(source)
+        return io.BytesIO(source)
     try:
-        return path, path.stat().st_size
+        return Path(source).open("rb")
     except OSError as error:
         raise PictureError(f"cannot be opened: {error.strerror or error}") from error
 
@@ -70,7 +71,7 @@ def _pillow_errors() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise PictureError(f"is no picture of a known format; expected one of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"is larger than the limit of {MAX_PIXELS:,} pixels; make it smaller") from error
+        raise PictureError(f"is over the limit of {MAX_PIXELS:,} pixels ({error}); make it smaller") from error
     # Pillow's decoders report damaged files with any of these, depending on the format.
     except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError) as error:
         raise PictureError(f"is damaged or incomplete: {error}") from error
@@ -81,10 +82,9 @@ def _normalise(picture: Image.Image) -> Image.Image:
         raise PictureError(
             f"has {picture.width}x{picture.height} pixels, over the limit of {MAX_PIXELS:,}; make it smaller"
         )
-    upright = ImageOps.exif_transpose(picture)
+    upright = ImageOps.exif_transpose(picture)  # always a copy: the caller's picture stays its own
     if upright.mode in ("L", "RGB"):
-        # A copy: the caller's picture stays its own, and a lazily opened file is read before it is closed.
-        return upright.copy() if upright is picture else upright
+        return upright
     if upright.mode == "F":
         raise PictureError("holds floating-point pixels, which have no agreed range; save it as 8 or 16 bits")
     if upright.mode == "1":

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO
 
-from cascade.engine import BATCH_SIZE, Engine, batches
+from cascade.engine import BATCH_SIZE, Engine, decoded_batches, readable
 from cascade.errors import CanonistiaError, PictureError
-from cascade.picture import decode
 
 
 @dataclass(frozen=True)
@@ -35,17 +34,12 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 def classify_files(engine: Engine, paths: Iterable[Path], batch_size: int = BATCH_SIZE) -> Iterator[Row]:
     """Yield a row for each file, in order; a file that cannot be read gives a row with its error."""
-    for batch in batches(paths, batch_size):
-        pictures, errors = [], {}
-        for path in batch:
-            try:
-                pictures.append(decode(path))
-            except PictureError as error:
-                errors[path] = str(error)
+    for batch in decoded_batches(paths, batch_size):
+        pictures = readable(batch)
         answers = iter(engine.predictions(engine.run(pictures)) if pictures else ())
-        for path in batch:
-            if path in errors:
-                yield Row(os.fspath(path), error=errors[path])
+        for path, picture in batch:
+            if isinstance(picture, PictureError):
+                yield Row(os.fspath(path), error=str(picture))
             else:
                 yield Row(os.fspath(path), **asdict(next(answers)))
 
@@ -59,15 +53,12 @@ def row_file(path: Path) -> Iterator[RowWriter]:
     Raises
     ------
     CanonistiaError
-        The ending is neither ``.csv`` nor ``.jsonl``, or the file cannot be written.
+        The file cannot be written.
     """
-    makers = {".csv": _csv_writer, ".jsonl": _json_writer}
-    if path.suffix.lower() not in makers:
-        raise CanonistiaError(f"{path} ends in '{path.suffix}'; expected .csv or .jsonl")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            yield makers[path.suffix.lower()](file)
+            yield _WRITERS[path.suffix.lower()](file)
         os.replace(partial, path)
     except OSError as error:
         raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
@@ -82,7 +73,11 @@ def _csv_writer(file: IO[str]) -> RowWriter:
 
 
 def _json_writer(file: IO[str]) -> RowWriter:
-    return lambda row: file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+    return lambda row: file.write(json.dumps(asdict(row)) + "\n")
+
+
+_WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer}
+ENDINGS = tuple(_WRITERS)
 
 
 def _json_word(value: bool | None) -> str | None:

@@ -4,6 +4,8 @@ Array names: ``main`` is the main model's calibrated probabilities (N, K); ``sub
 "is it this class?" (N, K), NaN where a submodel was not asked.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -89,6 +91,43 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     candidates: Annotated[int, msgspec.Meta(ge=2)]  # how many of the main model's most likely classes are asked
     decision: Decision
     unsure_below: Annotated[float, msgspec.Meta(ge=0, le=1)]  # unsure when every submodel asked answers below this
+
+
+@dataclass(frozen=True)
+class CascadeOutput:
+    """What both stages said about N pictures, K classes."""
+
+    main: np.ndarray  # (N, K) calibrated probabilities of the main model
+    submodels: np.ndarray  # (N, K) calibrated answers of the submodels, NaN where not asked
+    probabilities: np.ndarray  # (N, K) the final probabilities
+    routed: np.ndarray  # (N,) bool
+    unsure: np.ndarray  # (N,) bool
+
+
+def run_cascade(
+    rules: CascadeRules, main: np.ndarray, ask: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> CascadeOutput:
+    """Return what the cascade says, given the main model's probabilities (N, K).
+
+    ``ask`` is called once, when anything is routed, with the routed rows (M,) and the classes asked about (M, K)
+    bool; it returns the submodels' answers (M, K), NaN where not asked.
+    """
+    routed = route(rules.routing, main)
+    submodels = np.full(main.shape, np.nan, dtype=np.float64)
+    final = main.astype(np.float64)
+    unsure = np.zeros(len(main), dtype=bool)
+    rows = np.flatnonzero(routed)
+    if rows.size:
+        answers = ask(rows, candidate_classes(main[rows], rules.candidates))
+        submodels[rows] = answers
+        final[rows] = decide(rules.decision, final[rows], answers)
+        unsure[rows] = is_unsure(rules.unsure_below, answers)
+    return CascadeOutput(main, submodels, final, routed, unsure)
+
+
+def known_answers(answers: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return an ``ask`` for :func:`run_cascade` that looks up answers (N, K) given beforehand."""
+    return lambda rows, asked: np.where(asked, answers[rows], np.nan)
 
 
 def log_odds(probabilities: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Takes docs/page.png, the picture of the page in the README. Needs the development install and chromium.
 
-Run it after a change to the page or the shipped bundle: python docs/photograph_page.py
+Run it after a change to the page or the shipped bundle: python -m docs.photograph_page
 """
 
 import shutil

@@ -16,11 +16,16 @@ def model_card(manifest: Manifest, commands: list[str]) -> str:
     trunk = (
         f"binary heads on one shared trunk, {manifest.trunk.backbone} at {manifest.trunk.preprocess.size} pixels"
         if manifest.trunk
-        else f"a whole network each, {manifest.main.backbone} family"
+        else f"a whole network each, {manifest.submodels[0].backbone}"
     )
     weights = (
         f" (main weight {rules.decision.main_weight}, submodel weight {rules.decision.submodel_weight})"
         if isinstance(rules.decision, LogLinear)
+        else ""
+    )
+    seen = (
+        f" ({measured.seen_in_training} of them are byte-identical to a training picture)"
+        if measured.seen_in_training
         else ""
     )
     size = sum(entry.size for entry in manifest.files) / 1e6
@@ -42,7 +47,7 @@ A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(m
 
 ## Figures
 
-Measured on the {measured.pictures} pictures of the {measured.split} split, which no network was trained on.
+Measured on the {measured.pictures} pictures of the {measured.split} split, which no network was trained on{seen}.
 {measured.method} 95% Wilson intervals in brackets.
 
 | stage | top 1 | top 2 | calibration error (15 bins) |

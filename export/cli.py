@@ -35,7 +35,8 @@ def export(**options: Any) -> None:
     Calibration and routing are fitted on the validation split by cross-validation; the ONNX files are checked
     against PyTorch on every validation picture. A bundle is written whole or not at all.
     """
-    from export.export import ExportPlan, export_bundle
+    from export.export import export_bundle
+    from export.plan import ExportPlan
 
     bundle = export_bundle(ExportPlan(**options))
     measured = bundle.manifest.measured

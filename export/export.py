@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,34 +34,20 @@ from cascade.metrics import accuracy_summary
 from cascade.preprocess import PreprocessSpec
 from export.calibration import Calibrators
 from export.card import model_card
-from export.commands import commands
 from export.graphs import MainGraph, SubmodelGraph, TrunkGraph, write_onnx
+from export.history import commands
 from export.parity import check_parity
-from export.routing import Answers, FittedCascade, fit_cascade, out_of_fold
+from export.plan import ExportPlan
+from export.routing import Answers, FittedCascade, check_class_counts, fit_cascade, out_of_fold
 from trainers.dataset import load_data_set
 from trainers.features import cached_features
 from trainers.network import Classifier
 from trainers.progress import track
-from trainers.runs import TrainedRun, code_version, load_run
+from trainers.runs import TrainedRun, check_same_data, code_version, load_run
 from trainers.submodels import Submodels, load_submodels
-from trainers.train_sub import check_same_data
 
 # With a shared trunk a further question is almost free; a network a class is asked about this many classes only.
 OWN_NETWORK_CANDIDATES = 3
-
-
-@dataclass(frozen=True)
-class ExportPlan:
-    """What is exported: the runs, the data set of both, and the bundle to write."""
-
-    main_run: Path
-    subs: Path
-    data: Path
-    out: Path
-    checkpoint: str = "last"
-    max_routed: float = 0.25
-    seed: int = 0
-    overwrite: bool = False
 
 
 def export_bundle(plan: ExportPlan) -> Bundle:
@@ -90,7 +75,8 @@ def export_bundle(plan: ExportPlan) -> Bundle:
     )
     count = len(data.classes)
     candidates = count if submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
-    measured = _measure(answers, candidates, plan)
+    check_class_counts(answers.targets, data.classes)
+    measured = _measure(answers, candidates, plan, data.seen_in_training)
     fitted = fit_cascade(answers, candidates, plan.max_routed, plan.seed)
 
     with _written_at_once(plan.out, plan.overwrite) as folder:
@@ -122,20 +108,25 @@ def _submodel_logits(submodels: Submodels, paths: list[Path]) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def _measure(answers: Answers, candidates: int, plan: ExportPlan) -> Measured:
+def _measure(answers: Answers, candidates: int, plan: ExportPlan, seen_in_training: int) -> Measured:
     unseen = out_of_fold(answers, candidates, plan.max_routed, plan.seed)
-    stages = {"main": unseen.main, "submodels": unseen.submodels, "cascade": unseen.probabilities}
-    summaries = {
-        name: msgspec.convert(accuracy_summary(probabilities, answers.targets), Accuracy)
-        for name, probabilities in stages.items()
-    }
+
+    def accuracy(probabilities: np.ndarray) -> Accuracy:
+        return msgspec.convert(accuracy_summary(probabilities, answers.targets), Accuracy)
+
+    method = "Calibration, routing and decision were fitted out of fold (nested five-fold cross-validation)."
+    if plan.checkpoint == "best":
+        method += " The main model's epoch was chosen on the same pictures."
     return Measured(
         split="validation",
-        method="Calibration, routing and decision were fitted out of fold (nested five-fold cross-validation).",
+        method=method,
         pictures=len(answers.targets),
-        routed=float(unseen.routed.mean()),
-        unsure=float(unseen.unsure.mean()),
-        **summaries,
+        seen_in_training=seen_in_training,
+        main=accuracy(unseen.cascade.main),
+        submodels=accuracy(unseen.submodels),
+        cascade=accuracy(unseen.cascade.probabilities),
+        routed=float(unseen.cascade.routed.mean()),
+        unsure=float(unseen.cascade.unsure.mean()),
     )
 
 
@@ -167,7 +158,8 @@ def _write_models(
         example = torch.zeros(2, submodels.trunk.backbone.features) if submodels.trunk else _pixels(spec)
         path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
         write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
-        entries.append(Submodel(label=label, file=describe_file(folder, path), preprocess=None if trunk else spec))
+        eyes = (None, None) if trunk else (spec, submodels.common.backbone)
+        entries.append(Submodel(label, describe_file(folder, path), *eyes))
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -196,9 +188,7 @@ def _write_models(
     )
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (folder / MANIFEST).write_bytes(content + b"\n")
-    (folder / CARD).write_text(
-        model_card(manifest, commands(plan.main_run, plan.subs, plan.out.name)), encoding="utf-8"
-    )
+    (folder / CARD).write_text(model_card(manifest, commands(plan)), encoding="utf-8")
 
 
 def _pixels(spec: PreprocessSpec) -> torch.Tensor:
@@ -213,17 +203,17 @@ def _written_at_once(out: Path, overwrite: bool) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
     except OSError as error:
         raise CanonistiaError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
+    old = folder.with_suffix(".old")
     try:
         yield folder
         folder.chmod(0o755)
         if overwrite and out.exists():
-            old = folder.with_suffix(".old")
             os.replace(out, old)
-            os.replace(folder, out)
-            shutil.rmtree(old)
-        else:
-            os.replace(folder, out)
+        os.replace(folder, out)
     except OSError as error:
         raise CanonistiaError(f"{out} could not be written ({error}); nothing was left behind") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if old.exists() and not out.exists():
+            os.replace(old, out)
+        for left in (folder, old):
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Routing: choosing the cascade's rules on validation pictures by cross-validation."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from cascade.errors import CanonistiaError
 from cascade.rules import (
+    CascadeOutput,
     CascadeRules,
     Confidence,
     Decision,
@@ -20,9 +21,10 @@ from cascade.rules import (
     Product,
     Routing,
     candidate_classes,
-    decide,
+    known_answers,
     log_odds,
     route,
+    run_cascade,
 )
 from export.calibration import Calibrators, fit_calibrators
 
@@ -31,6 +33,13 @@ UNSURE_BELOW = 0.5
 FOLDS = 5
 # Fewer routed pictures than this cannot tell two rules apart.
 MIN_ROUTED = 20
+# Two folds of two fits need this many pictures of every class.
+MIN_PICTURES = 3
+
+_SIMPLE_THRESHOLD = 0.8  # that of the project this one grew from
+_GAP = 2e-4  # well over what rounding does to a probability
+_NEARBY = 0.02
+_Key = tuple[int, float, str]  # routing rule, threshold, decision rule
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,8 @@ class FittedCascade:
 class OutOfFold:
     """What a cascade says about pictures that its calibration and rules were not fitted on."""
 
-    main: np.ndarray  # (N, K)
-    submodels: np.ndarray  # (N, K), every submodel asked
-    probabilities: np.ndarray  # (N, K)
-    routed: np.ndarray  # (N,) bool
-    unsure: np.ndarray  # (N,) bool
+    cascade: CascadeOutput
+    submodels: np.ndarray  # (N, K) calibrated answers, every submodel asked about every picture
 
 
 _ROUTINGS: tuple[Callable[[float], Routing], ...] = (
@@ -78,21 +84,17 @@ def fit_cascade(answers: Answers, candidates: int, max_routed: float, seed: int)
     Every pair of a routing rule with a threshold and a decision rule is fitted on four fifths of the pictures and
     scored on the fifth, five times. Rules that route more than ``max_routed`` of the pictures are left out.
 
-    Raises
-    ------
-    CanonistiaError
-        A class has fewer than two pictures.
+    Not to route at all is among them, so submodels that do not help are not asked.
     """
-    losses: dict[tuple[int, float, str], list[float]] = {}
-    shares: dict[tuple[int, float, str], list[float]] = {}
+    losses: dict[_Key, list[float]] = {}
+    shares: dict[_Key, list[float]] = {}
     for fitted, held_out in _folds(answers, seed):
         calibrators = fit_calibrators(fitted.main, fitted.submodels, fitted.targets)
-        seen = _probabilities(calibrators, fitted, candidates)
-        unseen = _probabilities(calibrators, held_out, candidates)
-        for key, rules in _compared(seen, fitted.targets, candidates):
-            final, routed = _run(rules, *unseen)
-            losses.setdefault(key, []).append(_log_loss(final, held_out.targets))
-            shares.setdefault(key, []).append(float(routed.mean()))
+        seen, unseen = _probabilities(calibrators, fitted), _probabilities(calibrators, held_out)
+        for key, rules in _compared(*seen, fitted.targets, candidates):
+            output = run_cascade(rules, unseen[0], known_answers(unseen[1]))
+            losses.setdefault(key, []).append(_log_loss(output.probabilities, held_out.targets))
+            shares.setdefault(key, []).append(float(output.routed.mean()))
     folds = max((len(values) for values in losses.values()), default=0)
     allowed = {
         key: float(np.mean(values))
@@ -100,39 +102,46 @@ def fit_cascade(answers: Answers, candidates: int, max_routed: float, seed: int)
         if len(values) == folds and np.mean(shares[key]) <= max_routed
     }
     calibrators = fit_calibrators(answers.main, answers.submodels, answers.targets)
-    probabilities = _probabilities(calibrators, answers, candidates)
+    main, submodels = _probabilities(calibrators, answers)
     if not allowed:
-        # Too few doubtful pictures to choose: the simplest rule, with the threshold of the seed project.
-        return FittedCascade(calibrators, _rules(Confidence(threshold=0.8), Product(), candidates))
-    kind, threshold, decision = min(allowed, key=lambda key: allowed[key])
-    routing = _settle(_ROUTINGS[kind](threshold), probabilities[0])
-    return FittedCascade(
-        calibrators, _rules(routing, _fit_decision(decision, routing, *probabilities, answers.targets), candidates)
-    )
+        # Too few doubtful pictures to choose by, or too many for every threshold: the simplest rules.
+        threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(main.max(axis=1), max_routed)))
+        routing = _settle(Confidence(threshold=threshold), main)
+        return FittedCascade(calibrators, _rules(routing, Product(), candidates))
+    kind, threshold, name = min(allowed, key=lambda key: allowed[key])
+    routing = _settle(_ROUTINGS[kind](threshold), main)
+    decision = _fit_decision(name, routing, main, submodels, answers.targets, candidates)
+    return FittedCascade(calibrators, _rules(routing, decision, candidates))
 
 
 def out_of_fold(answers: Answers, candidates: int, max_routed: float, seed: int) -> OutOfFold:
     """Return what cascades fitted on the other folds say about each picture (nested cross-validation)."""
-    main, submodels, final = (np.empty(answers.main.shape) for _ in range(3))
-    routed, unsure = (np.zeros(len(answers.targets), dtype=bool) for _ in range(2))
+    every = np.empty(answers.main.shape)
+    parts: dict[str, np.ndarray] = {}
     for rows, held_rows in _fold_rows(answers.targets, seed + 1):
         fitted = fit_cascade(answers.take(rows), candidates, max_routed, seed)
-        held_out = answers.take(held_rows)
-        main[held_rows], asked = _probabilities(fitted.calibrators, held_out, candidates)
-        submodels[held_rows] = fitted.calibrators.submodels(held_out.submodels)
-        final[held_rows], routed[held_rows] = _run(fitted.rules, main[held_rows], asked)
-        unsure[held_rows] = routed[held_rows] & (np.nanmax(asked, axis=1) < fitted.rules.unsure_below)
-    return OutOfFold(main, submodels, final, routed, unsure)
+        main, every[held_rows] = _probabilities(fitted.calibrators, answers.take(held_rows))
+        output = run_cascade(fitted.rules, main, known_answers(every[held_rows]))
+        for field in fields(CascadeOutput):
+            values = getattr(output, field.name)
+            parts.setdefault(field.name, np.empty((len(every), *values.shape[1:]), values.dtype))[held_rows] = values
+    return OutOfFold(CascadeOutput(**parts), every)
+
+
+def check_class_counts(targets: np.ndarray, classes: Sequence[str]) -> None:
+    """Raise CanonistiaError unless there are enough pictures of every class to fit and to measure."""
+    counts = np.bincount(targets, minlength=len(classes))
+    fewest = int(counts.argmin())
+    if counts[fewest] < MIN_PICTURES:
+        raise CanonistiaError(
+            f"the validation split has {counts[fewest]} pictures of {classes[fewest]}; calibration and routing need "
+            f"at least {MIN_PICTURES} of every class: add validation pictures"
+        )
 
 
 def _fold_rows(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    fewest = int(np.bincount(targets).min())
-    if fewest < 2:
-        raise CanonistiaError(
-            "a class has fewer than two pictures in the validation split (or its fold); calibration and routing "
-            "need at least four of every class: add validation pictures"
-        )
-    return StratifiedKFold(min(FOLDS, fewest), shuffle=True, random_state=seed).split(targets, targets)
+    folds = min(FOLDS, int(np.bincount(targets).min()))
+    return StratifiedKFold(folds, shuffle=True, random_state=seed).split(targets, targets)
 
 
 def _folds(answers: Answers, seed: int) -> Iterator[tuple[Answers, Answers]]:
@@ -140,22 +149,21 @@ def _folds(answers: Answers, seed: int) -> Iterator[tuple[Answers, Answers]]:
         yield answers.take(rows), answers.take(held_out)
 
 
-def _probabilities(calibrators: Calibrators, answers: Answers, candidates: int) -> tuple[np.ndarray, np.ndarray]:
-    main = calibrators.main(answers.main)  # (N, K)
-    asked = candidate_classes(main, candidates)
-    return main, np.where(asked, calibrators.submodels(answers.submodels), np.nan)
+def _probabilities(calibrators: Calibrators, answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+    return calibrators.main(answers.main), calibrators.submodels(answers.submodels)
 
 
 def _compared(
-    seen: tuple[np.ndarray, np.ndarray], targets: np.ndarray, candidates: int
-) -> Iterator[tuple[tuple[int, float, str], CascadeRules]]:
+    main: np.ndarray, submodels: np.ndarray, targets: np.ndarray, candidates: int
+) -> Iterator[tuple[_Key, CascadeRules]]:
+    yield (0, 0.0, "product"), _rules(Confidence(threshold=0.0), Product(), candidates)  # routes nothing
     for kind, make in enumerate(_ROUTINGS):
         for threshold in THRESHOLDS:
             routing = make(threshold)
-            if route(routing, seen[0]).sum() < MIN_ROUTED:
+            if route(routing, main).sum() < MIN_ROUTED:
                 continue
             for name in _DECISIONS:
-                decision = _fit_decision(name, routing, *seen, targets)
+                decision = _fit_decision(name, routing, main, submodels, targets, candidates)
                 yield (kind, threshold, name), _rules(routing, decision, candidates)
 
 
@@ -163,25 +171,24 @@ def _rules(routing: Routing, decision: Decision, candidates: int) -> CascadeRule
     return CascadeRules(routing=routing, candidates=candidates, decision=decision, unsure_below=UNSURE_BELOW)
 
 
-def _run(rules: CascadeRules, main: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    routed = route(rules.routing, main)
-    return np.where(routed[:, None], decide(rules.decision, main, asked), main), routed
-
-
-def _fit_decision(name: str, routing: Routing, main: np.ndarray, asked: np.ndarray, targets: np.ndarray) -> Decision:
+def _fit_decision(
+    name: str, routing: Routing, main: np.ndarray, submodels: np.ndarray, targets: np.ndarray, candidates: int
+) -> Decision:
     if name == "highest_submodel":
         return HighestSubmodel()
     if name == "product":
         return Product()
-    doubtful = route(routing, main)
-    p, s, y = main[doubtful], asked[doubtful], targets[doubtful]
-    p, odds = np.log(np.maximum(p, 1e-12)), np.nan_to_num(log_odds(s), nan=-50.0)  # unasked: no chance
-
-    terms = np.stack([p, odds])  # (2, M, K)
-    true = np.arange(len(y)), y
+    # Only pictures whose true class is asked about say something of the weights: decide() moves nothing else.
+    asked = candidate_classes(main, candidates)  # (N, K)
+    rows = route(routing, main) & asked[np.arange(len(targets)), targets]
+    if not rows.any():
+        return LogLinear(main_weight=1.0, submodel_weight=1.0)
+    true = np.arange(int(rows.sum())), targets[rows]
+    terms = np.stack([np.log(np.maximum(main[rows], 1e-12)), log_odds(submodels[rows])])  # (2, M, K)
+    left_out = np.where(asked[rows], 0.0, -np.inf)  # (M, K)
 
     def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        logs = log_softmax(np.tensordot(weights, terms, axes=1), axis=1)  # (M, K)
+        logs = log_softmax(np.tensordot(weights, terms, axes=1) + left_out, axis=1)  # (M, K)
         errors = np.exp(logs)
         errors[true] -= 1
         # A weak pull to the plain sum keeps a handful of pictures from giving absurd weights.
@@ -193,15 +200,20 @@ def _fit_decision(name: str, routing: Routing, main: np.ndarray, asked: np.ndarr
 
 
 def _settle(routing: Routing, main: np.ndarray) -> Routing:
-    """Return the routing with its threshold half-way between the two nearest pictures.
+    """Return the routing with its threshold moved to the middle of the nearest wide gap between two pictures.
 
-    No validation picture then lies so near the threshold that float rounding could send it the other way.
+    No validation picture then lies so near the threshold that float rounding could send it the other way. Where
+    pictures lie too dense for a gap of ``_GAP``, the widest one nearby is taken.
     """
-    scores = routing.score(main)
-    below, above = scores[scores < routing.threshold], scores[scores >= routing.threshold]
-    low = below.max() if below.size else 0.0
-    high = above.min() if above.size else 1.0
-    return msgspec.structs.replace(routing, threshold=float((low + high) / 2))
+    scores = np.unique(np.concatenate([[0.0], routing.score(main), [1.01]]))
+    middles, widths = (scores[1:] + scores[:-1]) / 2, np.diff(scores)  # (M,)
+    distance = np.abs(middles - routing.threshold)
+    if routing.threshold == 0:
+        return routing
+    wide = np.where(widths >= _GAP, distance, np.inf)
+    nearby = distance <= max(_NEARBY, float(distance.min()))
+    chosen = int(wide.argmin()) if wide.min() <= _NEARBY else int(np.where(nearby, widths, -1).argmax())
+    return msgspec.structs.replace(routing, threshold=float(middles[chosen]))
 
 
 def _log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:

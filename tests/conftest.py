@@ -16,7 +16,7 @@ CLASSES = ("dots", "rows", "sky")
 
 def draw(label: str, seed: int, size: tuple[int, int] = (72, 60)) -> Image.Image:
     """Return a small colour picture of a class; every seed gives another."""
-    rng = np.random.default_rng([seed, *label.encode()])
+    rng = np.random.default_rng([seed, *os.fsencode(label)])
     width, height = size
     y, x = np.mgrid[0:height, 0:width].astype(float)
     if label == "rows":

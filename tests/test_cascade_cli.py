@@ -86,15 +86,32 @@ def test_a_folder_without_pictures_is_wrong_usage(run: Run, tiny_bundle: Path, t
 
 
 @pytest.mark.parametrize(
-    ("out", "words"), [("rows.txt", "expected .csv or .jsonl"), ("none/rows.csv", "cannot be written")]
+    ("out", "status", "words"),
+    [("rows.txt", 2, "expected .csv or .jsonl"), ("none/rows.csv", 1, "cannot be written")],
 )
 def test_an_output_that_cannot_be_is_one_sentence(
-    run: Run, tiny_bundle: Path, photos: Path, out: str, words: str
+    run: Run, tiny_bundle: Path, photos: Path, out: str, status: int, words: str
 ) -> None:
     result = run("classify", photos, "--model", tiny_bundle, "--out", photos.parent / out)
-    assert result.exit_code == 1
+    assert result.exit_code == status
     assert words in result.output
-    assert result.output.startswith("Error: ")
+
+
+def test_a_name_that_is_no_text_is_classified(tiny_bundle: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    draw("sky", 1).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / name)
+    command = [sys.executable, "-m", "canonistia", "classify", str(tmp_path), "--model", str(tiny_bundle)]
+    shown = subprocess.run(command, capture_output=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert b"caf\\udce9.png" in shown.stdout
+    for ending in ("csv", "jsonl"):
+        out = tmp_path / f"rows.{ending}"
+        assert subprocess.run([*command, "--out", str(out)], capture_output=True, check=False).returncode == 0
+    (row,) = (json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines())
+    assert Path(row["path"]).name == name
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert [Path(row["path"]).name for row in csv.DictReader(file)] == [name]
 
 
 def test_a_broken_bundle_is_one_sentence(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -117,7 +134,8 @@ def test_ctrl_c_leaves_no_output_behind(tiny_bundle: Path, tmp_path: Path) -> No
     while not list(tmp_path.glob(".rows.csv.*.partial")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 1
+    # 1 from click; by the signal itself when it fell into an import, where Python remembers it until the end.
+    assert process.wait(timeout=60) in (1, -signal.SIGINT)
     assert [path.name for path in tmp_path.iterdir()] == ["many"]
 
 
@@ -173,7 +191,7 @@ def test_evaluate_refuses_a_picture_that_it_cannot_read(run: Run, tiny_bundle: P
     (tmp_path / "sky" / "a.jpg").write_bytes(b"")
     result = run("evaluate", tmp_path, "--model", tiny_bundle)
     assert result.exit_code == 1
-    assert "a.jpg: the file is empty" in result.output
+    assert "a.jpg: is empty" in result.output
 
 
 def test_models_lists_name_classes_size_and_accuracy(

@@ -1,5 +1,6 @@
 """Reading labelled folders."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_classes_beside_splits_are_refused(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "train", {"sky": 1}, 0)
     write_class_folders(tmp_path, {"rows": 1}, 0)
     with pytest.raises(CanonistiaError, match="other folders with pictures"):
+        read_data_set(tmp_path)
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"train": 2, "car": 1}, 0)
+    assert class_names(read_data_set(tmp_path)) == ["car", "train"]
+
+
+def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"sky": 1, os.fsdecode(b"caf\xe9"): 1}, 0)
+    with pytest.raises(CanonistiaError, match="rename the folder"):
         read_data_set(tmp_path)
 
 

@@ -142,6 +142,11 @@ def test_what_cannot_be_read_says_why(data: object, words: str) -> None:
         decode(data)  # type: ignore[arg-type]
 
 
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="cannot be opened: Is a directory"):
+        decode(tmp_path)
+
+
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="cannot be opened"):
         decode(tmp_path / "none.jpg")

@@ -1,9 +1,10 @@
 """The export: one checked bundle, or nothing."""
 
-import errno
 import json
-import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,9 @@ def test_the_card_states_data_commands_and_intervals(tiny_bundle: Path) -> None:
     manifest = read_bundle(tiny_bundle).manifest
     assert manifest.provenance.data_fingerprint in card
     assert "canonistia train-main data --backbone efficientnet_lite0 --epochs 6 --lr 0.01" in card
-    assert "canonistia train-sub data" in card
+    assert "canonistia train-sub data --backbone efficientnet_lite0" in card
+    assert card.count("canonistia train-sub") == 1
+    assert "canonistia export --main main --subs subs --data data --out tiny" in card
     assert f"{manifest.measured.cascade.top1:.4f} [" in card
     assert str(tiny_bundle.parent) not in card
 
@@ -105,6 +108,11 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
         logits[stage][7, 1] += 0.01
         with pytest.raises(ParityError, match=rf"exported {words} and PyTorch differ .*{paths[7].name}"):
             check_parity(engine, paths, Answers(**logits, targets=honest.targets), fitted)
+    with pytest.raises(ParityError, match="main model and PyTorch differ by nan"):
+        check_parity(engine, paths, Answers(main * np.nan, submodels, honest.targets), fitted)
+    other = replace(fitted, calibrators=replace(fitted.calibrators, temperature=fitted.calibrators.temperature * 1.5))
+    with pytest.raises(ParityError, match=r"another answer or stage, worst .*\.png"):
+        check_parity(engine, paths, honest, other)
 
 
 def fitted_as(engine: Engine):  # type: ignore[no-untyped-def]
@@ -129,19 +137,29 @@ def test_when_parity_fails_no_bundle_is_left(
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import export.export as recipe
-
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(recipe, "describe_file", full)
-    result = export(run, tiny_data, tiny_main, tiny_subs, tmp_path / "models" / "bad")
-    assert result.exit_code == 1
-    assert "No space left on device" in result.output
+def test_a_full_disk_leaves_nothing_behind(tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path) -> None:
+    # No file of this process may grow beyond 4 MB: the main model's file cannot be finished.
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)); import canonistia; canonistia.main()"
+    words = ["export", "--main", tiny_main, "--subs", tiny_subs, "--data", tiny_data, "--out", tmp_path / "models/bad"]
+    command = [sys.executable, "-c", limited, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_failed_replacement_leaves_the_old_bundle(
+    run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(tiny_bundle, tmp_path / "models" / "kept"))
+    shutil.copytree(tiny_subs, tmp_path / "subs")
+    (tmp_path / "subs" / "trunk.safetensors").write_bytes(b"damaged")
+    result = export(run, tiny_data, tiny_main, tmp_path / "subs", out, "--overwrite")
+    assert result.exit_code == 1
+    assert "does not hold the expected network" in result.output
+    assert read_bundle(out)
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(

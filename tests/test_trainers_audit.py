@@ -20,6 +20,8 @@ def faulty(tmp_path: Path) -> Path:
     folder = write_data_set(tmp_path / "data", training=3, validation=2)
     shutil.copy(folder / "training/sky/000.png", folder / "validation/sky/copy.png")
     shutil.copy(folder / "training/rows/001.png", folder / "training/dots/stray.png")
+    grey = draw("sky", 1).convert("L")
+    grey.save(folder / "training/sky/001.png")
     draw("dots", 2).resize((144, 120)).save(folder / "training/dots/larger.jpg", quality=85)
     (folder / "training/sky/text.jpg").write_text("text")
     (folder / "training/sky/empty.jpg").write_bytes(b"")
@@ -38,6 +40,7 @@ def test_every_fault_is_found(faulty: Path) -> None:
     assert (across.identical, across.across_splits, across.across_labels) == (True, True, False)
     labels = same[frozenset({"training/rows/001.png", "training/dots/stray.png"})]
     assert (labels.identical, labels.across_splits, labels.across_labels) == (True, False, True)
+    assert report.modes == {"RGB": 17, "L": 1}
     near = same[frozenset({"training/dots/002.png", "training/dots/larger.jpg"})]
     assert not near.identical
 
@@ -49,7 +52,7 @@ def test_json_and_text_name_the_same_files(run: Run, faulty: Path) -> None:
         assert all(path in text for path in item["paths"])
     assert "ACROSS SPLITS" in text
     assert "TWO LABELS" in text
-    assert "training/sky/empty.jpg: the file is empty" in text
+    assert "training/sky/empty.jpg: is empty" in text
 
 
 def test_an_empty_folder_is_one_sentence(run: Run, tmp_path: Path) -> None:

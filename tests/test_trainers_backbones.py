@@ -56,6 +56,15 @@ def test_weights_for_another_architecture_are_refused(tmp_path: Path) -> None:
         build_backbone("resnet50", pretrained=True, weights=tmp_path / "other.safetensors")
 
 
+def test_weights_under_other_names_are_not_guessed_by_position(tmp_path: Path) -> None:
+    from torchvision.models import resnet50
+
+    renamed = {f"module.{name}": value for name, value in resnet50(weights=None).state_dict().items()}
+    save_file(renamed, tmp_path / "renamed.safetensors")
+    with pytest.raises(CanonistiaError, match=r"the names differ \(module\."):
+        build_backbone("resnet50", pretrained=True, weights=tmp_path / "renamed.safetensors")
+
+
 @pytest.mark.parametrize(("name", "content"), [("w.safetensors", b"xx"), ("w.pth", b"not weights"), ("w.pth", b"")])
 def test_a_file_that_is_no_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

@@ -91,8 +91,9 @@ def test_a_wrong_config_file_is_wrong_usage(run: Run, tiny_data: Path, tmp_path:
         (("--unfreeze", "last-30"), "expected head, all, or last-1 to last-9"),
         (("--weights", "none.pth"), "does not exist"),
         (("--device", "cuda"), "PyTorch sees no GPU"),
+        (("--device", "gpu"), "expected auto, cpu, cuda"),
     ],
-    ids=["backbone", "unfreeze", "weights", "device"],
+    ids=["backbone", "unfreeze", "weights", "no GPU", "device"],
 )
 def test_a_wrong_setting_is_one_sentence_and_leaves_no_run(
     run: Run, tiny_data: Path, tmp_path: Path, options: tuple[str, ...], words: str
@@ -118,7 +119,12 @@ def test_a_run_is_replaced_only_when_asked(run: Run, tiny_data: Path, tmp_path: 
     refused = run(*words)
     assert refused.exit_code == 1
     assert "is not empty" in refused.output
+    before = (tmp_path / "run" / "last.safetensors").read_bytes()
+    failed = run(*words, "--overwrite", "--lr", "1e30", "--unfreeze", "all", "--backbone-lr", "1e30")
+    assert failed.exit_code == 1
+    assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
     assert run(*words, "--overwrite").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_overwrite_does_not_remove_a_folder_that_is_no_run(run: Run, tiny_data: Path, tmp_path: Path) -> None:
@@ -137,7 +143,7 @@ def test_ctrl_c_keeps_the_last_whole_epoch(tiny_data: Path, tmp_path: Path) -> N
     while not (tmp_path / "run" / "last.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=60) in (1, -signal.SIGINT)
     assert load_run(tmp_path / "run").sidecar.epoch >= 1
 
 
@@ -161,9 +167,66 @@ def test_one_submodel_is_retrained_alone(run: Run, tiny_data: Path, tiny_main: P
 
 
 def test_submodels_of_another_kind_are_not_mixed(run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path) -> None:
-    result = run("train-sub", tiny_data, "--main", tiny_main, "--out", tiny_subs, "--backbone", "efficientnet_lite1")
+    result = run(
+        "train-sub",
+        tiny_data,
+        "--main",
+        tiny_main,
+        "--out",
+        tiny_subs,
+        "--backbone",
+        "efficientnet_lite1",
+        "--overwrite",
+    )
     assert result.exit_code == 1
     assert "another backbone, preprocess" in result.output
+
+
+def test_heads_are_not_mixed_over_two_trunks(
+    run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path
+) -> None:
+    tuned = tmp_path / "trunk"
+    assert run("train-main", tiny_data, "--out", tuned, *SMALL, "--unfreeze", "last-1", "--epochs", 1).exit_code == 0
+    words = ("train-sub", tiny_data, "--main", tiny_main, "--tracker", "none", "--epochs", 1, "--trunk", tuned)
+    mixed = run(*words, "--out", tiny_subs, "--class", "sky", "--overwrite")
+    assert mixed.exit_code == 1
+    assert "another backbone_sha256" in mixed.output
+    own = run(*words, "--out", tmp_path / "subs")
+    assert own.exit_code == 0, own.output
+    trunk = load_submodels(tmp_path / "subs").trunk
+    assert trunk is not None
+    expected = load_run(tuned).network.backbone.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in trunk.backbone.state_dict().items())
+
+
+def test_a_trunk_brings_its_own_eyes(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:
+    words = ("--main", tiny_main, "--trunk", tiny_main, "--out", tmp_path / "s", "--size", 64)
+    result = run("train-sub", tiny_data, *words)
+    assert result.exit_code == 2
+    assert "leave --size out" in result.output
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(
+    run: Run, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "file"))
+    result = run("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "features are not kept for the next time" in result.output
+
+
+def test_a_damaged_cache_is_computed_again(
+    run: Run, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
+    words = ("train-main", tiny_data, *SMALL, "--epochs", 1)
+    run(*words, "--out", tmp_path / "one")
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(b"damaged")
+    result = run(*words, "--out", tmp_path / "two")
+    assert "computing them again" in result.output
+    assert torch.equal(load_run(tmp_path / "one").network.head.weight, load_run(tmp_path / "two").network.head.weight)
 
 
 def test_an_unknown_class_is_refused(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:

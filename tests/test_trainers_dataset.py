@@ -69,8 +69,36 @@ def test_an_unusable_data_set_is_one_sentence_and_leaves_no_run(run: Run, tmp_pa
 
 def test_a_class_too_small_to_split_is_named(tmp_path: Path) -> None:
     write_class_folders(tmp_path, {"dots": 6, "sky": 1}, 0)
-    with pytest.raises(CanonistiaError, match="class sky has 1 picture, expected at least 2"):
+    with pytest.raises(CanonistiaError, match=r"class sky has 1 picture .*expected at least 2"):
         load_data_set(tmp_path, 0)
+
+
+def test_copies_of_one_picture_cannot_be_split(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"dots": 6, "sky": 1}, 0)
+    for number in range(5):
+        shutil.copy(tmp_path / "sky/000.png", tmp_path / f"sky/copy{number}.png")
+    with pytest.raises(CanonistiaError, match=r"class sky has 1 picture \(the same one twice counts once\)"):
+        load_data_set(tmp_path, 0)
+
+
+def test_two_classes_of_four_pictures_are_split(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"dots": 4, "rows": 4}, 0)
+    data = load_data_set(tmp_path, 0)
+    assert {picture.label for picture in data.validation} == {"dots", "rows"}
+
+
+def test_validation_pictures_seen_in_training_are_counted(tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=3, validation=2)
+    assert load_data_set(folder, 0).seen_in_training == 0
+    shutil.copy(folder / "training/sky/000.png", folder / "validation/sky/copy.png")
+    assert load_data_set(folder, 0).seen_in_training == 1
+
+
+def test_a_link_to_nothing_is_one_sentence(tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=2, validation=2)
+    (folder / "training/sky/gone.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(CanonistiaError, match=r"gone\.png cannot be read"):
+        load_data_set(folder, 0)
 
 
 def test_a_picture_that_cannot_be_read_is_named_in_training(run: Run, tmp_path: Path) -> None:
@@ -80,3 +108,4 @@ def test_a_picture_that_cannot_be_read_is_named_in_training(run: Run, tmp_path: 
     assert result.exit_code == 1
     assert "training/sky/bad.jpg: is no picture of a known format" in result.output
     assert "check-data" in result.output
+    assert not (tmp_path / "run").exists()

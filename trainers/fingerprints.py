@@ -1,6 +1,7 @@
 """Fingerprints of pictures: which files are identical, and which show the same picture."""
 
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
+from PIL import Image
 
-from cascade.errors import PictureError
+from cascade.errors import CanonistiaError, PictureError
 from cascade.picture import decode
 
 # Perceptual hashes have 64 bits. Copies that were resized or saved again differ in 0 to 4 of them;
@@ -20,7 +22,10 @@ _BANDS = 5  # NEAR_BITS differing bits leave at least one of NEAR_BITS + 1 bands
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What one file is: ``sha256`` of its bytes and, when it can be decoded, ``perceptual`` bits (64,) bool."""
+    """What one file is: ``sha256`` of its bytes and, when it can be decoded, ``perceptual`` bits (64,) bool.
+
+    ``size`` is that of the upright picture, ``mode`` the one that the file is stored in.
+    """
 
     sha256: str
     perceptual: np.ndarray | None
@@ -41,13 +46,23 @@ def fingerprint(path: Path) -> Fingerprint:
     except PictureError as error:
         return Fingerprint(sha256, None, None, "", str(error))
     bits = imagehash.phash(picture).hash.reshape(-1)
-    return Fingerprint(sha256, bits, picture.size, picture.mode, "")
+    with Image.open(io.BytesIO(content)) as stored:
+        return Fingerprint(sha256, bits, picture.size, stored.mode, "")
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of a file's bytes.
+
+    Raises
+    ------
+    CanonistiaError
+        The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CanonistiaError(f"{path} cannot be read ({error.strerror}); remove it from the data set") from error
 
 
 def data_fingerprint(entries: Iterable[tuple[str, str, str]]) -> str:

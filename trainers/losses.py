@@ -6,24 +6,27 @@ import torch
 from torch.nn import functional
 
 from cascade.errors import CanonistiaError
+from trainers.recipe import LOSSES
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-LOSSES = ("cross_entropy", "top2")
 
-
-def multiclass_loss(name: str, label_smoothing: float) -> Loss:
+def multiclass_loss(name: str, label_smoothing: float, classes: int) -> Loss:
     """Return a loss of logits (N, K) and class indices (N,), giving (N,).
 
     Raises
     ------
     CanonistiaError
-        The name is unknown, or label smoothing is asked of a loss that has none.
+        The name is unknown, or top2 is asked of two classes or with label smoothing.
     """
     if name == "cross_entropy":
         return lambda logits, targets: functional.cross_entropy(
             logits, targets, reduction="none", label_smoothing=label_smoothing
         )
+    if name == "top2" and label_smoothing:
+        raise CanonistiaError("the loss top2 takes no label smoothing; leave --label-smoothing at 0")
+    if name == "top2" and classes < 3:
+        raise CanonistiaError("the loss top2 forgives second place: with two classes it has nothing to learn")
     if name == "top2":
         return smooth_top2
     raise CanonistiaError(f"unknown loss '{name}'; expected one of {', '.join(LOSSES)}")

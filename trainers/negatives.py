@@ -5,8 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from cascade.errors import CanonistiaError
-
-POLICIES = ("all", "siblings", "weighted")
+from trainers.recipe import POLICIES
 
 SIBLINGS = 5  # how many of the most confused classes ``siblings`` keeps
 HARD_WEIGHT = 4.0  # how much more than the easiest negative the hardest class counts under ``weighted``

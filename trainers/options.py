@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from trainers.recipe import Recipe
+from trainers.recipe import AUGMENTATIONS, LOSSES, PRECISIONS, TRACKERS, Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,10 +32,10 @@ _HELP = {
     "tracker": "Weights & Biases: online, offline, none, or auto: online with an account, else a file in the run.",
 }
 _CHOICES = {
-    "augment": ("none", "light", "strong"),
-    "loss": ("cross_entropy", "top2"),
-    "precision": ("auto", "fp32", "bf16"),
-    "tracker": ("auto", "online", "offline", "none"),
+    "augment": AUGMENTATIONS,
+    "loss": LOSSES,
+    "precision": PRECISIONS,
+    "tracker": TRACKERS,
 }
 _RANGES: dict[str, click.IntRange | click.FloatRange] = {
     "epochs": click.IntRange(min=1),
@@ -89,8 +89,9 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path} is not TOML: {error}") from error
-    known = {parameter.name for parameter in context.command.params if isinstance(parameter, click.Option)}
-    unknown = sorted(set(given) - known)
+    options = [parameter for parameter in context.command.params if isinstance(parameter, click.Option)]
+    names = {flag.removeprefix("--").replace("-", "_"): str(option.name) for option in options for flag in option.opts}
+    unknown = sorted(set(given) - set(names))
     if unknown:
         raise click.BadParameter(f"{path} has unknown options {', '.join(unknown)}; see --help")
-    context.default_map = {**(context.default_map or {}), **given}
+    context.default_map = {**(context.default_map or {}), **{names[key]: value for key, value in given.items()}}

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CanonistiaError, PictureError
 from cascade.picture import decode
 from cascade.preprocess import PreprocessSpec, preprocess
 from trainers.augment import Augmentation
+from trainers.progress import track
 
 Example = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -36,12 +38,7 @@ class PictureDataset(Dataset[Example]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        try:
-            picture = decode(self.paths[index])
-        except PictureError as error:
-            raise CanonistiaError(
-                f"{self.paths[index]}: {error}; remove it ('canonistia check-data' lists all such files)"
-            ) from error
+        picture = _decoded(self.paths[index])
         if self.augment:
             picture = self.augment(picture)
         pixels = torch.from_numpy(preprocess(picture, self.spec).copy())
@@ -55,16 +52,30 @@ def loader(data: Dataset[Example], batch_size: int, shuffle: bool, seed: int, wo
 
 
 def all_grey(paths: Sequence[Path]) -> bool:
-    """Return whether every picture is grey: stored so, or with equal channels."""
-    return all(_is_grey(path) for path in paths)
+    """Return whether every picture is grey: stored so, or with equal channels.
+
+    Every picture is decoded, so that one that cannot be read is told before the training starts.
+
+    Raises
+    ------
+    CanonistiaError
+        A picture cannot be read.
+    """
+    colourful = 0
+    for path in track(paths, "checking pictures"):
+        colourful += not _is_grey(_decoded(path))
+    return colourful == 0
 
 
-def _is_grey(path: Path) -> bool:
-    try:
-        picture = decode(path)
-    except PictureError:
-        return True  # reported with its name when it is read for training
+def _is_grey(picture: Image.Image) -> bool:
     if picture.mode == "L":
         return True
     red, green, blue = picture.split()
     return red.tobytes() == green.tobytes() == blue.tobytes()
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        return decode(path)
+    except PictureError as error:
+        raise CanonistiaError(f"{path}: {error}; remove it ('canonistia check-data' lists all such files)") from error

@@ -3,6 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LOSSES = ("cross_entropy", "top2")
+AUGMENTATIONS = ("none", "light", "strong")
+PRECISIONS = ("auto", "fp32", "bf16")
+TRACKERS = ("auto", "online", "offline", "none")
+POLICIES = ("all", "siblings", "weighted")  # of negatives, for submodels
+
 
 @dataclass(frozen=True)
 class Recipe:

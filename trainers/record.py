@@ -12,7 +12,8 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 from torch import nn
 
-from trainers.runs import Metrics, Sidecar, append_metrics, plot_curves, read_metrics, save_checkpoint, write_json
+from trainers.curves import plot_curves
+from trainers.runs import Metrics, Sidecar, append_metrics, read_metrics, save_checkpoint, write_json
 from trainers.tracking import Tracker
 
 

@@ -1,10 +1,11 @@
-"""The run folder: configuration, metrics, curves and checkpoints of one training, each file written whole."""
+"""The run folder: configuration, metrics and checkpoints of one training, each file written whole."""
 
 import csv
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import msgspec
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
+from trainers.dataset import DataSet
 from trainers.network import Classifier, build_classifier
 
 Metrics = Mapping[str, float]
@@ -50,22 +54,40 @@ class TrainedRun:
     sidecar: Sidecar
 
 
-def create_run(folder: Path, overwrite: bool) -> None:
-    """Make an empty run folder.
+@contextmanager
+def new_run(folder: Path, overwrite: bool) -> Iterator[None]:
+    """Make an empty run folder; when the run fails before its first epoch is done, leave everything as it was.
 
     Raises
     ------
     CanonistiaError
-        It exists with something inside and ``overwrite`` is not set, or it cannot be written.
+        The folder has something inside and ``overwrite`` is not set or it is no run, or it cannot be written.
     """
+    check_run_folder(folder, overwrite)
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            if not overwrite or not (folder / "config.json").exists():
-                raise CanonistiaError(f"{folder} is not empty; choose another --out, or --overwrite an earlier run")
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            os.replace(folder, old)
+        folder.mkdir(parents=True)
     except OSError as error:
         raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+    try:
+        yield
+    finally:
+        if (folder / "last.json").exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            if old.exists():
+                os.replace(old, folder)
+
+
+def check_run_folder(folder: Path, overwrite: bool) -> None:
+    """Raise CanonistiaError when a run may not be written into a folder."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite or not (folder / "config.json").exists():
+        raise CanonistiaError(f"{folder} is not empty; choose another --out, or --overwrite an earlier run")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -104,6 +126,20 @@ def save_tensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     os.replace(partial, path)
 
 
+def load_tensors(network: nn.Module, path: Path) -> None:
+    """Load the tensors of a file that :func:`save_tensors` wrote.
+
+    Raises
+    ------
+    CanonistiaError
+        The file is missing, damaged, or holds another network.
+    """
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CanonistiaError(f"{path} does not hold the expected network ({error}); train it again") from error
+
+
 def save_checkpoint(folder: Path, name: str, state: Mapping[str, torch.Tensor], sidecar: Sidecar) -> None:
     """Write ``<name>.safetensors`` and ``<name>.json``, each replacing an earlier one at once."""
     save_tensors(folder / f"{name}.safetensors", state)
@@ -138,29 +174,8 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     sidecar = read_sidecar(path)
     outputs = 1 if sidecar.positive else len(sidecar.classes)
     network = build_classifier(sidecar.backbone, outputs, sidecar.dropout, pretrained=False)
-    network.load_state_dict(load_file(path.with_suffix(".safetensors")))
+    load_tensors(network, path.with_suffix(".safetensors"))
     return TrainedRun(folder, network.eval(), sidecar)
-
-
-def plot_curves(folder: Path, rows: Sequence[Metrics], title: str) -> None:
-    """Draw the run's curves into ``curves.png``: losses left, the validation scores right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    losses, scores = figure.subplots(1, 2)
-    for key in rows[0]:
-        axes = losses if key.endswith("loss") else scores
-        if key.startswith(("training_", "validation_")):
-            axes.plot(epochs, [row[key] for row in rows], label=key.replace("_", " "))
-    for axes, name in ((losses, "loss"), (scores, "score")):
-        axes.set(xlabel="epoch", ylabel=name)
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    figure.suptitle(title)
-    figure.savefig(folder / "curves.png", dpi=110)
 
 
 def code_version() -> str:
@@ -169,3 +184,17 @@ def code_version() -> str:
         return version("canonistia")
     except PackageNotFoundError:
         return "source"
+
+
+def check_same_data(folder: Path, data: DataSet, run: TrainedRun) -> None:
+    """Raise CanonistiaError unless a run was trained on this very data set."""
+    if list(data.classes) != run.sidecar.classes:
+        raise CanonistiaError(
+            f"{folder} has the classes {', '.join(data.classes)}; the run {run.folder} was trained on "
+            f"{', '.join(run.sidecar.classes)}"
+        )
+    if data.fingerprint != run.sidecar.data_fingerprint:
+        raise CanonistiaError(
+            f"{folder} has changed since the run {run.folder} was trained: validation pictures could have been "
+            "trained on; train again, or give the data set of that run"
+        )

@@ -1,17 +1,17 @@
 """The folder of submodels that ``train-sub`` writes and ``export`` reads."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import msgspec
-from safetensors.torch import load_file
 from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
 from trainers.network import Classifier, build_classifier
-from trainers.runs import load_run, read_sidecar, save_tensors, write_json
+from trainers.runs import load_run, load_tensors, read_sidecar, save_tensors, write_json
 
 _MANIFEST = "submodels.json"
 _TRUNK = "trunk.safetensors"
@@ -29,6 +29,7 @@ class SubmodelSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preprocess: PreprocessSpec
     classes: list[str]
     data_fingerprint: str
+    backbone_sha256: str  # of the trunk's weights, or of those that every own network started from
 
 
 @dataclass(frozen=True)
@@ -45,24 +46,34 @@ def class_run(folder: Path, label: str) -> Path:
     return folder / "classes" / label
 
 
-def join_set(folder: Path, common: SubmodelSet, trunk: Classifier) -> None:
-    """Start a folder of submodels, or check that the one there is of the same kind.
+def check_set(folder: Path, common: SubmodelSet) -> None:
+    """Raise CanonistiaError when a folder holds submodels that ``common`` does not describe."""
+    if not (folder / _MANIFEST).exists():
+        return
+    there = read_submodel_set(folder)
+    changed = [name for name in SubmodelSet.__struct_fields__ if getattr(there, name) != getattr(common, name)]
+    if changed:
+        raise CanonistiaError(f"{folder} holds submodels with another {', '.join(changed)}; choose another --out")
+
+
+def join_set(folder: Path, common: SubmodelSet, trunk: Classifier, trunk_run: Path | None) -> None:
+    """Start a folder of submodels, unless it is there (see :func:`check_set`).
+
+    ``trunk_run`` is the run that fine-tuned the trunk, whose settings are kept beside it.
 
     Raises
     ------
     CanonistiaError
-        The folder holds submodels of another kind, or cannot be written.
+        The folder cannot be written.
     """
     if (folder / _MANIFEST).exists():
-        there = read_submodel_set(folder)
-        if there != common:
-            changed = [name for name in SubmodelSet.__struct_fields__ if getattr(there, name) != getattr(common, name)]
-            raise CanonistiaError(f"{folder} holds submodels with another {', '.join(changed)}; choose another --out")
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if common.kind == "shared":
             save_tensors(folder / _TRUNK, trunk.backbone.state_dict())
+        if trunk_run:
+            shutil.copyfile(trunk_run / "config.json", folder / TRUNK_CONFIG)
         write_json(folder / _MANIFEST, msgspec.to_builtins(common))
     except OSError as error:
         raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
@@ -101,7 +112,7 @@ def load_submodels(folder: Path) -> Submodels:
         networks: list[nn.Module] = [load_run(class_run(folder, label)).network for label in common.classes]
         return Submodels(common, None, networks)
     trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False)
-    trunk.backbone.load_state_dict(load_file(folder / _TRUNK))
+    load_tensors(trunk.backbone, folder / _TRUNK)
     heads = [_load_head(class_run(folder, label), trunk.backbone.features) for label in common.classes]
     return Submodels(common, trunk.eval(), heads)
 
@@ -109,5 +120,5 @@ def load_submodels(folder: Path) -> Submodels:
 def _load_head(run: Path, features: int) -> nn.Module:
     read_sidecar(run / "last.json")
     head = nn.Linear(features, 1)
-    head.load_state_dict(load_file(run / "last.safetensors"))
+    load_tensors(head, run / "last.safetensors")
     return head.eval()

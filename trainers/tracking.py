@@ -11,9 +11,6 @@ import numpy as np
 
 from cascade.errors import CanonistiaError
 
-TRACKERS = ("auto", "online", "offline", "none")
-
-
 # How long a run waits for the W&B service before it gives up, in seconds.
 _PATIENCE = 20
 

@@ -14,7 +14,7 @@ from trainers.losses import multiclass_loss
 from trainers.network import build_classifier, frozen_stages
 from trainers.recipe import Recipe
 from trainers.record import RunRecord
-from trainers.runs import TrainedRun, create_run, load_run, write_json
+from trainers.runs import TrainedRun, check_run_folder, load_run, new_run, write_json
 from trainers.scores import multiclass_scores
 from trainers.tracking import start_tracker
 from trainers.training import Examples, Eyes, preprocessing, sidecar_for, train_network
@@ -31,23 +31,24 @@ def train_main(folder: Path, out: Path, eyes: Eyes, recipe: Recipe, overwrite: b
     torch.manual_seed(recipe.seed)
     device = resolve_device(recipe.device)
     backbone_spec(eyes.backbone)
-    task = Task(multiclass_loss(recipe.loss, recipe.label_smoothing), multiclass_scores, best_by="top1")
+    check_run_folder(out, overwrite)
     data = load_data_set(folder, recipe.seed)
+    loss = multiclass_loss(recipe.loss, recipe.label_smoothing, len(data.classes))
+    task = Task(loss, multiclass_scores, best_by="top1")
     spec = preprocessing(eyes, data)
     network = build_classifier(eyes.backbone, len(data.classes), recipe.dropout, pretrained=True, weights=eyes.weights)
     frozen_stages(recipe.unfreeze, len(network.backbone.stages))
     augmentation(recipe.augment, spec.size)
 
-    create_run(out, overwrite)
-    sidecar = sidecar_for(network, data, spec, recipe)
-    config = {**recipe.as_dict(), **sidecar.as_config(), "data": folder.name}
-    write_json(out / "config.json", config)
-
     training, validation = (examples(data, split) for split in ("training", "validation"))
-    tracker = start_tracker(recipe.tracker, out, out.name, group=out.name, job="train-main", config=config)
-    with RunRecord(out, sidecar, tracker, task.best_by) as record:
-        logits = train_network(network, training, validation, spec, recipe, task, record, device)
-        record.confusion(validation.targets, logits.argmax(axis=1), data.classes)
+    sidecar = sidecar_for(network, data, spec, recipe)
+    config = {**recipe.as_dict(), **sidecar.as_config(), "data": folder.resolve().name}
+    with new_run(out, overwrite):
+        write_json(out / "config.json", config)
+        tracker = start_tracker(recipe.tracker, out, out.name, group=out.name, job="train-main", config=config)
+        with RunRecord(out, sidecar, tracker, task.best_by) as record:
+            logits = train_network(network, training, validation, spec, recipe, task, record, device)
+            record.confusion(validation.targets, logits.argmax(axis=1), data.classes)
     return load_run(out)
 
 

@@ -1,6 +1,5 @@
 """The submodels' training: one binary model a class, on a shared trunk or each on a network of its own."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,15 @@ from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
 from trainers.dataset import DataSet, load_data_set
 from trainers.device import resolve_device
-from trainers.features import cached_features
+from trainers.features import cached_features, weights_sha256
 from trainers.fit import Task
-from trainers.negatives import POLICIES, confusion_shares, example_weights
+from trainers.negatives import confusion_shares, example_weights
 from trainers.network import Classifier, build_classifier, frozen_stages
-from trainers.recipe import Recipe
+from trainers.recipe import POLICIES, Recipe
 from trainers.record import RunRecord
-from trainers.runs import TrainedRun, create_run, load_run, write_json
+from trainers.runs import check_run_folder, check_same_data, load_run, new_run, write_json
 from trainers.scores import binary_scores
-from trainers.submodels import TRUNK_CONFIG, SubmodelSet, class_run, join_set
+from trainers.submodels import SubmodelSet, check_set, class_run, join_set
 from trainers.tracking import start_tracker
 from trainers.train_main import examples
 from trainers.training import Examples, Eyes, preprocessing, sidecar_for, train_head, train_network
@@ -63,6 +62,8 @@ def train_sub(
     data = load_data_set(folder, main.sidecar.seed)
     check_same_data(folder, data, main)
     wanted = _wanted_classes(plan.classes, data.classes)
+    for label in wanted:
+        check_run_folder(class_run(out, label), overwrite)
     if plan.negatives not in POLICIES:
         raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
     if plan.kind == "shared" and recipe.unfreeze != "head":
@@ -78,12 +79,9 @@ def train_sub(
         preprocess=spec,
         classes=list(data.classes),
         data_fingerprint=data.fingerprint,
+        backbone_sha256=weights_sha256(trunk.backbone),
     )
-    join_set(out, common, trunk)
-    if plan.trunk:
-        shutil.copyfile(plan.trunk / "config.json", out / TRUNK_CONFIG)
-    for label in wanted:
-        create_run(class_run(out, label), overwrite)
+    check_set(out, common)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
     main_features = cached_features(main.network, training.paths, main.sidecar.preprocess, device)
@@ -91,6 +89,8 @@ def train_sub(
     features = None
     if plan.kind == "shared":
         features = [cached_features(trunk, part.paths, spec, device) for part in (training, validation)]
+
+    join_set(out, common, trunk, plan.trunk)
     for label in wanted:
         positive = data.classes.index(label)
         weights = example_weights(plan.negatives, training.targets, positive, confusion)
@@ -103,44 +103,31 @@ def train_sub(
         config = {
             **recipe.as_dict(),
             **sidecar.as_config(),
-            "data": folder.name,
+            "data": folder.resolve().name,
             "kind": plan.kind,
             "negatives": plan.negatives,
             "main": main_run.name,
             "trunk": plan.trunk.name if plan.trunk else None,
         }
         run = class_run(out, label)
-        write_json(run / "config.json", config)
-        tracker = start_tracker(recipe.tracker, run, label, group=main_run.name, job="train-sub", config=config)
-        torch.manual_seed(recipe.seed)
-        with RunRecord(run, sidecar, tracker, _TASK.best_by, quiet=True) as record:
-            if features:
-                seen, unseen = features
-                head = nn.Linear(trunk.backbone.features, 1)
-                rows = torch.from_numpy(kept)
-                logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, device, record.epoch)
-            else:
-                network = build_classifier(trunk.backbone_name, 1, recipe.dropout, pretrained=False)
-                network.backbone.load_state_dict(trunk.backbone.state_dict())
-                logits = train_network(network, learn, check, spec, recipe, _TASK, record, device)
-            record.confusion(check.targets, (logits[:, 0] >= 0).astype(int), ("other", label))
+        with new_run(run, overwrite):
+            write_json(run / "config.json", config)
+            tracker = start_tracker(recipe.tracker, run, label, group=main_run.name, job="train-sub", config=config)
+            torch.manual_seed(recipe.seed)
+            with RunRecord(run, sidecar, tracker, _TASK.best_by, quiet=True) as record:
+                if features:
+                    seen, unseen = features
+                    head = nn.Linear(trunk.backbone.features, 1)
+                    rows = torch.from_numpy(kept)
+                    logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, device, record.epoch)
+                else:
+                    network = build_classifier(trunk.backbone_name, 1, recipe.dropout, pretrained=False)
+                    network.backbone.load_state_dict(trunk.backbone.state_dict())
+                    logits = train_network(network, learn, check, spec, recipe, _TASK, record, device)
+                record.confusion(check.targets, (logits[:, 0] >= 0).astype(int), ("other", label))
         scores = binary_scores(logits, check.targets)
         click.echo(f"{label}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
     return wanted
-
-
-def check_same_data(folder: Path, data: DataSet, run: TrainedRun) -> None:
-    """Raise CanonistiaError unless a run was trained on this very data set."""
-    if list(data.classes) != run.sidecar.classes:
-        raise CanonistiaError(
-            f"{folder} has the classes {', '.join(data.classes)}; the run {run.folder} was trained on "
-            f"{', '.join(run.sidecar.classes)}"
-        )
-    if data.fingerprint != run.sidecar.data_fingerprint:
-        raise CanonistiaError(
-            f"{folder} has changed since the run {run.folder} was trained: validation pictures could have been "
-            "trained on; train again, or give the data set of that run"
-        )
 
 
 def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:

@@ -24,7 +24,7 @@ from trainers.runs import Sidecar, code_version
 
 @dataclass(frozen=True)
 class Eyes:
-    """How a network sees: ``None`` takes the backbone's own side, and grey when all training pictures are."""
+    """How a network sees: ``None`` takes the backbone's own side, and grey when all pictures are."""
 
     backbone: str
     weights: Path | None = None
@@ -43,9 +43,15 @@ class Examples:
 
 
 def preprocessing(eyes: Eyes, data: DataSet) -> PreprocessSpec:
-    """Return the preprocessing of a network for a data set."""
+    """Return the preprocessing of a network for a data set.
+
+    Raises
+    ------
+    CanonistiaError
+        A picture of the data set cannot be read, or the backbone is unknown.
+    """
     backbone = backbone_spec(eyes.backbone)
-    grey = eyes.colour is None and all_grey([picture.path for picture in data.training])
+    grey = all_grey([picture.path for picture in (*data.training, *data.validation)])
     return PreprocessSpec(
         size=eyes.size or backbone.size,
         resize=eyes.resize,

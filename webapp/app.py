@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask import Flask, Response, render_template, request
@@ -10,9 +10,9 @@ from PIL import Image
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from cascade.engine import BATCH_SIZE, Engine, batches
+from cascade.engine import Engine, decoded_batches, readable
 from cascade.errors import PictureError
-from cascade.picture import SUFFIXES, decode
+from cascade.picture import SUFFIXES
 from cascade.prediction import Prediction
 
 MAX_UPLOAD_BYTES = 64 * 1024 * 1024
@@ -69,26 +69,19 @@ def create_app(engine: Engine) -> Flask:
     return app
 
 
-def classify_uploads(engine: Engine, uploads: Iterable[FileStorage]) -> list[Card]:
+def classify_uploads(engine: Engine, uploads: Sequence[FileStorage]) -> list[Card]:
     """Return a card for each upload, in order; one that is no picture does not stop the others."""
     cards: list[Card] = []
-    for batch in batches(uploads, BATCH_SIZE):
-        decoded = [(upload.filename or "picture", _decoded(upload)) for upload in batch]
-        pictures = [picture for _, picture in decoded if isinstance(picture, Image.Image)]
+    names = iter([upload.filename or "picture" for upload in uploads])
+    for batch in decoded_batches(upload.read() for upload in uploads):
+        pictures = readable(batch)
         predictions = iter(engine.predictions(engine.run(pictures)) if pictures else ())
-        for name, picture in decoded:
+        for _, picture in batch:
             if isinstance(picture, PictureError):
-                cards.append(Card(name, error=f"This file {picture}."))
+                cards.append(Card(next(names), error=f"This file {picture}."))
             else:
-                cards.append(Card(name, _preview(picture), next(predictions)))
+                cards.append(Card(next(names), _preview(picture), next(predictions)))
     return cards
-
-
-def _decoded(upload: FileStorage) -> Image.Image | PictureError:
-    try:
-        return decode(upload.read())
-    except PictureError as error:
-        return error
 
 
 def _preview(picture: Image.Image) -> str:

@@ -1,8 +1,13 @@
 """The serve command."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from cascade.cli import model_option, threads_option
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 
 @click.command()
@@ -19,5 +24,11 @@ def serve(model: str, host: str, port: int, threads: int | None) -> None:
 
     # Read here, so that a damaged bundle is one sentence and not a worker that dies.
     bundle = read_bundle(find_bundle(model))
+
+    def create() -> "Flask":
+        engine = Engine(bundle, threads)
+        engine.open_all()
+        return create_app(engine)
+
     click.echo(f"serving {bundle.manifest.name} at http://{host}:{port}  (Ctrl-C stops)", err=True)
-    Server(lambda: create_app(Engine(bundle, threads)), host, port).run()
+    Server(create, host, port).run()

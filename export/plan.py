@@ -1,0 +1,18 @@
+"""What is exported, and how."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What is exported: the runs, the data set of both, and the bundle to write."""
+
+    main_run: Path
+    subs: Path
+    data: Path
+    out: Path
+    checkpoint: str = "last"
+    max_routed: float = 0.25
+    seed: int = 0
+    overwrite: bool = False
