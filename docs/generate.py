@@ -24,7 +24,8 @@ def command_pages() -> str:
     """Return the full help of every command."""
     pages = ["# Commands", "", "Written by `docs/generate.py` from `--help`."]
     for name, command in _commands():
-        context = click.Context(command, info_name=f"canonistia {name}", terminal_width=100, max_content_width=100)
+        front = click.Context(main, info_name="canonistia", **main.context_settings)
+        context = click.Context(command, front, info_name=name, terminal_width=100, max_content_width=100)
         pages += ["", f"## {name}", "", "```", command.get_help(context), "```"]
     return "\n".join(pages) + "\n"
 

@@ -110,7 +110,7 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
             check_parity(engine, paths, Answers(**logits, targets=honest.targets), fitted)
     with pytest.raises(ParityError, match="main model and PyTorch differ by nan"):
         check_parity(engine, paths, Answers(main * np.nan, submodels, honest.targets), fitted)
-    other = replace(fitted, calibrators=replace(fitted.calibrators, temperature=fitted.calibrators.temperature * 1.5))
+    other = replace(fitted, calibrators=replace(fitted.calibrators, temperature=fitted.calibrators.temperature * 50))
     with pytest.raises(ParityError, match=r"another answer or stage, worst .*\.png"):
         check_parity(engine, paths, honest, other)
 

@@ -26,6 +26,8 @@ def faulty(tmp_path: Path) -> Path:
     (folder / "training/sky/text.jpg").write_text("text")
     (folder / "training/sky/empty.jpg").write_bytes(b"")
     (folder / ".git").mkdir()
+    (folder / "training" / "fog").mkdir()
+    (folder / "training" / "sky" / "phone.heic").write_bytes(b"x")
     return folder
 
 
@@ -40,6 +42,8 @@ def test_every_fault_is_found(faulty: Path) -> None:
     assert (across.identical, across.across_splits, across.across_labels) == (True, True, False)
     labels = same[frozenset({"training/rows/001.png", "training/dots/stray.png"})]
     assert (labels.identical, labels.across_splits, labels.across_labels) == (True, False, True)
+    assert report.empty == ("training/fog",)
+    assert report.passed_over == {".heic": 1}
     assert report.modes == {"RGB": 17, "L": 1}
     near = same[frozenset({"training/dots/002.png", "training/dots/larger.jpg"})]
     assert not near.identical

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cascade.folders import LabelledPicture, class_names, read_data_set
+from cascade.folders import LabelledPicture, class_names, pictures_below, read_data_set
+from cascade.picture import SUFFIXES
 from trainers.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
 from trainers.progress import track
 
@@ -33,7 +34,11 @@ class SamePicture:
 
 @dataclass(frozen=True)
 class Audit:
-    """What ``check-data`` reports; sizes are (width, height) in pixels."""
+    """What ``check-data`` reports; sizes are (width, height) in pixels.
+
+    ``passed_over`` counts the files that are not taken for pictures, by their ending; ``empty`` names the folders
+    that hold no picture and so are no class.
+    """
 
     pictures: int
     classes: tuple[str, ...]
@@ -44,6 +49,8 @@ class Audit:
     largest: tuple[int, int] | None
     unreadable: tuple[Unreadable, ...]
     same: tuple[SamePicture, ...]
+    empty: tuple[str, ...]
+    passed_over: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -78,7 +85,23 @@ def audit(folder: Path) -> Audit:
             if item.error
         ),
         same=tuple(_same_pictures(folder, pictures, prints)),
+        empty=tuple(str(path.relative_to(folder)) for path in _empty_folders(folder)),
+        passed_over=dict(Counter(path.suffix.lower() or path.name for path in _other_files(folder))),
     )
+
+
+def _empty_folders(folder: Path) -> list[Path]:
+    below = [path for path in folder.rglob("*") if path.is_dir() and not _is_hidden(path, folder)]
+    return sorted(path for path in below if not pictures_below(path))
+
+
+def _other_files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    return sorted(path for path in files if path.suffix.lower() not in SUFFIXES)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def _same_pictures(

@@ -21,6 +21,8 @@ def describe(report: Audit) -> str:
     lines.append("modes: " + ", ".join(f"{mode} {count}" for mode, count in sorted(report.modes.items())))
     for title, found in (
         ("unreadable", [f"{item.path}: {item.error}" for item in report.unreadable]),
+        ("folders without a picture", list(report.empty)),
+        ("files that are no pictures", [f"{name}: {count}" for name, count in sorted(report.passed_over.items())]),
         ("byte-identical", [_same_line(item) for item in report.same if item.identical]),
         ("near-identical", [_same_line(item) for item in report.same if not item.identical]),
     ):
