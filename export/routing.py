@@ -40,6 +40,7 @@ _SIMPLE_THRESHOLD = 0.8  # that of the project this one grew from
 _GAP = 2e-4  # well over what rounding does to a probability
 _NEARBY = 0.02
 _Key = tuple[int, float, str]  # routing rule, threshold, decision rule
+_ROUTE_NOTHING: _Key = (0, 0.0, "product")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def fit_cascade(answers: Answers, candidates: int, max_routed: float, seed: int)
     Every pair of a routing rule with a threshold and a decision rule is fitted on four fifths of the pictures and
     scored on the fifth, five times. Rules that route more than ``max_routed`` of the pictures are left out.
 
-    Not to route at all is among them, so submodels that do not help are not asked.
+    Not to route at all is among them, so submodels that do not help are not asked. Where nothing else can be
+    compared, for want of doubtful pictures or because all rules route too many, the simplest rules are taken:
+    confidence below 0.8, or what keeps to the limit, and the product.
     """
     losses: dict[_Key, list[float]] = {}
     shares: dict[_Key, list[float]] = {}
@@ -95,7 +98,7 @@ def fit_cascade(answers: Answers, candidates: int, max_routed: float, seed: int)
             output = run_cascade(rules, unseen[0], known_answers(unseen[1]))
             losses.setdefault(key, []).append(_log_loss(output.probabilities, held_out.targets))
             shares.setdefault(key, []).append(float(output.routed.mean()))
-    folds = max((len(values) for values in losses.values()), default=0)
+    folds = len(losses[_ROUTE_NOTHING])
     allowed = {
         key: float(np.mean(values))
         for key, values in losses.items()
@@ -103,8 +106,7 @@ def fit_cascade(answers: Answers, candidates: int, max_routed: float, seed: int)
     }
     calibrators = fit_calibrators(answers.main, answers.submodels, answers.targets)
     main, submodels = _probabilities(calibrators, answers)
-    if not allowed:
-        # Too few doubtful pictures to choose by, or too many for every threshold: the simplest rules.
+    if len(allowed) == 1:
         threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(main.max(axis=1), max_routed)))
         routing = _settle(Confidence(threshold=threshold), main)
         return FittedCascade(calibrators, _rules(routing, Product(), candidates))
@@ -156,7 +158,7 @@ def _probabilities(calibrators: Calibrators, answers: Answers) -> tuple[np.ndarr
 def _compared(
     main: np.ndarray, submodels: np.ndarray, targets: np.ndarray, candidates: int
 ) -> Iterator[tuple[_Key, CascadeRules]]:
-    yield (0, 0.0, "product"), _rules(Confidence(threshold=0.0), Product(), candidates)  # routes nothing
+    yield _ROUTE_NOTHING, _rules(Confidence(threshold=0.0), Product(), candidates)
     for kind, make in enumerate(_ROUTINGS):
         for threshold in THRESHOLDS:
             routing = make(threshold)

@@ -34,7 +34,7 @@ def test_an_answer_is_frozen_and_its_two_classes_differ(engine: Engine) -> None:
     assert answer.label_1 != answer.label_2
     assert 1 >= answer.probability_1 >= answer.probability_2 >= 0
     with pytest.raises(dataclasses.FrozenInstanceError):
-        answer.label_1 = "x"  # type: ignore[misc]
+        answer.label_1 = "x"
 
 
 def test_the_tiny_cascade_has_learnt_its_classes(engine: Engine) -> None:

@@ -21,7 +21,7 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes
 
 
 def pixels(source: object) -> np.ndarray:
-    return np.asarray(decode(source))  # type: ignore[arg-type]
+    return np.asarray(decode(source))
 
 
 def test_grey_and_colour_come_back_as_they_are() -> None:
@@ -139,7 +139,7 @@ JPEG = encoded(Image.fromarray(np.tile(COLOUR, (20, 20, 1))), "JPEG")
 )
 def test_what_cannot_be_read_says_why(data: object, words: str) -> None:
     with pytest.raises(PictureError, match=words):
-        decode(data)  # type: ignore[arg-type]
+        decode(data)
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:

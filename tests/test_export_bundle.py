@@ -115,7 +115,7 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
         check_parity(engine, paths, honest, other)
 
 
-def fitted_as(engine: Engine):  # type: ignore[no-untyped-def]
+def fitted_as(engine: Engine):
     from export.calibration import Calibrators
     from export.routing import FittedCascade
 

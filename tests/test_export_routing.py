@@ -57,6 +57,7 @@ def test_with_too_few_doubtful_pictures_the_simplest_rule_is_kept() -> None:
     fitted = fit_cascade(two_stages(30, 4.0), candidates=5, max_routed=0.3, seed=0)
     assert isinstance(fitted.rules.routing, Confidence)
     assert isinstance(fitted.rules.decision, Product)
+    assert fitted.rules.routing.threshold > 0
 
 
 def test_a_class_with_too_few_pictures_is_named() -> None:

@@ -58,7 +58,7 @@ FAULTS = {
 def test_an_unusable_data_set_is_one_sentence_and_leaves_no_run(run: Run, tmp_path: Path, fault: str) -> None:
     folder = write_data_set(tmp_path / "data", training=2, validation=2)
     spoil, words = FAULTS[fault]
-    spoil(folder)  # type: ignore[operator]
+    spoil(folder)
     with pytest.raises(CanonistiaError, match=words):
         load_data_set(folder, 0)
     result = run("train-main", folder, "--out", tmp_path / "run", "--tracker", "none")

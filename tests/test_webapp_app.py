@@ -26,7 +26,7 @@ def client(engine: Engine) -> FlaskClient:
     return create_app(engine).test_client()
 
 
-def upload(client: FlaskClient, *files: tuple[bytes, str]):  # type: ignore[no-untyped-def]
+def upload(client: FlaskClient, *files: tuple[bytes, str]):
     return client.post("/", data={"pictures": [(io.BytesIO(data), name) for data, name in files]})
 
 

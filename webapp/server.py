@@ -10,7 +10,7 @@ from gunicorn.app.base import BaseApplication
 _THREADS = 8
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class Server(BaseApplication):
     """Serves the application that ``create`` returns; it is called in the worker, which owns the sessions."""
 
     def __init__(self, create: Callable[[], Flask], host: str, port: int) -> None:
