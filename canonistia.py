@@ -54,10 +54,9 @@ def load(model: str = "scene15", threads: int | None = None) -> "Engine":
     CanonistiaError
         There is no such bundle, or it is damaged.
     """
-    from cascade.bundle import find_bundle
-    from cascade.engine import Engine
+    from cascade.loading import load_engine
 
-    return Engine.load(find_bundle(model), threads)
+    return load_engine(model, threads)
 
 
 class _Commands(click.Group):

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,17 +134,30 @@ class _Version(msgspec.Struct):
     schema_version: int
 
 
+Stamp = tuple[int, int, int]  # inode, size in bytes, time of the last change in ns
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are all there and unchanged."""
+    """A bundle whose files were all there and unchanged when it was read."""
 
     folder: Path
     manifest: Manifest
     sha256: str
+    stamps: Mapping[str, Stamp]
 
     def path(self, file: FileEntry) -> Path:
-        """Return where a file of the bundle lies."""
-        return self.folder / file.path
+        """Return where a file of the bundle lies.
+
+        Raises
+        ------
+        BundleError
+            The file was replaced since the bundle was read.
+        """
+        path = self.folder / file.path
+        if not path.exists() or _stamp(path) != self.stamps[file.path]:
+            raise BundleError(f"{path} was replaced while the bundle was in use; start again")
+        return path
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -156,9 +170,8 @@ def read_bundle(folder: Path) -> Bundle:
     """
     manifest, sha256 = read_manifest(folder)
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free: start-up waits for it
-        for _ in pool.map(lambda entry: check_file(folder / entry.path, entry), manifest.files):
-            pass
-    return Bundle(folder, manifest, sha256)
+        stamps = list(pool.map(lambda entry: _check_file(folder / entry.path, entry), manifest.files))
+    return Bundle(folder, manifest, sha256, dict(zip((entry.path for entry in manifest.files), stamps, strict=True)))
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
@@ -185,9 +198,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise BundleError(f"{path} is not valid: {error}; export the bundle again") from error
 
 
-def check_file(path: Path, entry: FileEntry) -> None:
-    """Raise BundleError unless a file is there, unchanged, and holds its own weights."""
+def _check_file(path: Path, entry: FileEntry) -> Stamp:
     try:
+        stamp = _stamp(path)
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(
@@ -200,6 +213,12 @@ def check_file(path: Path, entry: FileEntry) -> None:
         )
     if _EXTERNAL_DATA in content:
         raise BundleError(f"{path} keeps weights in another file, which a bundle may not; export the bundle again")
+    return stamp
+
+
+def _stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return (status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def describe_file(folder: Path, path: str) -> FileEntry:

@@ -13,6 +13,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
+ENDINGS = (".csv", ".jsonl")
 
 # A file that is there and cannot be read becomes a row with its error.
 EXISTING = click.Path(exists=True, readable=False, path_type=Path)
@@ -50,17 +51,18 @@ def classify(paths: tuple[Path, ...], model: str, out: Path | None, batch_size: 
 
     Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
     """
-    from cascade.bundle import find_bundle
-    from cascade.engine import Engine
     from cascade.folders import pictures_below
-    from cascade.rows import ENDINGS, classify_files, row_file, table
+    from cascade.loading import load_engine
 
     if out and out.suffix.lower() not in ENDINGS:
         raise click.BadParameter(f"{out} ends in '{out.suffix}'; expected {' or '.join(ENDINGS)}", param_hint="--out")
     files = [file for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
     if not files:
         raise click.UsageError(f"no pictures below {', '.join(map(str, paths))}")
-    engine = Engine.load(find_bundle(model), threads)
+    engine = load_engine(model, threads)
+    # Imported only now: the runtime that rows need is imported while the bundle is hashed.
+    from cascade.rows import classify_files, row_file, table
+
     rows = progress(classify_files(engine, files, batch_size), len(files))
     errors = 0
     if out:
@@ -93,15 +95,14 @@ def evaluate(folder: Path, model: str, as_json: bool, plots: Path | None, thread
 
     DIR holds one folder a class. Every accuracy comes with its 95% interval (Wilson).
     """
-    from cascade.bundle import find_bundle
-    from cascade.engine import Engine
     from cascade.evaluation import evaluate as run
     from cascade.evaluation import labelled_pictures
     from cascade.evaluation_text import describe
+    from cascade.loading import load_engine
 
     if plots:
         from cascade.plots import write_plots
-    engine = Engine.load(find_bundle(model), threads)
+    engine = load_engine(model, threads)
     pictures = labelled_pictures(folder, engine.classes)
     paths = progress((picture.path for picture in pictures), len(pictures))
     evaluation = run(engine, paths, [picture.label for picture in pictures])

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from cascade.bundle import Bundle, FileEntry, Submodel, check_file, read_bundle
+from cascade.bundle import Bundle, FileEntry, Submodel, read_bundle
 from cascade.errors import PictureError
 from cascade.picture import Source, decode
 from cascade.prediction import Prediction
@@ -144,8 +144,6 @@ class Engine:
         # Submodels open when the first picture is routed: a sure picture does not wait for them.
         with self._opening:
             if file.path not in self._sessions:
-                if self._sessions:  # opened after the start: the bundle may have been replaced meanwhile
-                    check_file(self.bundle.path(file), file)
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = threads or self._threads
                 options.log_severity_level = 3

@@ -77,7 +77,6 @@ def _json_writer(file: IO[str]) -> RowWriter:
 
 
 _WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer}
-ENDINGS = tuple(_WRITERS)
 
 
 def _json_word(value: bool | None) -> str | None:

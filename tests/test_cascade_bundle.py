@@ -12,6 +12,7 @@ import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 
 from cascade.bundle import BundleError, describe_file, find_bundle, list_bundles, read_bundle
+from cascade.engine import Engine
 
 
 @pytest.fixture
@@ -80,6 +81,13 @@ def test_a_manifest_that_is_no_json_is_refused(bundle: Path) -> None:
     (bundle / "bundle.json").write_text("{")
     with pytest.raises(BundleError, match="not a bundle's manifest"):
         read_bundle(bundle)
+
+
+def test_a_file_replaced_after_reading_is_not_opened(bundle: Path) -> None:
+    engine = Engine(read_bundle(bundle))
+    shutil.copy(bundle / "main.onnx", bundle / "trunk.onnx")
+    with pytest.raises(BundleError, match=r"trunk\.onnx was replaced while the bundle was in use"):
+        engine.open_all()
 
 
 def test_a_bundle_is_found_by_name_and_by_folder(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The page, asked through Flask's test client."""
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_an_upload_shows_preview_both_classes_and_stage(client: FlaskClient, eng
 def test_a_doubtful_unrecognised_picture_is_marked_unsure(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = engine.bundle.manifest
     rules = replace(manifest.rules, routing=Confidence(threshold=1.01), unsure_below=1.0)
-    bundle = type(engine.bundle)(engine.bundle.folder, replace(manifest, rules=rules), "0")
+    bundle = dataclasses.replace(engine.bundle, manifest=replace(manifest, rules=rules))
     page = upload(create_app(Engine(bundle)).test_client(), (png(draw("sky", 3)), "a.png")).text
     assert '<span class="unsure">unsure</span>' in page
     assert "the submodels decided" in page
