@@ -1,7 +1,8 @@
 """One network trained on labelled pictures: through cached features when its backbone is frozen, else on pixels."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -135,15 +136,28 @@ def train_head(
     network = nn.Sequential(nn.Dropout(recipe.dropout), copy.deepcopy(head)).to(device)
     batches = TensorBatches(seen, training.targets, recipe.batch_size, training.weights, recipe.seed)
     checks = TensorBatches(unseen, validation.targets, len(validation.targets))
-    result = fit(
-        network,
-        [{"params": list(network.parameters()), "lr": recipe.lr}],
-        batches,
-        checks,
-        replace(recipe, precision="fp32"),  # a linear layer gains nothing from bf16
-        task,
-        device,
-        network.train,
-        lambda row, trained: on_epoch(row, trained.get_submodule("1")),
-    )
-    return predict(result, checks, device)[0]
+    with _one_thread():
+        result = fit(
+            network,
+            [{"params": list(network.parameters()), "lr": recipe.lr}],
+            batches,
+            checks,
+            replace(recipe, precision="fp32"),  # a linear layer gains nothing from bf16
+            task,
+            device,
+            network.train,
+            lambda row, trained: on_epoch(row, trained.get_submodule("1")),
+        )
+        return predict(result, checks, device)[0]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # A step of a linear head is over before a second thread has started; on a busy machine waiting for it costs
+    # twenty times the step.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
