@@ -29,6 +29,15 @@ def test_the_card_states_the_measured_figures() -> None:
         assert f"{accuracy.top1:.4f} [{accuracy.top1_interval[0]:.4f}, {accuracy.top1_interval[1]:.4f}]" in card
 
 
+def test_the_readme_quotes_the_measured_figures() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    measured = read_bundle(BUNDLE).manifest.measured
+    low, high = measured.cascade.top1_interval
+    assert f"{measured.cascade.top1:.1%} (95% interval {100 * low:.1f} to {100 * high:.1f})" in " ".join(readme.split())
+    for share in (measured.cascade.top2, measured.main.top1, measured.submodels.top1):
+        assert f"{share:.1%}" in readme
+
+
 def test_the_samples_are_named_as_they_were_drawn_and_one_is_doubtful() -> None:
     paths = pictures_below(ROOT / "data" / "samples")
     answers = dict(zip((path.stem for path in paths), canonistia.load(str(BUNDLE)).classify(paths), strict=True))
