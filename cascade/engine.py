@@ -1,7 +1,6 @@
 """The engine: a bundle's ONNX sessions, run as a cascade over batches of pictures."""
 
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
@@ -31,7 +30,6 @@ class Engine:
         self.classes = tuple(bundle.manifest.classes)
         self._threads = threads or _allowed_processors()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self._opening = threading.Lock()
         self._session(bundle.manifest.main.file)
 
     @classmethod
@@ -129,7 +127,7 @@ class Engine:
         ]
 
     def open_all(self) -> None:
-        """Open every model now: a service does not depend on the bundle's files after that."""
+        """Open every model of the second stage now: a service does not depend on the bundle's files after that."""
         manifest = self.bundle.manifest
         if manifest.trunk:
             self._session(manifest.trunk.file)
@@ -141,16 +139,18 @@ class Engine:
         return self._session(submodel.file, 1 if self.bundle.manifest.trunk else None)
 
     def _session(self, file: FileEntry, threads: int | None = None) -> onnxruntime.InferenceSession:
-        # Submodels open when the first picture is routed: a sure picture does not wait for them.
-        with self._opening:
-            if file.path not in self._sessions:
-                options = onnxruntime.SessionOptions()
-                options.intra_op_num_threads = threads or self._threads
-                options.log_severity_level = 3
-                self._sessions[file.path] = onnxruntime.InferenceSession(
-                    self.bundle.path(file), options, providers=["CPUExecutionProvider"]
-                )
-            return self._sessions[file.path]
+        # The second stage opens when the first picture is routed: a sure picture does not wait for it.
+        session = self._sessions.get(file.path)
+        if session is None:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads or self._threads
+            options.log_severity_level = 3
+            # Threads that spin after one model's pass are in the way of the next model's.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            opened = onnxruntime.InferenceSession(self.bundle.path(file), options, providers=["CPUExecutionProvider"])
+            # Two threads may open one file at once; both then use the session that was stored first.
+            session = self._sessions.setdefault(file.path, opened)
+        return session
 
 
 def _allowed_processors() -> int:

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -13,19 +14,23 @@ from pathlib import Path
 
 @contextmanager
 def served(model: Path, python: Path | None = None, folder: Path | None = None) -> Iterator[str]:
-    """Give the address of a server for a bundle; it is stopped in the end and must then exit with 0."""
+    """Give the address of a server for a bundle; it is stopped in the end, and must exit with 0 and no complaint."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(python or sys.executable), "-m", "canonistia", "serve", "--model", str(model), "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=folder)
     address = f"http://127.0.0.1:{port}/"
-    try:
-        _wait_for(address, process)
-        yield address
-    finally:
-        process.terminate()
-        assert process.wait(timeout=30) == 0
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stderr=log, cwd=folder)
+        try:
+            _wait_for(address, process)
+            yield address
+        finally:
+            process.terminate()
+            assert process.wait(timeout=30) == 0
+            log.seek(0)
+            said = log.read().decode().splitlines()
+            assert [line for line in said if not line.startswith("serving ")] == []
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:

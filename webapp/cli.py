@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 def serve(model: str, host: str, port: int, threads: int | None) -> None:
     """Serve a page where pictures are uploaded and named. Ctrl-C stops it."""
     from cascade.bundle import find_bundle, read_bundle
-    from cascade.engine import Engine
-    from webapp.app import create_app
     from webapp.server import Server
 
     # Read here, so that a damaged bundle is one sentence and not a worker that dies.
     bundle = read_bundle(find_bundle(model))
 
     def create() -> "Flask":
+        # Only in the worker: the runtime starts threads when it is imported, and a fork does not take them along.
+        from cascade.engine import Engine
+        from webapp.app import create_app
+
         engine = Engine(bundle, threads)
         engine.open_all()
         return create_app(engine)
