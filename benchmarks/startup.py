@@ -1,10 +1,10 @@
 """Start-up: ``canonistia classify ONE.jpg`` as a whole process, against importing the runtime alone.
 
-    python benchmarks/startup.py [PYTHON]
+    python benchmarks/startup.py [BIN]
 
-PYTHON is the interpreter of a serving install, by default ``.venv/bin/python`` of ``make demo``. The processes take
-turns, so that a machine whose speed drifts slows all of them; the ratio of the medians is the figure to quote. The
-bound is 3 (whoever waits for one answer should wait for the runtime, not for us).
+BIN is the folder of a serving install's commands, by default ``.venv/bin`` of ``make demo``. The processes take turns,
+so that a machine whose speed drifts slows all of them; the ratio of the medians is the figure to quote. The bound is 3:
+whoever waits for one answer should wait for the runtime, not for us.
 """
 
 import os
@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 ROUNDS = 15
 
 
-def main(python: str) -> None:
+def main(folder: Path) -> None:
     """Print the median seconds of each command, the spread, and the ratio to the bare imports."""
     samples = ROOT / "data" / "samples"
-    classify = [python, "-m", "canonistia", "classify", "--model", str(ROOT / "models" / "scene15")]
+    classify = [str(folder / "canonistia"), "classify", "--model", str(ROOT / "models" / "scene15")]
     commands = {
-        "import onnxruntime, PIL": [python, "-c", "import onnxruntime, PIL"],
+        "import onnxruntime, PIL": [str(folder / "python"), "-c", "import onnxruntime, PIL"],
         "classify, main model sure": [*classify, str(samples / "coast.jpg")],
         "classify, routed": [*classify, str(samples / "doubtful_kitchen_or_living_room.jpg")],
     }
@@ -43,4 +43,4 @@ def main(python: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else str(ROOT / ".venv" / "bin" / "python"))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".venv" / "bin")
