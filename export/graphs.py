@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 from torch.nn import functional
@@ -83,3 +84,15 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
             external_data=False,
             verbose=False,
         )
+    _strip_traces(path)
+
+
+def _strip_traces(path: Path) -> None:
+    """Remove what the exporter notes on every node: stack traces, with the paths of the machine that exported."""
+    model = onnx.load(path)
+    graph = model.graph
+    parts = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+    for part in parts:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)

@@ -1,6 +1,7 @@
 """The export: one checked bundle, or nothing."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def test_every_file_is_one_self_contained_model_with_a_dynamic_batch(tiny_bundle
         model = onnx.load(path, load_external_data=False)
         onnx.checker.check_model(model)
         assert not any(tensor.external_data for tensor in model.graph.initializer)
+        assert not re.search(rb"/[a-z_]+\.py|site-packages|stack_trace", path.read_bytes())
         session = onnxruntime.InferenceSession(path)
         (given,) = session.get_inputs()
         assert isinstance(given.shape[0], str)
