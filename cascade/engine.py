@@ -95,10 +95,18 @@ class Engine:
         """
         manifest = self.bundle.manifest
         answers = np.full(asked.shape, np.nan, dtype=np.float64)
+        seen: dict[PreprocessSpec, np.ndarray] = {}  # networks that see alike share the preprocessed batch
+
+        def pixels(spec: PreprocessSpec) -> np.ndarray:
+            if spec not in seen:
+                seen[spec] = stack(pictures, spec)
+            return seen[spec]
+
         features = None
         if manifest.trunk:
-            pixels = stack(pictures, manifest.trunk.preprocess)
-            features = self._session(manifest.trunk.file).run(["features"], {"pixels": pixels})[0]  # (N, D)
+            features = self._session(manifest.trunk.file).run(
+                ["features"], {"pixels": pixels(manifest.trunk.preprocess)}
+            )[0]  # (N, D)
         for column, submodel in enumerate(manifest.submodels):
             rows = np.flatnonzero(asked[:, column])
             if not rows.size:
@@ -107,7 +115,7 @@ class Engine:
                 feed = {"features": features[rows]}
             else:
                 assert submodel.preprocess is not None  # the manifest's validator saw to it
-                feed = {"pixels": stack([pictures[int(row)] for row in rows], submodel.preprocess)}
+                feed = {"pixels": pixels(submodel.preprocess)[rows]}
             answers[rows, column] = self._submodel_session(submodel).run([output], feed)[0]
         return answers
 
