@@ -16,7 +16,7 @@ from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
 from cascade.rules import CascadeRules
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
 
@@ -48,13 +48,19 @@ class PixelModel(_Part, frozen=True):
     backbone: str
 
 
-class Submodel(_Part, frozen=True):
-    """The binary model of one class; with a shared trunk it reads the trunk's features instead of pixels."""
+class Submodel(_Part, frozen=True, kw_only=True):
+    """The binary model of one class; with a shared trunk it reads the trunk's features instead of pixels.
+
+    Its figures were measured out of fold on every validation picture, routed or not.
+    """
 
     label: str
     file: FileEntry
     preprocess: PreprocessSpec | None = None
     backbone: str | None = None
+    average_precision: float
+    precision: float  # of its yes, at one half
+    recall: float
 
 
 class Calibration(_Part, frozen=True):
@@ -72,6 +78,7 @@ class Accuracy(_Part, frozen=True):
     top2: float
     top2_interval: tuple[float, float]
     ece: float
+    seed_score: float
 
 
 class Measured(_Part, frozen=True):
@@ -86,6 +93,7 @@ class Measured(_Part, frozen=True):
     cascade: Accuracy
     routed: float
     unsure: float
+    cost: float  # mean, in passes of the main model
 
 
 class Provenance(_Part, frozen=True):
@@ -96,6 +104,7 @@ class Provenance(_Part, frozen=True):
     created: str
     main_run: str
     submodel_runs: str
+    commands: list[str]  # that made it, folders by their names alone
 
 
 class Manifest(_Part, frozen=True):
@@ -109,6 +118,8 @@ class Manifest(_Part, frozen=True):
     submodels: list[Submodel]
     calibration: Calibration
     rules: CascadeRules
+    second_stage_cost: Annotated[float, msgspec.Meta(gt=0)]  # of a routed picture, in passes of the main model
+    answer_sets: dict[str, float]  # coverage ("0.95") to the limit of cascade.conformal
     measured: Measured
     provenance: Provenance
 

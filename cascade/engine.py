@@ -69,21 +69,23 @@ class Engine:
 
     def run(self, pictures: Sequence[Image.Image]) -> CascadeOutput:
         """Run the cascade over one batch of decoded pictures."""
-        main = self.main_outputs(pictures, "probabilities")  # (N, K)
+        main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
         return run_cascade(
             self.bundle.manifest.rules,
             main,
+            distance,
             lambda rows, asked: self.ask_submodels([pictures[int(row)] for row in rows], asked),
         )
 
-    def main_outputs(self, pictures: Sequence[Image.Image], output: str) -> np.ndarray:
-        """Return one output of the main model for a batch.
+    def main_outputs(self, pictures: Sequence[Image.Image], *outputs: str) -> list[np.ndarray]:
+        """Return the named outputs of the main model for a batch.
 
-        ``probabilities`` and ``logits`` are (N, K) float32; ``activation_maps`` is (N, K, h, w), each class's
+        ``probabilities`` and ``logits`` are (N, K) float32; ``distance`` (N,) is how far the picture lies from the
+        nearest class of the training pictures, about 1 for those; ``activation_maps`` is (N, K, h, w), each class's
         evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150).
         """
         model = self.bundle.manifest.main
-        return self._session(model.file).run([output], {"pixels": stack(pictures, model.preprocess)})[0]
+        return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
 
     def ask_submodels(
         self, pictures: Sequence[Image.Image], asked: np.ndarray, output: str = "probability"

@@ -1,46 +1,86 @@
 """Evaluation: a bundle's accuracy on a tree of labelled pictures."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from cascade.conformal import coverage_and_size
 from cascade.engine import Engine, decoded_batches, readable
 from cascade.errors import CanonistiaError, PictureError
 from cascade.folders import LabelledPicture, class_names, read_class_folders, split_folders
-from cascade.metrics import accuracy_summary, confusion, top_k_hits, wilson_interval
+from cascade.metrics import (
+    ECE_BINS,
+    SEED_GAP,
+    accuracy_summary,
+    area_under_roc,
+    confusion,
+    top_k_hits,
+    wilson_interval,
+)
+from cascade.rules import CascadeOutput
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What both stages said about labelled pictures: N pictures, K classes."""
+    """What both stages said about labelled pictures: N pictures, K classes.
+
+    ``outside`` is what they said about pictures that show none of the classes, where such were given.
+    """
 
     engine: Engine
     targets: np.ndarray  # (N,)
     main: np.ndarray  # (N, K) calibrated probabilities of the main model
     probabilities: np.ndarray  # (N, K) of the cascade
     routed: np.ndarray  # (N,) bool
-    unsure: np.ndarray  # (N,) bool
+    doubt: np.ndarray  # (N,) above 1: marked unsure
+    outside: CascadeOutput | None = None
+
+    @property
+    def uncalibrated(self) -> np.ndarray:
+        """Return the main model's probabilities before temperature scaling, (N, K)."""
+        powered = self.main.astype(np.float64) ** self.engine.bundle.manifest.calibration.temperature
+        return powered / powered.sum(axis=1, keepdims=True)
 
     def report(self) -> dict[str, Any]:
         """Return the figures as plain data; every accuracy comes with its 95% Wilson interval."""
         first, two = top_k_hits(self.probabilities, self.targets)
         classes = self.engine.classes
+        manifest = self.engine.bundle.manifest
+        sets = {
+            coverage: coverage_and_size(self.probabilities, self.targets, limit)
+            for coverage, limit in manifest.answer_sets.items()
+        }
         return {
             "pictures": len(self.targets),
             "classes": list(classes),
             "main": accuracy_summary(self.main, self.targets),
+            "main_before_calibration": accuracy_summary(self.uncalibrated, self.targets),
             "cascade": accuracy_summary(self.probabilities, self.targets),
+            "ece_bins": ECE_BINS,
+            "seed_gap": SEED_GAP,
             "routed": float(self.routed.mean()),
-            "unsure": float(self.unsure.mean()),
+            "cost": 1 + float(self.routed.mean()) * manifest.second_stage_cost,
+            "unsure": float((self.doubt > 1).mean()),
+            "answer_sets": {coverage: {"coverage": held, "mean_size": size} for coverage, (held, size) in sets.items()},
+            **({"outside": self._outside_figures(self.outside)} if self.outside else {}),
             "per_class": {
                 label: _class_figures(first[self.targets == index], two[self.targets == index])
                 for index, label in enumerate(classes)
             },
             "confusion": confusion(self.probabilities, self.targets).tolist(),
             "bundle": {"name": self.engine.bundle.manifest.name, "sha256": self.engine.bundle.sha256},
+        }
+
+    def _outside_figures(self, outside: CascadeOutput) -> dict[str, float]:
+        return {
+            "pictures": len(outside.doubt),
+            "unsure": float(outside.unsure.mean()),
+            "auroc_of_doubt": area_under_roc(self.doubt, outside.doubt),
+            "auroc_of_main_confidence": area_under_roc(-self.main.max(axis=1), -outside.main.max(axis=1)),
         }
 
 
@@ -65,7 +105,7 @@ def labelled_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPi
     return pictures
 
 
-def evaluate(engine: Engine, paths: Iterable[Path], labels: Sequence[str]) -> Evaluation:
+def evaluate(engine: Engine, paths: Iterable[Path], labels: Sequence[str], outside: Iterable[Path] = ()) -> Evaluation:
     """Run the cascade over pictures whose labels, in the same order, are among the bundle's classes.
 
     Raises
@@ -74,19 +114,41 @@ def evaluate(engine: Engine, paths: Iterable[Path], labels: Sequence[str]) -> Ev
         A picture cannot be read: a figure that passes it over in silence would not be the data set's.
     """
     index = {label: number for number, label in enumerate(engine.classes)}
-    outputs = []
-    for batch in decoded_batches(paths):
-        for path, picture in batch:
-            if isinstance(picture, PictureError):
-                raise CanonistiaError(f"{path}: {picture}; remove it, or mend it, and evaluate again") from picture
-        outputs.append(engine.run(readable(batch)))
+    output = _run_all(engine, paths)
+    strangers = list(outside)
     return Evaluation(
         engine,
         np.array([index[label] for label in labels]),
-        np.concatenate([output.main for output in outputs]),
-        np.concatenate([output.probabilities for output in outputs]),
-        np.concatenate([output.routed for output in outputs]),
-        np.concatenate([output.unsure for output in outputs]),
+        output.main,
+        output.probabilities,
+        output.routed,
+        output.doubt,
+        _run_all(engine, strangers) if strangers else None,
+    )
+
+
+def readable_batches(paths: Iterable[Path]) -> Iterator[list[Image.Image]]:
+    """Yield the decoded pictures of files, in order, in batches.
+
+    Raises
+    ------
+    CanonistiaError
+        A picture cannot be read.
+    """
+    for batch in decoded_batches(paths):
+        for path, picture in batch:
+            if isinstance(picture, PictureError):
+                raise CanonistiaError(f"{path}: {picture}; remove it, or mend it, and start again") from picture
+        yield readable(batch)
+
+
+def _run_all(engine: Engine, paths: Iterable[Path]) -> CascadeOutput:
+    outputs = [engine.run(pictures) for pictures in readable_batches(paths)]
+    return CascadeOutput(
+        **{
+            field.name: np.concatenate([getattr(output, field.name) for output in outputs])
+            for field in fields(CascadeOutput)
+        }
     )
 
 

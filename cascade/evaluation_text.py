@@ -8,13 +8,31 @@ def describe(report: dict[str, Any]) -> str:
     lines = [
         f"{report['bundle']['name']} on {report['pictures']} pictures; 95% intervals in brackets",
         "",
-        f"{'':<9}{'top 1':<26}{'top 2':<26}calibration error",
+        f"{'':<9}{'top 1':<26}{'top 2':<26}calibration error ({report['ece_bins']} bins)  seed score",
     ]
     for stage in ("main", "cascade"):
         figures = report[stage]
         columns = [_share(figures[name], figures[f"{name}_interval"]) for name in ("top1", "top2")]
-        lines.append(f"{stage:<9}{columns[0]:<26}{columns[1]:<26}{figures['ece']:.4f}")
-    lines += ["", f"routed {report['routed']:.1%}, unsure {report['unsure']:.1%}", ""]
+        lines.append(f"{stage:<9}{columns[0]:<26}{columns[1]:<26}{figures['ece']:<28.4f}{figures['seed_score']:.4f}")
+    before = report["main_before_calibration"]["ece"]
+    lines += [
+        "",
+        f"calibration error of the main model before temperature scaling {before:.4f}",
+        f"routed {report['routed']:.1%}, mean cost {report['cost']:.2f} main passes, unsure {report['unsure']:.1%}",
+    ]
+    for coverage, sets in report["answer_sets"].items():
+        held, size = sets["coverage"], sets["mean_size"]
+        lines.append(
+            f"answer sets for {float(coverage):.0%}: hold the true class in {held:.1%}, {size:.2f} classes each"
+        )
+    if "outside" in report:
+        outside = report["outside"]
+        lines.append(
+            f"{outside['pictures']} pictures from outside: {outside['unsure']:.1%} marked unsure; AUROC of the doubt "
+            f"{outside['auroc_of_doubt']:.4f}, the main model's confidence "
+            f"{outside['auroc_of_main_confidence']:.4f}"
+        )
+    lines.append("")
     width = max(len(label) for label in report["classes"])
     for label, figures in report["per_class"].items():
         top1 = _share(figures["top1"], figures["top1_interval"]) if figures["pictures"] else "no pictures"

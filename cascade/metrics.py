@@ -7,6 +7,7 @@ import numpy as np
 from cascade.rules import top_two
 
 ECE_BINS = 15
+SEED_GAP = 0.2  # two probabilities nearer than this count as a doubtful answer in the seed score
 
 
 def top_k_hits(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,8 +57,20 @@ def confusion(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
+def seed_score(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean credit of the answers, in [0, 1], by the score of the project this one grew from.
+
+    A clear answer earns 1 for a true first class and 0 otherwise. A doubtful one, whose two probabilities are less
+    than ``SEED_GAP`` apart, earns 0.8 for a true first class and 0.6 for a true second.
+    """
+    two = np.sort(probabilities, axis=1)[:, -2:]  # (N, 2)
+    doubtful = two[:, 1] - two[:, 0] < SEED_GAP
+    first, either = top_k_hits(probabilities, targets)
+    return float(np.where(doubtful, 0.8 * first + 0.6 * (either & ~first), first).mean())
+
+
 def accuracy_summary(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float | tuple[float, float]]:
-    """Return ``top1``, ``top2``, their 95% Wilson intervals, and ``ece`` of probabilities (N, K)."""
+    """Return ``top1``, ``top2``, their 95% Wilson intervals, ``ece`` and ``seed_score`` of probabilities (N, K)."""
     first, two = top_k_hits(probabilities, targets)
     return {
         "top1": float(first.mean()),
@@ -65,4 +78,12 @@ def accuracy_summary(probabilities: np.ndarray, targets: np.ndarray) -> dict[str
         "top2": float(two.mean()),
         "top2_interval": wilson_interval(int(two.sum()), len(targets)),
         "ece": expected_calibration_error(probabilities, targets),
+        "seed_score": seed_score(probabilities, targets),
     }
+
+
+def area_under_roc(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Return the probability that a score from outside (M,) is above one from inside (N,), ties counting half."""
+    ordered = np.sort(inside)
+    below = np.searchsorted(ordered, outside, side="left") + np.searchsorted(ordered, outside, side="right")
+    return float(below.mean() / (2 * len(inside)))

@@ -53,11 +53,16 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
 
 
 def plot_reliability(evaluation: Evaluation) -> Figure:
-    """Draw accuracy against confidence of both stages; a calibrated stage lies on the diagonal."""
+    """Draw accuracy against confidence, before and after calibration; a calibrated stage lies on the diagonal."""
     figure = _figure(5, 5)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    for name, probabilities in (("main", evaluation.main), ("cascade", evaluation.probabilities)):
+    stages = {
+        "main, before calibration": evaluation.uncalibrated,
+        "main": evaluation.main,
+        "cascade": evaluation.probabilities,
+    }
+    for name, probabilities in stages.items():
         counts, confidence, accuracy = reliability(probabilities, evaluation.targets)
         axes.scatter(confidence, accuracy, s=8 + 3 * np.sqrt(counts), alpha=0.8, label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title="Reliability (area: pictures)")

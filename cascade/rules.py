@@ -50,6 +50,48 @@ class Margin(_Rule, frozen=True, tag="margin"):
         return two[:, 1] - two[:, 0]
 
 
+class Entropy(_Rule, frozen=True, tag="entropy"):
+    """Route when one less the entropy, as a share of the greatest possible, is below the threshold."""
+
+    threshold: Threshold
+
+    @staticmethod
+    def score(main: np.ndarray) -> np.ndarray:
+        """Return how sure the main model is: 1 for one certain class, 0 for all alike, (N,)."""
+        logs = np.log(np.maximum(main, _TINY))
+        return 1 + (main * logs).sum(axis=1) / np.log(main.shape[1])
+
+
+class PerClass(_Rule, frozen=True, tag="per_class"):
+    """Route when the highest probability is below the threshold of its class (FrugalML, arXiv 2006.07512)."""
+
+    thresholds: list[Threshold]
+
+    @staticmethod
+    def score(main: np.ndarray) -> np.ndarray:
+        """Return how sure the main model is: the highest probability, (N,)."""
+        return main.max(axis=1)
+
+
+class Deferral(_Rule, frozen=True, tag="deferral"):
+    """Route when the submodels are expected to help: a learned rule (arXiv 2307.02764).
+
+    Two logistic models of what :func:`doubt_features` returns say how likely it is that the submodels mend the main
+    model's answer, and that they spoil it. ``helps`` and ``hurts`` hold their weights: intercept, one a feature, and
+    one a predicted class.
+    """
+
+    helps: list[float]
+    hurts: list[float]
+    threshold: Threshold
+
+    def score(self, main: np.ndarray) -> np.ndarray:
+        """Return (1 + P(spoilt) - P(mended)) / 2 for each picture, (N,): below one half, routing is expected to pay."""
+        features = doubt_features(main)  # (N, F)
+        spoilt, mended = (_sigmoid(features @ np.array(weights)) for weights in (self.hurts, self.helps))
+        return (1 + spoilt - mended) / 2
+
+
 class HighestSubmodel(_Rule, frozen=True, tag="highest_submodel"):
     """Order by the submodels alone: the most confident one wins (the seed rule)."""
 
@@ -80,8 +122,29 @@ class LogLinear(_Rule, frozen=True, tag="log_linear"):
         return self.main_weight * np.log(np.maximum(main, _TINY)) + self.submodel_weight * log_odds(submodels)
 
 
-Routing = Confidence | Margin
+Routing = Confidence | Margin | Entropy | PerClass | Deferral
 Decision = HighestSubmodel | Product | LogLinear
+
+
+class Unsure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When an answer is marked: the picture is unlike the training pictures, or no submodel recognises it.
+
+    Both limits are fitted so that together they mark ``false_alarm_rate`` of the validation pictures, all of which
+    are of a known class.
+    """
+
+    distance_above: Annotated[float, msgspec.Meta(gt=0)]
+    submodels_below: Annotated[float, msgspec.Meta(ge=0, lt=1)]  # the highest answer, where submodels were asked
+    false_alarm_rate: Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+    def score(self, distance: np.ndarray, submodels: np.ndarray) -> np.ndarray:
+        """Return how doubtful each picture is, (N,); above 1 it is marked.
+
+        ``distance`` (N,) is the main model's; ``submodels`` (N, K) holds NaN where not asked.
+        """
+        asked = ~np.isnan(submodels).all(axis=1)  # (N,)
+        best = np.where(asked, np.where(np.isnan(submodels), 0, submodels).max(axis=1), 1)
+        return np.maximum(distance / self.distance_above, (1 - best) / (1 - self.submodels_below))
 
 
 class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,7 +153,7 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routing: Routing
     candidates: Annotated[int, msgspec.Meta(ge=2)]  # how many of the main model's most likely classes are asked
     decision: Decision
-    unsure_below: Annotated[float, msgspec.Meta(ge=0, le=1)]  # unsure when every submodel asked answers below this
+    unsure: Unsure
 
 
 @dataclass(frozen=True)
@@ -101,13 +164,21 @@ class CascadeOutput:
     submodels: np.ndarray  # (N, K) calibrated answers of the submodels, NaN where not asked
     probabilities: np.ndarray  # (N, K) the final probabilities
     routed: np.ndarray  # (N,) bool
-    unsure: np.ndarray  # (N,) bool
+    doubt: np.ndarray  # (N,) how unlike a known class; above 1 the picture is marked unsure
+
+    @property
+    def unsure(self) -> np.ndarray:
+        """Return which pictures are marked, (N,) bool."""
+        return self.doubt > 1
 
 
 def run_cascade(
-    rules: CascadeRules, main: np.ndarray, ask: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    rules: CascadeRules,
+    main: np.ndarray,
+    distance: np.ndarray,
+    ask: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> CascadeOutput:
-    """Return what the cascade says, given the main model's probabilities (N, K).
+    """Return what the cascade says, given the main model's probabilities (N, K) and distances (N,).
 
     ``ask`` is called once, when anything is routed, with the routed rows (M,) and the classes asked about (M, K)
     bool; it returns the submodels' answers (M, K), NaN where not asked.
@@ -115,14 +186,11 @@ def run_cascade(
     routed = route(rules.routing, main)
     submodels = np.full(main.shape, np.nan, dtype=np.float64)
     final = main.astype(np.float64)
-    unsure = np.zeros(len(main), dtype=bool)
     rows = np.flatnonzero(routed)
     if rows.size:
-        answers = ask(rows, candidate_classes(main[rows], rules.candidates))
-        submodels[rows] = answers
-        final[rows] = decide(rules.decision, final[rows], answers)
-        unsure[rows] = is_unsure(rules.unsure_below, answers)
-    return CascadeOutput(main, submodels, final, routed, unsure)
+        submodels[rows] = ask(rows, candidate_classes(main[rows], rules.candidates))
+        final[rows] = decide(rules.decision, final[rows], submodels[rows])
+    return CascadeOutput(main, submodels, final, routed, rules.unsure.score(distance, submodels))
 
 
 def known_answers(answers: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -138,7 +206,23 @@ def log_odds(probabilities: np.ndarray) -> np.ndarray:
 
 def route(routing: Routing, main: np.ndarray) -> np.ndarray:
     """Return which pictures go to the submodels, (N,) bool."""
+    if isinstance(routing, PerClass):
+        return routing.score(main) < np.array(routing.thresholds)[main.argmax(axis=1)]
     return routing.score(main) < routing.threshold
+
+
+def doubt_features(main: np.ndarray) -> np.ndarray:
+    """Return what a learned routing rule sees of the main model's answer, (N, 4 + K).
+
+    One, the log odds of the highest probability, the log of its ratio to the second, the entropy's complement of
+    :class:`Entropy`, and the predicted class as zeros and a one.
+    """
+    two = np.sort(main, axis=1)[:, -2:].astype(np.float64)  # (N, 2)
+    # Beyond e^10 to one, differences are rounding.
+    odds = np.clip(log_odds(two[:, 1]), -10, 10)
+    ratio = np.clip(np.log(np.maximum(two[:, 1], _TINY) / np.maximum(two[:, 0], _TINY)), 0, 10)
+    predicted = np.eye(main.shape[1])[main.argmax(axis=1)]
+    return np.column_stack([np.ones(len(main)), odds, ratio, Entropy.score(main), predicted])
 
 
 def candidate_classes(main: np.ndarray, count: int) -> np.ndarray:
@@ -163,11 +247,10 @@ def decide(decision: Decision, main: np.ndarray, submodels: np.ndarray) -> np.nd
     return np.where(asked, shares * mass, main)
 
 
-def is_unsure(unsure_below: float, submodels: np.ndarray) -> np.ndarray:
-    """Return which routed pictures no submodel recognised, (N,) bool."""
-    return np.nanmax(submodels, axis=1) < unsure_below
-
-
 def top_two(probabilities: np.ndarray) -> np.ndarray:
     """Return the indices of the two most likely classes, most likely first, (N, 2); ties go to the earlier class."""
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-values))

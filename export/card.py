@@ -1,10 +1,10 @@
 """The model card of a bundle, in Markdown."""
 
 from cascade.bundle import Accuracy, Manifest
-from cascade.rules import LogLinear
+from cascade.rules import LogLinear, PerClass, Routing
 
 
-def model_card(manifest: Manifest, commands: list[str]) -> str:
+def model_card(manifest: Manifest) -> str:
     """Return the card: what the bundle is, how it was made, every figure with its source and interval."""
     measured, rules = manifest.measured, manifest.rules
     stages = (
@@ -28,6 +28,14 @@ def model_card(manifest: Manifest, commands: list[str]) -> str:
         if measured.seen_in_training
         else ""
     )
+    binary = "\n".join(
+        f"| {part.label} | {part.average_precision:.4f} | {part.precision:.4f} | {part.recall:.4f} |"
+        for part in manifest.submodels
+    )
+    sets = ", ".join(
+        f"for {float(coverage):.0%} coverage, every class from probability {1 - limit:.4f} on"
+        for coverage, limit in manifest.answer_sets.items()
+    )
     size = sum(entry.size for entry in manifest.files) / 1e6
     return f"""# {manifest.name}
 
@@ -39,10 +47,13 @@ A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(m
   ({manifest.main.preprocess.colour} pictures, {manifest.main.preprocess.resize}), temperature
   {manifest.calibration.temperature:.3f}.
 - **Submodels**: one a class, {trunk}, each calibrated by Platt scaling.
-- **Routing**: `{rules.routing.name}` below {rules.routing.threshold:.4f} sends a picture to the submodels of its
-  {rules.candidates} most likely classes.
+- **Routing**: `{rules.routing.name}`{_threshold(rules.routing)} sends a picture to the submodels of its
+  {rules.candidates} most likely classes; that costs {manifest.second_stage_cost:.2f} passes of the main model more.
 - **Decision**: `{rules.decision.name}`{weights}.
-- **Unsure**: routed, and every submodel asked answers below {rules.unsure_below}.
+- **Unsure**: the picture is farther than {rules.unsure.distance_above:.3f} from every class, or it was routed and every
+  submodel asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark {rules.unsure.false_alarm_rate:.1%} of
+  pictures of a known class.
+- **Answer sets**: {sets}.
 - **Size**: {size:.1f} MB of ONNX, no other file needed.
 
 ## Figures
@@ -50,13 +61,18 @@ A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(m
 Measured on the {measured.pictures} pictures of the {measured.split} split, which no network was trained on{seen}.
 {measured.method} 95% Wilson intervals in brackets.
 
-| stage | top 1 | top 2 | calibration error (15 bins) |
+| stage | top 1 | top 2 | calibration error (15 bins of equal width) |
 | --- | --- | --- | --- |
 {rows}
 
-The cascade routes {measured.routed:.1%} of the pictures and marks {measured.unsure:.1%} as unsure.
+The cascade routes {measured.routed:.1%} of the pictures, at a mean cost of {measured.cost:.2f} passes of the main
+model, and marks {measured.unsure:.1%} as unsure.
 `canonistia evaluate` on the same split gives slightly better figures than these: there, the final calibration and
 rules were fitted on the very pictures that are scored.
+
+| submodel | average precision | precision at one half | recall |
+| --- | --- | --- | --- |
+{binary}
 
 ## Data and training
 
@@ -64,15 +80,19 @@ Data fingerprint `{manifest.provenance.data_fingerprint}`, canonistia {manifest.
 exported {manifest.provenance.created}. Made with:
 
 ```
-{chr(10).join(commands)}
+{chr(10).join(manifest.provenance.commands)}
 ```
 
 ## Intended use and limits
 
 For sorting photographs into the classes above. A picture of anything else still gets two of these classes; the
-`unsure` mark catches some of them, not all. The figures hold for pictures like those of the data set; measure on
+`unsure` mark catches many of them, not all. The figures hold for pictures like those of the data set; measure on
 your own with `canonistia evaluate` before you rely on them. Not for decisions about people.
 """
+
+
+def _threshold(routing: Routing) -> str:
+    return "" if isinstance(routing, PerClass) else f" below {routing.threshold:.4f}"
 
 
 def _figures(accuracy: Accuracy) -> str:

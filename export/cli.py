@@ -1,11 +1,41 @@
 """The export command."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TOO_FEW = (
+    "too few doubtful pictures to choose rules from: the simplest are kept (confidence, product); "
+    "add validation pictures, or raise --budget"
+)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def budget_option(command: F) -> F:
+    """Add ``--budget`` to a command."""
+    return click.option(
+        "--budget",
+        type=float,
+        default=1.5,
+        show_default=True,
+        help="Highest mean cost of a picture, in passes of the main model (more than 1, which that alone costs).",
+    )(command)
+
+
+def false_alarm_option(command: F) -> F:
+    """Add ``--false-alarm-rate`` to a command."""
+    return click.option(
+        "--false-alarm-rate",
+        type=click.FloatRange(0, 0.5),
+        default=0.02,
+        show_default=True,
+        help="Share of pictures of a known class that may be marked unsure.",
+    )(command)
 
 
 @click.command()
@@ -21,13 +51,8 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="last: after the last epoch; best: chosen on validation, whose figures then flatter.",
 )
-@click.option(
-    "--max-routed",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.25,
-    show_default=True,
-    help="Largest share of the validation pictures that the routing rule may send to the submodels.",
-)
+@budget_option
+@false_alarm_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
 def export(**options: Any) -> None:
     """Export trained models as one bundle of ONNX files that classify, evaluate and serve read.
@@ -38,10 +63,85 @@ def export(**options: Any) -> None:
     from export.export import export_bundle
     from export.plan import ExportPlan
 
-    bundle = export_bundle(ExportPlan(**options))
+    bundle, fitted = export_bundle(ExportPlan(**options))
+    if not fitted.compared:
+        click.echo(_TOO_FEW, err=True)
     measured = bundle.manifest.measured
     click.echo(
         f"{bundle.folder}: main {measured.main.top1:.4f}, cascade {measured.cascade.top1:.4f} top 1 and "
         f"{measured.cascade.top2:.4f} top 2 on {measured.pictures} {measured.split} pictures (out of fold), "
         f"{measured.routed:.1%} routed"
     )
+
+
+@click.command()
+@click.argument("model")
+@click.argument("data", type=_FOLDER, metavar="DIR")
+@budget_option
+@false_alarm_option
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw accuracy against mean cost into FILE.png."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
+def tune(**options: Any) -> None:
+    """Choose a bundle's routing and decision rules anew, within a budget.
+
+    MODEL is a bundle's folder or name, DIR the labelled pictures that it is tuned on: class folders, or a data set
+    whose validation split is taken. They must not have been trained on. All rules are compared by cross-validation;
+    the best within the budget are written into the bundle, with the calibration, the mark "unsure" and the answer
+    sets fitted on the same pictures.
+    """
+    from export.tune import TunePlan, comparison
+    from export.tune import tune as run
+
+    tuned = run(TunePlan(**options))
+    click.echo(comparison(tuned))
+    if not tuned.fitted.compared:
+        click.echo(_TOO_FEW, err=True)
+    rules, measured = tuned.bundle.manifest.rules, tuned.bundle.manifest.measured
+    click.echo(
+        f"{tuned.bundle.folder}: {rules.routing.name}, {rules.decision.name}; top 1 {measured.cascade.top1:.4f}, top 2 "
+        f"{measured.cascade.top2:.4f} at {measured.cost:.2f} main passes (nested cross-validation)"
+    )
+    if options["plot"]:
+        click.echo(f"drew {options['plot']}", err=True)
+
+
+@click.command("benchmark-cascade")
+@click.argument("data", type=_FOLDER, metavar="DIR")
+@click.option(
+    "--main-backbone", default="efficientnet_lite0", show_default=True, help="Frozen backbone of the main model."
+)
+@click.option(
+    "--second-backbone", default="efficientnet_lite2", show_default=True, help="Frozen trunk of the submodels."
+)
+@click.option("--second-size", type=click.IntRange(32, 1024), help="Side that the trunk sees. Default: its own.")
+@click.option("--second-flip", is_flag=True, help="The trunk sees the mirror image, too: two passes.")
+@click.option("--splits", type=click.IntRange(min=1), default=10, show_default=True, help="Seeded random splits.")
+@click.option("--per-class", type=click.IntRange(min=10), default=100, show_default=True, help="Trained on, a class.")
+@click.option("--budget", type=float, default=2.0, show_default=True, help="Highest mean cost, in main passes.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the first split.")
+@click.option("--json", "as_json", is_flag=True, help="Print every split and the differences as one JSON object.")
+def benchmark_cascade(
+    data: Path,
+    main_backbone: str,
+    second_backbone: str,
+    second_size: int | None,
+    second_flip: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compare a cascade with its main model and its second stage by the standard protocol.
+
+    The pictures of DIR are pooled, whatever split they lie in; of each class 100 are trained on and the rest tested,
+    in ten seeded splits, the same picture twice on one side. Backbones are frozen; linear heads, calibration and
+    rules are fitted anew in each split, on its training pictures alone.
+    """
+    from export.protocol import ProtocolPlan, describe, read_pool, run_protocol, summary
+    from trainers.progress import track
+    from trainers.training import Eyes
+
+    second = Eyes(second_backbone, size=second_size, flip=second_flip)
+    plan = ProtocolPlan(data, Eyes(main_backbone), second, **options)
+    results = list(track(run_protocol(read_pool(plan), plan), "splits", plan.splits))
+    click.echo(json.dumps(summary(plan, results), indent=2) if as_json else describe(results))

@@ -1,48 +1,29 @@
 """The export, top to bottom: logits, calibration and rules, ONNX, parity, one bundle written at once."""
 
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 
-from cascade.bundle import (
-    CARD,
-    MANIFEST,
-    SCHEMA_VERSION,
-    Accuracy,
-    Bundle,
-    Calibration,
-    Manifest,
-    Measured,
-    PixelModel,
-    Provenance,
-    Submodel,
-    describe_file,
-    read_bundle,
-)
+from cascade.bundle import MANIFEST, SCHEMA_VERSION, Bundle, Manifest, Provenance, read_bundle
 from cascade.engine import Engine
 from cascade.errors import CanonistiaError
-from cascade.metrics import accuracy_summary
 from cascade.preprocess import PreprocessSpec
-from export.calibration import Calibrators
-from export.card import model_card
-from export.graphs import MainGraph, SubmodelGraph, TrunkGraph, write_onnx
+from export.answers import Answers, check_class_counts
+from export.choice import FittedCascade, Terms, fit_cascade
+from export.cost import second_stage_cost
+from export.distance import distances, fit_distances
 from export.history import commands
+from export.measure import measure
+from export.model_files import described, measured_submodels, write_models
 from export.parity import check_parity
 from export.plan import ExportPlan
-from export.routing import Answers, FittedCascade, check_class_counts, fit_cascade, out_of_fold
+from export.writing import write_manifest, written_at_once
 from trainers.dataset import load_data_set
 from trainers.features import cached_features
 from trainers.network import Classifier
-from trainers.progress import track
 from trainers.runs import TrainedRun, check_same_data, code_version, load_run
 from trainers.submodels import Submodels, load_submodels
 
@@ -50,8 +31,8 @@ from trainers.submodels import Submodels, load_submodels
 OWN_NETWORK_CANDIDATES = 3
 
 
-def export_bundle(plan: ExportPlan) -> Bundle:
-    """Export trained runs as one bundle, and return it as read back.
+def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
+    """Export trained runs as one bundle, and return it as read back, with its rules as they were chosen.
 
     Raises
     ------
@@ -67,22 +48,55 @@ def export_bundle(plan: ExportPlan) -> Bundle:
     if submodels.common.data_fingerprint != data.fingerprint:
         raise CanonistiaError(f"{plan.subs} was trained on another data set than {plan.main_run}; train it again")
 
+    count = len(data.classes)
+    candidates = count if submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
+    size = main.sidecar.preprocess.size
+    cost = second_stage_cost(main.network, size, submodels, candidates)
+    terms = Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed)
+    check_class_counts(data.targets(data.validation), data.classes)
+
+    trained_on = _main_features(main, [picture.path for picture in data.training])
+    fitted_distances = fit_distances(trained_on.numpy(), data.targets(data.training))
     paths = [picture.path for picture in data.validation]
+    features = _main_features(main, paths)
+    with torch.inference_mode():
+        logits = main.network.head(features).numpy()  # (N, K)
     answers = Answers(
-        main=_logits(main.network, paths, main.sidecar.preprocess),
+        main=logits,
+        distance=distances(fitted_distances, features),
         submodels=_submodel_logits(submodels, paths),
         targets=data.targets(data.validation),
     )
-    count = len(data.classes)
-    candidates = count if submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
-    check_class_counts(answers.targets, data.classes)
-    measured = _measure(answers, candidates, plan, data.seen_in_training)
-    fitted = fit_cascade(answers, candidates, plan.max_routed, plan.seed)
+    note = " The main model's epoch was chosen on the same pictures." if plan.checkpoint == "best" else ""
+    measurement = measure(answers, terms, "validation", data.seen_in_training, note)
+    fitted = fit_cascade(answers, terms)
 
-    with _written_at_once(plan.out, plan.overwrite) as folder:
-        _write_models(folder, main, submodels, fitted.calibrators, plan.out.name, measured, fitted, plan)
+    with written_at_once(plan.out, plan.overwrite) as folder:
+        files = write_models(folder, main, submodels, fitted.calibrators, fitted_distances)
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=plan.out.name,
+            classes=list(data.classes),
+            main=files.main,
+            trunk=files.trunk,
+            submodels=measured_submodels(data.classes, files.submodels, measurement),
+            calibration=described(fitted.calibrators, data.classes),
+            rules=fitted.rules,
+            second_stage_cost=cost,
+            answer_sets=measurement.answer_sets,
+            measured=measurement.measured,
+            provenance=Provenance(
+                data_fingerprint=main.sidecar.data_fingerprint,
+                code_version=code_version(),
+                created=datetime.now(UTC).date().isoformat(),
+                main_run=plan.main_run.name,
+                submodel_runs=plan.subs.name,
+                commands=commands(plan),
+            ),
+        )
+        write_manifest(folder, manifest)
         check_parity(Engine.load(folder), paths, answers, fitted)
-    return read_bundle(plan.out)
+    return read_bundle(plan.out), fitted
 
 
 def _check_out(plan: ExportPlan) -> None:
@@ -90,6 +104,10 @@ def _check_out(plan: ExportPlan) -> None:
         raise CanonistiaError(f"'{plan.out.name}' is no bundle name; expected letters, digits, '_', '.', '-'")
     if plan.out.exists() and not (plan.overwrite and (plan.out / MANIFEST).exists()):
         raise CanonistiaError(f"{plan.out} exists; choose another --out, or --overwrite an earlier bundle")
+
+
+def _main_features(main: TrainedRun, paths: list[Path]) -> torch.Tensor:
+    return cached_features(main.network, paths, main.sidecar.preprocess, "cpu")  # (N, D)
 
 
 def _logits(network: Classifier, paths: list[Path], spec: PreprocessSpec) -> np.ndarray:
@@ -106,114 +124,3 @@ def _submodel_logits(submodels: Submodels, paths: list[Path]) -> np.ndarray:
             return torch.cat([head(features) for head in submodels.networks], dim=1).numpy()  # (N, K)
     columns = [_logits(network, paths, spec) for network in submodels.networks if isinstance(network, Classifier)]
     return np.concatenate(columns, axis=1)
-
-
-def _measure(answers: Answers, candidates: int, plan: ExportPlan, seen_in_training: int) -> Measured:
-    unseen = out_of_fold(answers, candidates, plan.max_routed, plan.seed)
-
-    def accuracy(probabilities: np.ndarray) -> Accuracy:
-        return msgspec.convert(accuracy_summary(probabilities, answers.targets), Accuracy)
-
-    method = "Calibration, routing and decision were fitted out of fold (nested five-fold cross-validation)."
-    if plan.checkpoint == "best":
-        method += " The main model's epoch was chosen on the same pictures."
-    return Measured(
-        split="validation",
-        method=method,
-        pictures=len(answers.targets),
-        seen_in_training=seen_in_training,
-        main=accuracy(unseen.cascade.main),
-        submodels=accuracy(unseen.submodels),
-        cascade=accuracy(unseen.cascade.probabilities),
-        routed=float(unseen.cascade.routed.mean()),
-        unsure=float(unseen.cascade.unsure.mean()),
-    )
-
-
-def _write_models(
-    folder: Path,
-    main: TrainedRun,
-    submodels: Submodels,
-    calibrators: Calibrators,
-    name: str,
-    measured: Measured,
-    fitted: FittedCascade,
-    plan: ExportPlan,
-) -> None:
-    (folder / "submodels").mkdir()
-    classes = main.sidecar.classes
-    outputs = ("probabilities", "logits", "activation_maps")
-    graph = MainGraph(main.network, calibrators.temperature)
-    write_onnx(graph, _pixels(main.sidecar.preprocess), "pixels", outputs, folder / "main.onnx")
-    spec = submodels.common.preprocess
-    trunk = None
-    if submodels.trunk:
-        write_onnx(TrunkGraph(submodels.trunk), _pixels(spec), "pixels", ("features",), folder / "trunk.onnx")
-        trunk = PixelModel(
-            file=describe_file(folder, "trunk.onnx"), preprocess=spec, backbone=submodels.common.backbone
-        )
-    entries = []
-    for index, label in track(list(enumerate(classes)), "exporting submodels"):
-        head = SubmodelGraph(submodels.networks[index], calibrators.slopes[index], calibrators.intercepts[index])
-        example = torch.zeros(2, submodels.trunk.backbone.features) if submodels.trunk else _pixels(spec)
-        path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
-        write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
-        eyes = (None, None) if trunk else (spec, submodels.common.backbone)
-        entries.append(Submodel(label, describe_file(folder, path), *eyes))
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=name,
-        classes=classes,
-        main=PixelModel(
-            file=describe_file(folder, "main.onnx"), preprocess=main.sidecar.preprocess, backbone=main.sidecar.backbone
-        ),
-        trunk=trunk,
-        submodels=entries,
-        calibration=Calibration(
-            temperature=calibrators.temperature,
-            submodels={
-                label: (float(calibrators.slopes[index]), float(calibrators.intercepts[index]))
-                for index, label in enumerate(classes)
-            },
-        ),
-        rules=fitted.rules,
-        measured=measured,
-        provenance=Provenance(
-            data_fingerprint=main.sidecar.data_fingerprint,
-            code_version=code_version(),
-            created=datetime.now(UTC).date().isoformat(),
-            main_run=plan.main_run.name,
-            submodel_runs=plan.subs.name,
-        ),
-    )
-    content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    (folder / MANIFEST).write_bytes(content + b"\n")
-    (folder / CARD).write_text(model_card(manifest, commands(plan)), encoding="utf-8")
-
-
-def _pixels(spec: PreprocessSpec) -> torch.Tensor:
-    return torch.zeros(2, spec.size, spec.size, 3, dtype=torch.uint8)
-
-
-@contextmanager
-def _written_at_once(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder beside ``out`` that takes its place when all went well, and is removed otherwise."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
-    except OSError as error:
-        raise CanonistiaError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
-    old = folder.with_suffix(".old")
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if overwrite and out.exists():
-            os.replace(out, old)
-        os.replace(folder, out)
-    except OSError as error:
-        raise CanonistiaError(f"{out} could not be written ({error}); nothing was left behind") from error
-    finally:
-        if old.exists() and not out.exists():
-            os.replace(old, out)
-        for left in (folder, old):
-            shutil.rmtree(left, ignore_errors=True)

@@ -2,14 +2,16 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
 from torch.nn import functional
 
+from export.distance import ClassDistances, DistanceGraph
 from trainers.network import Classifier
 
 # The oldest operator set that the exporter writes itself, for the widest choice of runtimes.
@@ -17,20 +19,27 @@ OPSET = 18
 
 
 class MainGraph(nn.Module):
-    """uint8 pixels (N, H, W, 3) to calibrated probabilities (N, K), logits (N, K), activation maps (N, K, h, w)."""
+    """uint8 pixels (N, H, W, 3) to probabilities (N, K), logits (N, K), distance (N,), activation maps (N, K, h, w).
 
-    def __init__(self, network: Classifier, temperature: float) -> None:
+    The temperature is a tensor of the graph by that name, so that it can be set again.
+    """
+
+    temperature: torch.Tensor
+
+    def __init__(self, network: Classifier, temperature: float, fitted: ClassDistances) -> None:
         super().__init__()
         self.network = network
-        self.temperature = temperature
+        self.distance = DistanceGraph(fitted)
+        self.register_buffer("temperature", torch.tensor(temperature))
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the three outputs; the logits are the means of the maps."""
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the four outputs; the logits are the means of the maps."""
         feature_map = self.network.feature_map(pixels)  # (N, C, h, w)
+        features = feature_map.mean(dim=(2, 3))
         head = self.network.head
-        logits = head(feature_map.mean(dim=(2, 3)))
+        logits = head(features)
         maps = functional.conv2d(feature_map, head.weight[:, :, None, None], head.bias)
-        return torch.softmax(logits / self.temperature, dim=1), logits, maps
+        return torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), maps
 
 
 class TrunkGraph(nn.Module):
@@ -46,13 +55,19 @@ class TrunkGraph(nn.Module):
 
 
 class SubmodelGraph(nn.Module):
-    """Features (N, D), or pixels for a network of its own, to calibrated probability (N,) and logit (N,)."""
+    """Features (N, D), or pixels for a network of its own, to calibrated probability (N,) and logit (N,).
+
+    Slope and intercept of the calibration are tensors of the graph by these names.
+    """
+
+    slope: torch.Tensor
+    intercept: torch.Tensor
 
     def __init__(self, network: nn.Module, slope: float, intercept: float) -> None:
         super().__init__()
         self.network = network
-        self.slope = slope
-        self.intercept = intercept
+        self.register_buffer("slope", torch.tensor(float(slope)))
+        self.register_buffer("intercept", torch.tensor(float(intercept)))
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return both outputs."""
@@ -85,6 +100,15 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
             verbose=False,
         )
     _strip_traces(path)
+
+
+def set_scalars(path: Path, values: Mapping[str, float]) -> None:
+    """Set scalar tensors of a graph file by name, each of which must be there once."""
+    model = onnx.load(path)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, value in values.items():
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+    onnx.save(model, path)
 
 
 def _strip_traces(path: Path) -> None:

@@ -4,11 +4,11 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from export.plan import ExportPlan
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS, Recipe
+from trainers.runs import read_config
 from trainers.submodels import TRUNK_CONFIG, class_run
 
 
@@ -17,14 +17,14 @@ def commands(plan: ExportPlan) -> list[str]:
 
     Submodels may have been trained one by one: classes with the same settings share a line.
     """
-    main = _config(plan.main_run / "config.json")
+    main = read_config(plan.main_run)
     data = main["data"]
     lines = [_line("train-main", data, main, MAIN_DEFAULTS, ("--out", plan.main_run.name))]
     trunk = plan.subs / TRUNK_CONFIG
-    runs = {label: _config(class_run(plan.subs, label) / "config.json") for label in main["classes"]}
+    runs = {label: read_config(class_run(plan.subs, label)) for label in main["classes"]}
     if trunk.exists():
         name = next(iter(runs.values()))["trunk"]
-        lines.append(_line("train-main", data, _config(trunk), MAIN_DEFAULTS, ("--out", name)))
+        lines.append(_line("train-main", data, json.loads(trunk.read_bytes()), MAIN_DEFAULTS, ("--out", name)))
     groups: dict[str, list[str]] = {}
     for label, config in runs.items():
         words = ["--main", config["main"], "--out", plan.subs.name, "--negatives", config["negatives"]]
@@ -35,15 +35,10 @@ def commands(plan: ExportPlan) -> list[str]:
         classes = "" if len(groups) == 1 else " " + shlex.join(word for label in labels for word in ("--class", label))
         lines.append(line + classes)
     words = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
-    for name, default in (("checkpoint", "last"), ("max_routed", 0.25), ("seed", 0)):
+    for name, default in (("checkpoint", "last"), ("budget", 1.5), ("false_alarm_rate", 0.02), ("seed", 0)):
         if getattr(plan, name) != default:
             words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
     return [*lines, shlex.join([*words, "--out", plan.out.name])]
-
-
-def _config(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content
 
 
 def _line(command: str, data: str, config: Mapping[str, Any], defaults: Recipe, extra: Iterable[str]) -> str:
@@ -60,6 +55,8 @@ def _changed(config: Mapping[str, Any], defaults: Recipe) -> Iterator[str]:
         value = config[field.name]
         if value != getattr(defaults, field.name) and field.name not in ("tracker", "device", "workers"):
             yield from (f"--{field.name.replace('_', '-')}", str(value))
+    if config.get("flip"):
+        yield "--flip"
     if not config.get("trunk"):
         seen = config["preprocess"]
         yield from ("--size", str(seen["size"]), "--resize", seen["resize"], "--colour", seen["colour"])

@@ -8,7 +8,8 @@ import numpy as np
 from cascade.engine import Engine, decoded_batches, readable
 from cascade.errors import CanonistiaError
 from cascade.rules import CascadeOutput, known_answers, run_cascade, top_two
-from export.routing import Answers, FittedCascade
+from export.answers import Answers
+from export.choice import FittedCascade
 from trainers.progress import track
 
 RTOL, ATOL = 1e-3, 1e-4  # of logits
@@ -28,22 +29,25 @@ def check_parity(engine: Engine, paths: Sequence[Path], trained: Answers, fitted
         A logit differs by more than ``RTOL`` and ``ATOL``, a probability by more than ``PROBABILITY_ATOL``, or a
         picture gets another answer, stage or mark; the message names the worst picture.
     """
-    main, submodels, outputs = [], [], []
+    main, far, submodels, outputs = [], [], [], []
     for batch in decoded_batches(track(paths, "checking parity")):
         pictures = readable(batch)
         everything = np.ones((len(pictures), len(engine.classes)), dtype=bool)
-        main.append(engine.main_outputs(pictures, "logits"))
+        logits, distance = engine.main_outputs(pictures, "logits", "distance")
+        main.append(logits)
+        far.append(distance)
         submodels.append(engine.ask_submodels(pictures, everything, "logit"))
         outputs.append(engine.run(pictures))
     _check_logits("main model", np.concatenate(main), trained.main, paths)
+    _check_logits("main model's distance", np.concatenate(far)[:, None], trained.distance[:, None], paths)
     _check_logits("submodels", np.concatenate(submodels), trained.submodels, paths)
     _check_answers(outputs, reference(trained, fitted), paths)
 
 
 def reference(trained: Answers, fitted: FittedCascade) -> CascadeOutput:
     """Return what the cascade says when PyTorch's logits go through the same rules."""
-    submodels = fitted.calibrators.submodels(trained.submodels)
-    return run_cascade(fitted.rules, fitted.calibrators.main(trained.main), known_answers(submodels))
+    stages = trained.calibrated(fitted.calibrators)
+    return run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels))
 
 
 def _check_logits(what: str, exported: np.ndarray, trained: np.ndarray, paths: Sequence[Path]) -> None:
@@ -53,8 +57,8 @@ def _check_logits(what: str, exported: np.ndarray, trained: np.ndarray, paths: S
     if excess[worst] > 0:
         gap = np.abs(exported[worst] - trained[worst]).max()
         raise ParityError(
-            f"the exported {what} and PyTorch differ by {gap:.2g} in a logit of {paths[worst]}, expected at most "
-            f"{ATOL} + {RTOL} of its size; no bundle was written"
+            f"the exported {what} and PyTorch differ by {gap:.2g} on {paths[worst]}, expected at most "
+            f"{ATOL} + {RTOL} of the value; no bundle was written"
         )
 
 
@@ -68,7 +72,9 @@ def _check_answers(outputs: Sequence[CascadeOutput], expected: CascadeOutput, pa
     # Two classes that are equal but for rounding may stand in either order.
     tied = _is_tied(probabilities) & _is_tied(expected.probabilities)
     wrong = (differs & ~tied) | (gap > PROBABILITY_ATOL)
-    wrong |= (joined("routed") != expected.routed) | (joined("unsure") != expected.unsure)
+    wrong |= joined("routed") != expected.routed
+    # A doubt of just 1 may be rounded to either side of the mark.
+    wrong |= ~np.isclose(joined("doubt"), expected.doubt, rtol=PROBABILITY_ATOL, atol=PROBABILITY_ATOL)
     if wrong.any():
         worst = int(np.where(wrong, gap, -1).argmax())
         raise ParityError(

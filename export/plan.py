@@ -13,6 +13,7 @@ class ExportPlan:
     data: Path
     out: Path
     checkpoint: str = "last"
-    max_routed: float = 0.25
+    budget: float = 1.5  # mean cost of a picture, in passes of the main model
+    false_alarm_rate: float = 0.02
     seed: int = 0
     overwrite: bool = False

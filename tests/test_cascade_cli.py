@@ -146,11 +146,14 @@ def test_evaluate_prints_the_contracted_object(run: Run, tiny_bundle: Path, tiny
     assert report["pictures"] == 24
     assert report["classes"] == list(CLASSES)
     for stage in ("main", "cascade"):
-        assert set(report[stage]) == {"top1", "top1_interval", "top2", "top2_interval", "ece"}
+        assert set(report[stage]) == {"top1", "top1_interval", "top2", "top2_interval", "ece", "seed_score"}
         low, high = report[stage]["top1_interval"]
         assert low <= report[stage]["top1"] <= high
     assert 0 <= report["routed"] <= 1
     assert 0 <= report["unsure"] <= 1
+    assert 1 <= report["cost"] < 10
+    assert set(report["answer_sets"]) == {"0.90", "0.95", "0.99"}
+    assert all(1 <= sets["mean_size"] <= 3 for sets in report["answer_sets"].values())
     assert sum(map(sum, report["confusion"])) == 24
     assert sum(report["confusion"][i][i] for i in range(3)) / 24 == pytest.approx(report["cascade"]["top1"])
     assert set(report["per_class"]) == set(CLASSES)
@@ -162,6 +165,26 @@ def test_evaluate_speaks_to_people_too(run: Run, tiny_bundle: Path, tiny_data: P
     result = run("evaluate", tiny_data / "validation", "--model", tiny_bundle)
     assert "cascade" in result.stdout
     assert "routed" in result.stdout
+
+
+def test_evaluate_tells_pictures_from_outside_by_their_doubt(
+    run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(rng.integers(0, 256, (60, 72, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+    words = ("evaluate", tiny_data / "validation", "--model", tiny_bundle, "--outside", tmp_path)
+    outside = json.loads(run(*words, "--json").stdout)["outside"]
+    assert outside["pictures"] == 12
+    assert outside["auroc_of_doubt"] > 0.9
+    assert 0 <= outside["auroc_of_main_confidence"] <= 1
+    assert "12 pictures from outside: " in run(*words).output
+
+
+def test_evaluate_refuses_an_empty_outside(run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
+    result = run("evaluate", tiny_data / "validation", "--model", tiny_bundle, "--outside", tmp_path)
+    assert result.exit_code == 2
+    assert "no pictures below" in result.output
 
 
 def test_evaluate_draws_three_pictures(run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:

@@ -58,8 +58,7 @@ def test_no_pictures_give_no_answers(engine: Engine) -> None:
 
 def test_activation_maps_average_to_the_logits(engine: Engine) -> None:
     pictures = [decode(draw(label, 5)) for label in CLASSES]
-    maps = engine.main_outputs(pictures, "activation_maps")
-    logits = engine.main_outputs(pictures, "logits")
+    maps, logits = engine.main_outputs(pictures, "activation_maps", "logits")
     assert maps.shape[:2] == (3, 3)
     assert np.allclose(maps.mean(axis=(2, 3)), logits, atol=1e-4)
 

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from cascade.metrics import accuracy_summary, confusion, expected_calibration_error, wilson_interval
+from cascade.metrics import (
+    accuracy_summary,
+    area_under_roc,
+    confusion,
+    expected_calibration_error,
+    seed_score,
+    wilson_interval,
+)
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.5, 0.1, 0.4], [0.2, 0.3, 0.5]])
 TARGETS = np.array([0, 0, 2, 1])
@@ -38,3 +45,20 @@ def test_calibration_error_is_the_mean_gap() -> None:
 def test_a_calibrated_coin_has_no_calibration_error() -> None:
     coin = np.full((10, 2), 0.5)
     assert expected_calibration_error(coin, np.array([0, 1] * 5)) == pytest.approx(0)
+
+
+def test_the_seed_score_forgives_doubtful_answers_alone() -> None:
+    probabilities = np.array(
+        [
+            [0.9, 0.1, 0.0],  # clear and right: 1
+            [0.9, 0.1, 0.0],  # clear, the true class second: 0
+            [0.5, 0.4, 0.1],  # doubtful and right: 0.8
+            [0.5, 0.4, 0.1],  # doubtful, the true class second: 0.6
+            [0.5, 0.4, 0.1],  # doubtful and third: 0
+        ]
+    )
+    assert seed_score(probabilities, np.array([0, 1, 0, 1, 2])) == pytest.approx((1 + 0.8 + 0.6) / 5)
+
+
+def test_the_area_under_roc_counts_ordered_pairs_and_ties_by_half() -> None:
+    assert area_under_roc(np.array([1.0, 2.0]), np.array([3.0, 2.0, 0.0])) == pytest.approx(3.5 / 6)

@@ -8,13 +8,17 @@ from hypothesis.extra.numpy import arrays
 
 from cascade.rules import (
     Confidence,
+    Deferral,
+    Entropy,
     HighestSubmodel,
     LogLinear,
     Margin,
+    PerClass,
     Product,
+    Unsure,
     candidate_classes,
     decide,
-    is_unsure,
+    doubt_features,
     route,
     top_two,
 )
@@ -56,9 +60,34 @@ def test_a_class_not_asked_about_keeps_its_probability() -> None:
     assert final[0] == pytest.approx([0.2, 0.6, 0.2])
 
 
-def test_unsure_means_that_every_submodel_asked_said_no() -> None:
-    answers = np.array([[0.4, 0.1, np.nan], [0.4, 0.6, np.nan]])
-    assert is_unsure(0.5, answers).tolist() == [True, False]
+def test_entropy_routes_spread_out_answers() -> None:
+    even = np.full((1, 4), 0.25)
+    certain = np.eye(4)[:1]
+    assert Entropy.score(np.concatenate([even, certain])) == pytest.approx([0, 1])
+    assert route(Entropy(threshold=0.3), MAIN).tolist() == [True, False]
+
+
+def test_each_class_has_its_own_threshold() -> None:
+    three = np.array([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0], [0.3, 0.1, 0.6]])
+    assert route(PerClass(thresholds=[0.5, 0.7, 0.6]), three).tolist() == [False, True, False]
+
+
+def test_the_learned_rule_routes_where_help_is_likelier_than_harm() -> None:
+    nothing = [0.0] * 7
+    helps = [-5.0, 0.0, 0.0, 0.0, 10.0, 0.0, 0.0]  # likely where class 0 is predicted
+    rule = Deferral(helps=helps, hurts=nothing, threshold=0.5)
+    answers = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
+    assert doubt_features(answers).shape == (2, 7)
+    assert route(rule, answers).tolist() == [True, False]
+    assert rule.score(answers)[0] == pytest.approx((1 + 0.5 - 1 / (1 + np.exp(-5))) / 2)
+
+
+def test_unsure_means_far_from_every_class_or_refused_by_every_submodel_asked() -> None:
+    rule = Unsure(distance_above=2.0, submodels_below=0.5, false_alarm_rate=0.02)
+    answers = np.array([[0.4, 0.1, np.nan], [0.4, 0.6, np.nan], [np.nan] * 3, [np.nan] * 3])
+    score = rule.score(np.array([1.0, 1.0, 1.0, 3.0]), answers)
+    assert (score > 1).tolist() == [True, False, False, True]
+    assert score.tolist() == pytest.approx([1.2, 0.8, 0.5, 1.5])
 
 
 def test_ties_go_to_the_earlier_class() -> None:

@@ -19,8 +19,8 @@ from cascade.bundle import read_bundle
 from cascade.engine import Engine
 from cascade.picture import decode
 from cascade.preprocess import preprocess
+from export.answers import Answers
 from export.parity import ParityError, check_parity, reference
-from export.routing import Answers
 from tests.conftest import SMALL, Run
 
 
@@ -99,19 +99,21 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
     engine = Engine.load(tiny_bundle)
     paths = sorted((tiny_data / "validation").rglob("*.png"))
     pictures = [decode(path) for path in paths]
-    main = engine.main_outputs(pictures, "logits")
+    main, distance = engine.main_outputs(pictures, "logits", "distance")
     submodels = engine.ask_submodels(pictures, np.ones(main.shape, dtype=bool), "logit")
     fitted = fitted_as(engine)
-    honest = Answers(main, submodels, np.zeros(len(paths), dtype=int))
+    honest = Answers(main, distance, submodels, np.zeros(len(paths), dtype=int))
     check_parity(engine, paths, honest, fitted)
     assert np.array_equal(reference(honest, fitted).routed, engine.run(pictures).routed)
     for stage, words in (("main", "main model"), ("submodels", "submodels")):
         logits = {"main": main.copy(), "submodels": submodels.copy()}
         logits[stage][7, 1] += 0.01
         with pytest.raises(ParityError, match=rf"exported {words} and PyTorch differ .*{paths[7].name}"):
-            check_parity(engine, paths, Answers(**logits, targets=honest.targets), fitted)
+            check_parity(engine, paths, replace(honest, **logits), fitted)
     with pytest.raises(ParityError, match="main model and PyTorch differ by nan"):
-        check_parity(engine, paths, Answers(main * np.nan, submodels, honest.targets), fitted)
+        check_parity(engine, paths, replace(honest, main=main * np.nan), fitted)
+    with pytest.raises(ParityError, match=r"distance and PyTorch differ by 0\.5"):
+        check_parity(engine, paths, replace(honest, distance=distance + 0.5), fitted)
     other = replace(fitted, calibrators=replace(fitted.calibrators, temperature=fitted.calibrators.temperature * 50))
     with pytest.raises(ParityError, match=r"another answer or stage, worst .*\.png"):
         check_parity(engine, paths, honest, other)
@@ -119,11 +121,11 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
 
 def fitted_as(engine: Engine):
     from export.calibration import Calibrators
-    from export.routing import FittedCascade
+    from export.choice import FittedCascade
 
     calibration = engine.bundle.manifest.calibration
     slopes, intercepts = np.array([calibration.submodels[label] for label in engine.classes]).T
-    return FittedCascade(Calibrators(calibration.temperature, slopes, intercepts), engine.bundle.manifest.rules)
+    return FittedCascade(Calibrators(calibration.temperature, slopes, intercepts), engine.bundle.manifest.rules, 1)
 
 
 def test_when_parity_fails_no_bundle_is_left(
@@ -131,8 +133,8 @@ def test_when_parity_fails_no_bundle_is_left(
 ) -> None:
     import export.export as recipe
 
-    honest = recipe._logits
-    monkeypatch.setattr(recipe, "_logits", lambda *words: honest(*words) + 0.5)
+    honest = recipe._submodel_logits
+    monkeypatch.setattr(recipe, "_submodel_logits", lambda *words: honest(*words) + 0.5)
     result = export(run, tiny_data, tiny_main, tiny_subs, tmp_path / "models" / "bad")
     assert result.exit_code == 1
     assert "no bundle was written" in result.output

@@ -57,7 +57,8 @@ def test_an_upload_shows_preview_both_classes_and_stage(client: FlaskClient, eng
 
 def test_a_doubtful_unrecognised_picture_is_marked_unsure(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = engine.bundle.manifest
-    rules = replace(manifest.rules, routing=Confidence(threshold=1.01), unsure_below=1.0)
+    mark = replace(manifest.rules.unsure, distance_above=0.01)
+    rules = replace(manifest.rules, routing=Confidence(threshold=1.01), unsure=mark)
     bundle = dataclasses.replace(engine.bundle, manifest=replace(manifest, rules=rules))
     page = upload(create_app(Engine(bundle)).test_client(), (png(draw("sky", 3)), "a.png")).text
     assert '<span class="unsure">unsure</span>' in page

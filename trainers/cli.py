@@ -19,6 +19,9 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 def _eyes_options(backbone: str) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         for option in (
+            click.option(
+                "--flip", is_flag=True, help="Look at every picture's mirror image, too, when classifying: two passes."
+            ),
             click.option("--colour", type=click.Choice(["rgb", "grey"]), help="Default: grey when every picture is."),
             click.option(
                 "--resize",

@@ -69,6 +69,8 @@ def compute_features(network: Classifier, paths: Sequence[Path], spec: Preproces
 
 def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
     digest = hashlib.sha256(msgspec.json.encode(spec))
+    if network.flip:
+        digest.update(b"flip")
     # Another kind of processor rounds otherwise.
     digest.update((weights_sha256(network.backbone) + device.partition(":")[0]).encode())
     for path in paths:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cascade.errors import CanonistiaError
 from trainers.device import resolve_precision
 from trainers.losses import Loss
+from trainers.mixing import mixing
 from trainers.progress import track
 from trainers.recipe import Recipe
 
@@ -64,6 +65,20 @@ class TensorBatches:
             yield self.inputs[rows], self.targets[rows], self.weights[rows]
 
 
+class EpochSchedule:
+    """Batches of another kind in each epoch, all kinds of the same length; ``epochs`` holds one entry an epoch."""
+
+    def __init__(self, epochs: Sequence[Batches]) -> None:
+        self._left = list(epochs)
+
+    def __len__(self) -> int:
+        return len(self._left[0])
+
+    def __iter__(self) -> Iterator[Batch]:
+        current = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        return iter(current)
+
+
 def fit(
     network: nn.Module,
     groups: list[dict[str, Any]],
@@ -97,6 +112,7 @@ def fit(
     optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * len(training)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
+    mix = mixing(recipe.mix)
     averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     result = averaged.module if recipe.ema else network
 
@@ -106,9 +122,10 @@ def fit(
         losses: list[float] = []
         seen = 0
         for inputs, targets, weights in _shown(training, f"epoch {epoch} of {recipe.epochs}"):
+            mixed = mix(inputs)
             with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16, enabled=bf16):
-                logits = network(inputs.to(device))
-            loss = (task.loss(logits.float(), targets.to(device)) * weights.to(device)).mean()
+                logits = network(mixed.inputs.to(device))
+            loss = mixed.loss(task.loss, logits.float(), targets.to(device), weights.to(device))
             losses.append(loss.item())
             _check_finite(loss.detach(), epoch)
             optimizer.zero_grad(set_to_none=True)

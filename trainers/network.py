@@ -12,17 +12,21 @@ from trainers.backbones import Backbone, backbone_spec, build_backbone
 class Classifier(nn.Module):
     """A backbone with a linear head. Scaling and normalisation are part of it, so they are in the exported graph.
 
-    Input is uint8 pixels (N, H, W, 3), as :func:`cascade.preprocess.preprocess` makes them.
+    Input is uint8 pixels (N, H, W, 3), as :func:`cascade.preprocess.preprocess` makes them. With ``flip`` a picture
+    and its mirror image are both looked at, outside of training, which costs two passes.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, backbone: Backbone, backbone_name: str, outputs: int, dropout: float) -> None:
+    def __init__(
+        self, backbone: Backbone, backbone_name: str, outputs: int, dropout: float, flip: bool = False
+    ) -> None:
         super().__init__()
         spec = backbone_spec(backbone_name)
         self.backbone = backbone
         self.backbone_name = backbone_name
+        self.flip = flip
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.features, outputs)
         # In pixel units: (pixel / 255 - mean) / std is (pixel - 255 mean) / (255 std).
@@ -32,7 +36,10 @@ class Classifier(nn.Module):
     def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the backbone's output, (N, features, h, w)."""
         x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, H, W), channels last in memory
-        return self.backbone((x - self.mean) / self.std)
+        x = (x - self.mean) / self.std
+        if self.flip and not self.training:
+            return (self.backbone(x) + self.backbone(x.flip(3)).flip(3)) / 2
+        return self.backbone(x)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the pooled features, (N, features)."""
@@ -44,10 +51,10 @@ class Classifier(nn.Module):
 
 
 def build_classifier(
-    backbone: str, outputs: int, dropout: float, pretrained: bool, weights: Path | None = None
+    backbone: str, outputs: int, dropout: float, pretrained: bool, weights: Path | None = None, flip: bool = False
 ) -> Classifier:
     """Return a classifier with a fresh head."""
-    return Classifier(build_backbone(backbone, pretrained, weights), backbone, outputs, dropout)
+    return Classifier(build_backbone(backbone, pretrained, weights), backbone, outputs, dropout, flip)
 
 
 class Freezing:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from trainers.recipe import AUGMENTATIONS, LOSSES, PRECISIONS, TRACKERS, Recipe
+from trainers.recipe import AUGMENTATIONS, LOSSES, MIXES, PRECISIONS, TRACKERS, Recipe
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +24,10 @@ _HELP = {
     "ema": "Decay a step of the averaged weights, which are the ones kept; 0 turns averaging off.",
     "unfreeze": "What is trained: head, last-N stages of the backbone, or all.",
     "augment": "Random changes to training pictures: none, light or strong. A frozen backbone sees none.",
+    "layer_decay": "Factor on the learning rate from each backbone stage to the one before it; 1 treats them alike.",
+    "mix": "Blend pairs of pictures (mixup), paste one into the other (cutmix), or both in turn; targets mix alike.",
+    "early_size": "Side in pixels of all but the last --final-epochs; faster, and often better. 0: --size throughout.",
+    "final_epochs": "Epochs at the full side that end a training with --early-size.",
     "loss": "cross_entropy, or top2, which forgives a true class in second place.",
     "precision": "fp32, bf16, or auto: bf16 where the hardware has it.",
     "device": "cpu, cuda, or auto: a GPU where PyTorch sees one.",
@@ -34,6 +38,7 @@ _HELP = {
 _CHOICES = {
     "augment": AUGMENTATIONS,
     "loss": LOSSES,
+    "mix": MIXES,
     "precision": PRECISIONS,
     "tracker": TRACKERS,
 }
@@ -47,6 +52,9 @@ _RANGES: dict[str, click.IntRange | click.FloatRange] = {
     "label_smoothing": click.FloatRange(0, 1, max_open=True),
     "dropout": click.FloatRange(0, 1, max_open=True),
     "ema": click.FloatRange(0, 1, max_open=True),
+    "layer_decay": click.FloatRange(0, 1, min_open=True),
+    "early_size": click.IntRange(0, 1024),
+    "final_epochs": click.IntRange(min=1),
     "workers": click.IntRange(min=0),
 }
 

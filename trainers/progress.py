@@ -10,11 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], what: str) -> Iterator[T]:
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Yield the items behind a progress bar on standard error; silent when that is no terminal."""
     if not sys.stderr.isatty():
         yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=len(items) if isinstance(items, Sized) else None, description=what)
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        yield from progress.track(items, total=total, description=what)

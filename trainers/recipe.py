@@ -7,7 +7,8 @@ LOSSES = ("cross_entropy", "top2")
 AUGMENTATIONS = ("none", "light", "strong")
 PRECISIONS = ("auto", "fp32", "bf16")
 TRACKERS = ("auto", "online", "offline", "none")
-POLICIES = ("all", "siblings", "weighted")  # of negatives, for submodels
+MIXES = ("none", "mixup", "cutmix", "both")
+POLICIES = ("all", "siblings", "weighted", "hard")  # of negatives, for submodels
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,11 @@ class Recipe:
     dropout: float = 0.2
     ema: float = 0.98  # decay a step of the averaged weights; 0 turns averaging off
     unfreeze: str = "head"
+    layer_decay: float = 1.0  # factor on the rate from each backbone stage to the one before it
     augment: str = "light"
+    mix: str = "none"
+    early_size: int = 0  # side in pixels of all but the last epochs; 0 keeps the served side throughout
+    final_epochs: int = 2  # epochs at the served side, with early_size
     loss: str = "cross_entropy"
     precision: str = "auto"
     device: str = "auto"

@@ -33,6 +33,7 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     positive: str | None = None  # the class of a binary submodel
     preprocess: PreprocessSpec
     dropout: float
+    flip: bool = False
     data_fingerprint: str
     seed: int
     epoch: int
@@ -100,6 +101,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the settings of a run, as ``config.json`` holds them.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder holds none.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CanonistiaError(f"{folder} holds no run (config.json is missing or damaged); train it first") from error
+    return content
 
 
 def append_metrics(folder: Path, row: Mapping[str, float]) -> None:
@@ -173,7 +189,7 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     path = folder / f"{checkpoint}.json"
     sidecar = read_sidecar(path)
     outputs = 1 if sidecar.positive else len(sidecar.classes)
-    network = build_classifier(sidecar.backbone, outputs, sidecar.dropout, pretrained=False)
+    network = build_classifier(sidecar.backbone, outputs, sidecar.dropout, pretrained=False, flip=sidecar.flip)
     load_tensors(network, path.with_suffix(".safetensors"))
     return TrainedRun(folder, network.eval(), sidecar)
 

@@ -4,17 +4,19 @@ import numpy as np
 from scipy.special import expit, log_expit, softmax
 from sklearn.metrics import average_precision_score, log_loss, precision_score, recall_score
 
+from cascade.metrics import seed_score
 from cascade.rules import top_two
 
 
 def multiclass_scores(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Return loss (cross-entropy), top 1 and top 2 of logits (N, K) and class indices (N,)."""
+    """Return loss (cross-entropy), top 1, top 2 and seed score of logits (N, K) and class indices (N,)."""
     probabilities = softmax(logits.astype(np.float64), axis=1)
     order = top_two(probabilities)  # (N, 2)
     return {
         "loss": float(log_loss(targets, probabilities, labels=np.arange(logits.shape[1]))),
         "top1": float((order[:, 0] == targets).mean()),
         "top2": float((order == targets[:, None]).any(axis=1).mean()),
+        "seed_score": seed_score(probabilities, targets),
     }
 
 

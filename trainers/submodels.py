@@ -30,6 +30,7 @@ class SubmodelSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes: list[str]
     data_fingerprint: str
     backbone_sha256: str  # of the trunk's weights, or of those that every own network started from
+    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def load_submodels(folder: Path) -> Submodels:
     if common.kind == "own":
         networks: list[nn.Module] = [load_run(class_run(folder, label)).network for label in common.classes]
         return Submodels(common, None, networks)
-    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False)
+    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False, flip=common.flip)
     load_tensors(trunk.backbone, folder / _TRUNK)
     heads = [_load_head(class_run(folder, label), trunk.backbone.features) for label in common.classes]
     return Submodels(common, trunk.eval(), heads)

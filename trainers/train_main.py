@@ -36,13 +36,16 @@ def train_main(folder: Path, out: Path, eyes: Eyes, recipe: Recipe, overwrite: b
     loss = multiclass_loss(recipe.loss, recipe.label_smoothing, len(data.classes))
     task = Task(loss, multiclass_scores, best_by="top1")
     spec = preprocessing(eyes, data)
-    network = build_classifier(eyes.backbone, len(data.classes), recipe.dropout, pretrained=True, weights=eyes.weights)
+    network = build_classifier(
+        eyes.backbone, len(data.classes), recipe.dropout, pretrained=True, weights=eyes.weights, flip=eyes.flip
+    )
     frozen_stages(recipe.unfreeze, len(network.backbone.stages))
     augmentation(recipe.augment, spec.size)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
     sidecar = sidecar_for(network, data, spec, recipe)
     config = {**recipe.as_dict(), **sidecar.as_config(), "data": folder.resolve().name}
+    config["weights"] = str(eyes.weights) if eyes.weights else None
     with new_run(out, overwrite):
         write_json(out / "config.json", config)
         tracker = start_tracker(recipe.tracker, out, out.name, group=out.name, job="train-main", config=config)

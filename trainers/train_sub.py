@@ -17,11 +17,11 @@ from trainers.dataset import DataSet, load_data_set
 from trainers.device import resolve_device
 from trainers.features import cached_features, weights_sha256
 from trainers.fit import Task
-from trainers.negatives import confusion_shares, example_weights
+from trainers.negatives import cross_fitted, example_weights
 from trainers.network import Classifier, build_classifier, frozen_stages
 from trainers.recipe import POLICIES, Recipe
 from trainers.record import RunRecord
-from trainers.runs import check_run_folder, check_same_data, load_run, new_run, write_json
+from trainers.runs import TrainedRun, check_run_folder, check_same_data, load_run, new_run, read_config, write_json
 from trainers.scores import binary_scores
 from trainers.submodels import SubmodelSet, check_set, class_run, join_set
 from trainers.tracking import start_tracker
@@ -80,12 +80,14 @@ def train_sub(
         classes=list(data.classes),
         data_fingerprint=data.fingerprint,
         backbone_sha256=weights_sha256(trunk.backbone),
+        flip=trunk.flip,
     )
     check_set(out, common)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
-    main_features = cached_features(main.network, training.paths, main.sidecar.preprocess, device)
-    confusion = confusion_shares(main_features.numpy(), training.targets)  # (K, K)
+    untrained = _untrained_on_these(main, recipe.dropout)
+    main_features = cached_features(untrained, training.paths, main.sidecar.preprocess, device)
+    unseen_answers = cross_fitted(main_features.numpy(), training.targets)  # (N, K)
     features = None
     if plan.kind == "shared":
         features = [cached_features(trunk, part.paths, spec, device) for part in (training, validation)]
@@ -93,7 +95,7 @@ def train_sub(
     join_set(out, common, trunk, plan.trunk)
     for label in wanted:
         positive = data.classes.index(label)
-        weights = example_weights(plan.negatives, training.targets, positive, confusion)
+        weights = example_weights(plan.negatives, training.targets, positive, unseen_answers)
         kept = np.flatnonzero(weights)
         learn = Examples(
             [training.paths[row] for row in kept], (training.targets == positive)[kept].astype(int), weights[kept]
@@ -121,7 +123,9 @@ def train_sub(
                     rows = torch.from_numpy(kept)
                     logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, device, record.epoch)
                 else:
-                    network = build_classifier(trunk.backbone_name, 1, recipe.dropout, pretrained=False)
+                    network = build_classifier(
+                        trunk.backbone_name, 1, recipe.dropout, pretrained=False, flip=trunk.flip
+                    )
                     network.backbone.load_state_dict(trunk.backbone.state_dict())
                     logits = train_network(network, learn, check, spec, recipe, _TASK, record, device)
                 record.confusion(check.targets, (logits[:, 0] >= 0).astype(int), ("other", label))
@@ -130,12 +134,24 @@ def train_sub(
     return wanted
 
 
+def _untrained_on_these(main: TrainedRun, dropout: float) -> Classifier:
+    """Return the main model's network as it was before it saw a training picture, but for its head."""
+    config = read_config(main.folder)
+    if config["unfreeze"] == "head":
+        return main.network
+    weights = Path(config["weights"]) if config.get("weights") else None
+    return build_classifier(main.sidecar.backbone, 1, dropout, pretrained=True, weights=weights)
+
+
 def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:
     if plan.trunk:
         finished = load_run(plan.trunk)
         check_same_data(folder, data, finished)
+        finished.network.flip = plan.eyes.flip
         return finished.network, finished.sidecar.preprocess
-    network = build_classifier(plan.eyes.backbone, 1, dropout, pretrained=True, weights=plan.eyes.weights)
+    network = build_classifier(
+        plan.eyes.backbone, 1, dropout, pretrained=True, weights=plan.eyes.weights, flip=plan.eyes.flip
+    )
     return network, preprocessing(plan.eyes, data)
 
 

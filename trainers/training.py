@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from trainers.augment import augmentation
 from trainers.backbones import backbone_spec
 from trainers.dataset import DataSet
 from trainers.features import cached_features
-from trainers.fit import Task, TensorBatches, fit, predict
+from trainers.fit import Batches, EpochSchedule, Task, TensorBatches, fit, predict
 from trainers.network import Classifier, Freezing
 from trainers.pictures import PictureDataset, all_grey, loader
 from trainers.recipe import Recipe
@@ -32,6 +34,7 @@ class Eyes:
     size: int | None = None
     resize: ResizeRule = "squash"
     colour: Colour | None = None
+    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def sidecar_for(
         positive=positive,
         preprocess=spec,
         dropout=recipe.dropout,
+        flip=network.flip,
         data_fingerprint=data.fingerprint,
         seed=recipe.seed,
         epoch=0,
@@ -90,7 +94,6 @@ def train_network(
 ) -> np.ndarray:
     """Train a network, record every epoch, and return the validation logits (N, outputs) of the result."""
     freezing = Freezing(recipe.unfreeze, len(network.backbone.stages))
-    augment = augmentation(recipe.augment, spec.size)
     network.to(device).to(memory_format=torch.channels_last)
     if freezing.whole:
         # A frozen backbone gives each picture the same features every epoch: they are computed once.
@@ -103,19 +106,53 @@ def train_network(
         return train_head(network.head, seen, training, unseen, validation, recipe, task, device, on_epoch)
 
     freezing.apply(network)
-    seen_pictures = PictureDataset(training.paths, training.targets, spec, augment, training.weights)
     unseen_pictures = PictureDataset(validation.paths, validation.targets, spec)
-    batches = loader(seen_pictures, recipe.batch_size, shuffle=True, seed=recipe.seed, workers=recipe.workers)
+    batches = _training_batches(training, spec, recipe)
     checks = loader(unseen_pictures, recipe.batch_size, shuffle=False, seed=0, workers=recipe.workers)
-    body = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": body, "lr": recipe.backbone_lr},
-        {"params": list(network.head.parameters()), "lr": recipe.lr},
-    ]
     result = fit(
-        network, groups, batches, checks, recipe, task, device, lambda: freezing.train_mode(network), record.epoch
+        network,
+        _rate_groups(network, recipe),
+        batches,
+        checks,
+        recipe,
+        task,
+        device,
+        lambda: freezing.train_mode(network),
+        record.epoch,
     )
     return predict(result, checks, device)[0]
+
+
+def _rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the parameters with their rates: the head's, and one a stage that falls towards the picture."""
+    stages = list(reversed(network.backbone.stages))
+    body = [
+        {
+            "params": [parameter for parameter in stage.parameters() if parameter.requires_grad],
+            "lr": recipe.backbone_lr * recipe.layer_decay**depth,
+        }
+        for depth, stage in enumerate(stages)
+    ]
+    head = {"params": list(network.head.parameters()), "lr": recipe.lr}
+    return [*(group for group in body if group["params"]), head]
+
+
+def _training_batches(training: Examples, spec: PreprocessSpec, recipe: Recipe) -> Batches:
+    def at(size: int, seed: int) -> Batches:
+        seen = PictureDataset(
+            training.paths,
+            training.targets,
+            msgspec.structs.replace(spec, size=size),
+            augmentation(recipe.augment, size),
+            training.weights,
+        )
+        return loader(seen, recipe.batch_size, shuffle=True, seed=seed, workers=recipe.workers)
+
+    late = at(spec.size, recipe.seed)
+    early_epochs = recipe.epochs - recipe.final_epochs
+    if not recipe.early_size or early_epochs < 1:
+        return late
+    return EpochSchedule([*[at(recipe.early_size, recipe.seed + 1)] * early_epochs, *[late] * recipe.final_epochs])
 
 
 def train_head(
@@ -142,7 +179,9 @@ def train_head(
             [{"params": list(network.parameters()), "lr": recipe.lr}],
             batches,
             checks,
-            replace(recipe, precision="fp32"),  # a linear layer gains nothing from bf16
+            replace(
+                recipe, precision="fp32", mix="none"
+            ),  # a linear layer gains nothing from bf16; features do not mix
             task,
             device,
             network.train,

@@ -1,0 +1,72 @@
+"""The distance of a picture from the classes: how unlike the training pictures its features are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+MOST_DIRECTIONS = 256
+_PICTURES_A_DIRECTION = 10
+
+
+@dataclass(frozen=True)
+class ClassDistances:
+    """Class means (K, D) and one covariance for all: variances (R,) in R directions (D, R), ``floor`` in the others."""
+
+    means: np.ndarray
+    directions: np.ndarray
+    variances: np.ndarray
+    floor: float
+
+
+def fit_distances(features: np.ndarray, targets: np.ndarray) -> ClassDistances:
+    """Return what the Mahalanobis distance needs (Lee et al., arXiv 1807.03888), of training features (N, D).
+
+    The covariance within the classes is kept in its main directions, at most one a ten pictures, and taken for
+    the same in all others: features of a few hundred pictures say no more, and a few directions take little space.
+    """
+    wide = features.astype(np.float64)
+    means = np.stack([wide[targets == label].mean(axis=0) for label in range(int(targets.max()) + 1)])  # (K, D)
+    residuals = wide - means[targets]
+    variances, directions = np.linalg.eigh(residuals.T @ residuals / len(residuals))  # ascending
+
+    most = min(MOST_DIRECTIONS, len(variances) - 1)
+    kept = int(np.clip(len(features) // _PICTURES_A_DIRECTION, 1, most))
+    floor = max(float(variances[:-kept].mean()), 1e-6 * float(variances[-1]))
+    return ClassDistances(means, directions[:, -kept:], np.maximum(variances[-kept:], floor), floor)
+
+
+class DistanceGraph(nn.Module):
+    """Features (N, D) to the squared distance from the nearest class, a D-th of it, (N,): about 1 in training."""
+
+    means: torch.Tensor
+    projected: torch.Tensor
+    directions: torch.Tensor
+    excess: torch.Tensor
+
+    def __init__(self, fitted: ClassDistances) -> None:
+        super().__init__()
+        self.floor = fitted.floor
+        parts = {
+            "means": fitted.means,
+            "projected": fitted.means @ fitted.directions,
+            "directions": fitted.directions,
+            "excess": 1 / fitted.variances - 1 / fitted.floor,
+        }
+        for name, value in parts.items():
+            self.register_buffer(name, torch.from_numpy(value).float())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the distances."""
+        apart = (features[:, None] - self.means).square().sum(dim=2) / self.floor  # (N, K)
+        along = ((features @ self.directions)[:, None] - self.projected).square()  # (N, K, R)
+        squared = apart + (along * self.excess).sum(dim=2)  # (N, K)
+        return squared.min(dim=1).values / features.shape[1]
+
+
+def distances(fitted: ClassDistances, features: torch.Tensor) -> np.ndarray:
+    """Return the distances (N,) of features (N, D)."""
+    graph = DistanceGraph(fitted)
+    with torch.inference_mode():
+        return torch.cat([graph(rows) for rows in features.split(256)]).numpy()
