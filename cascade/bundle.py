@@ -14,7 +14,7 @@ import msgspec
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
-from cascade.rules import CascadeRules
+from cascade.rules import CascadeRules, Deferral, PerClass
 
 SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
@@ -30,6 +30,10 @@ class BundleError(CanonistiaError):
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the manifest."""
+
+
+Coverage = Annotated[str, msgspec.Meta(pattern=r"^0\.[0-9]{2}$")]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class FileEntry(_Part, frozen=True):
@@ -82,7 +86,7 @@ class Accuracy(_Part, frozen=True):
 
 
 class Measured(_Part, frozen=True):
-    """Figures measured at export, with calibration and routing fitted out of fold."""
+    """Figures measured at export or when tuned, with calibration and routing fitted out of fold."""
 
     split: str
     method: str
@@ -119,7 +123,7 @@ class Manifest(_Part, frozen=True):
     calibration: Calibration
     rules: CascadeRules
     second_stage_cost: Annotated[float, msgspec.Meta(gt=0)]  # of a routed picture, in passes of the main model
-    answer_sets: dict[str, float]  # coverage ("0.95") to the limit of cascade.conformal
+    answer_sets: dict[Coverage, Share]  # coverage ("0.95") to the limit of cascade.conformal
     measured: Measured
     provenance: Provenance
 
@@ -128,6 +132,13 @@ class Manifest(_Part, frozen=True):
         labels = [submodel.label for submodel in self.submodels]
         if labels != self.classes:
             raise ValueError(f"submodels are for {labels}, expected one for each of {self.classes}, in that order")
+        count, rules = len(labels), self.rules
+        if rules.candidates > count:
+            raise ValueError(f"{rules.candidates} classes are asked about, and there are {count}")
+        if isinstance(rules.routing, PerClass) and len(rules.routing.thresholds) != count:
+            raise ValueError(f"{len(rules.routing.thresholds)} routing thresholds, expected one for each of {count}")
+        if isinstance(rules.routing, Deferral) and {len(rules.routing.helps), len(rules.routing.hurts)} != {4 + count}:
+            raise ValueError(f"the learned routing rule needs {4 + count} weights for {count} classes, twice")
         for submodel in self.submodels:
             if (submodel.preprocess is None) != (self.trunk is not None):
                 raise ValueError("a submodel has its own preprocessing exactly when there is no shared trunk")

@@ -8,7 +8,7 @@ def describe(report: dict[str, Any]) -> str:
     lines = [
         f"{report['bundle']['name']} on {report['pictures']} pictures; 95% intervals in brackets",
         "",
-        f"{'':<9}{'top 1':<26}{'top 2':<26}calibration error ({report['ece_bins']} bins)  seed score",
+        f"{'':<9}{'top 1':<26}{'top 2':<26}calibration error ({report['ece_bins']} equal bins)  seed score",
     ]
     for stage in ("main", "cascade"):
         figures = report[stage]

@@ -142,9 +142,8 @@ class Unsure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
         ``distance`` (N,) is the main model's; ``submodels`` (N, K) holds NaN where not asked.
         """
-        asked = ~np.isnan(submodels).all(axis=1)  # (N,)
-        best = np.where(asked, np.where(np.isnan(submodels), 0, submodels).max(axis=1), 1)
-        return np.maximum(distance / self.distance_above, (1 - best) / (1 - self.submodels_below))
+        refused = (1 - best_answers(submodels)) / (1 - self.submodels_below)
+        return np.maximum(distance / self.distance_above, refused)
 
 
 class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,6 +244,12 @@ def decide(decision: Decision, main: np.ndarray, submodels: np.ndarray) -> np.nd
     shares /= shares.sum(axis=1, keepdims=True)
     mass = np.where(asked, main, 0).sum(axis=1, keepdims=True)  # (N, 1)
     return np.where(asked, shares * mass, main)
+
+
+def best_answers(submodels: np.ndarray) -> np.ndarray:
+    """Return the highest answer about each picture (N,), of answers (N, K) with NaN where not asked; 1 if none was."""
+    asked = ~np.isnan(submodels).all(axis=1)  # (N,)
+    return np.where(asked, np.where(np.isnan(submodels), 0, submodels).max(axis=1), 1)
 
 
 def top_two(probabilities: np.ndarray) -> np.ndarray:

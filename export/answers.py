@@ -48,12 +48,12 @@ def fold_rows(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.n
     return StratifiedKFold(folds, shuffle=True, random_state=seed).split(targets, targets)
 
 
-def check_class_counts(targets: np.ndarray, classes: Sequence[str]) -> None:
+def check_class_counts(targets: np.ndarray, classes: Sequence[str], where: str) -> None:
     """Raise CanonistiaError unless there are enough pictures of every class to fit and to measure."""
     counts = np.bincount(targets, minlength=len(classes))
     fewest = int(counts.argmin())
     if counts[fewest] < MIN_PICTURES:
         raise CanonistiaError(
-            f"the validation split has {counts[fewest]} pictures of {classes[fewest]}; calibration and routing need "
-            f"at least {MIN_PICTURES} of every class: add validation pictures"
+            f"{where} has {counts[fewest]} pictures of {classes[fewest]}; calibration and routing need at least "
+            f"{MIN_PICTURES} of every class: add pictures that are not trained on"
         )

@@ -58,7 +58,7 @@ A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(m
 
 ## Figures
 
-Measured on the {measured.pictures} pictures of the {measured.split} split, which no network was trained on{seen}.
+Measured on the {measured.pictures} pictures of the {measured.split} split{seen}.
 {measured.method} 95% Wilson intervals in brackets.
 
 | stage | top 1 | top 2 | calibration error (15 bins of equal width) |
@@ -67,8 +67,8 @@ Measured on the {measured.pictures} pictures of the {measured.split} split, whic
 
 The cascade routes {measured.routed:.1%} of the pictures, at a mean cost of {measured.cost:.2f} passes of the main
 model, and marks {measured.unsure:.1%} as unsure.
-`canonistia evaluate` on the same split gives slightly better figures than these: there, the final calibration and
-rules were fitted on the very pictures that are scored.
+`canonistia evaluate` on the same split gives slightly better figures than these: there, the final calibration, rules
+and answer sets were fitted on the very pictures that are scored.
 
 | submodel | average precision | precision at one half | recall |
 | --- | --- | --- | --- |
@@ -92,7 +92,11 @@ your own with `canonistia evaluate` before you rely on them. Not for decisions a
 
 
 def _threshold(routing: Routing) -> str:
-    return "" if isinstance(routing, PerClass) else f" below {routing.threshold:.4f}"
+    if isinstance(routing, PerClass):
+        return " (thresholds in bundle.json)"
+    return f" below {routing.threshold:.4f}" + (
+        " (nothing: the submodels did not help)" if routing.threshold == 0 else ""
+    )
 
 
 def _figures(accuracy: Accuracy) -> str:

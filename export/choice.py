@@ -63,6 +63,11 @@ class Terms:
         """Return the largest share of the pictures that the budget lets through to the submodels."""
         return min(1.0, (self.budget - 1) / self.second_stage_cost)
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Return the shares at which rules are compared, the one that uses up the budget among them."""
+        return tuple(sorted({*SHARES, self.most_routed}))
+
     def cost(self, routed: np.ndarray) -> float:
         """Return the mean cost in main passes when these pictures are routed, (N,) bool."""
         return 1 + float(routed.mean()) * self.second_stage_cost
@@ -91,6 +96,11 @@ class FittedCascade:
     rules: CascadeRules
     compared: int
 
+    @property
+    def routes_nothing(self) -> bool:
+        """Return whether no picture goes to the submodels."""
+        return isinstance(self.rules.routing, Confidence) and self.rules.routing.threshold == 0
+
 
 @dataclass(frozen=True)
 class OutOfFold:
@@ -102,7 +112,7 @@ class OutOfFold:
 
 # These fits are small: threads of the linear algebra would wait for each other longer than they work.
 @threadpool_limits.wrap(limits=1)
-def compare(answers: Answers, terms: Terms, shares: tuple[float, ...] = SHARES) -> list[Compared]:
+def compare(answers: Answers, terms: Terms, shares: tuple[float, ...]) -> list[Compared]:
     """Return what every pair of a routing and a decision rule says, out of fold, at each share that could be fitted.
 
     The first is the main model alone, at share 0. A pair appears where all folds routed ``MIN_ROUTED`` pictures to
@@ -137,7 +147,7 @@ def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) ->
     A simpler routing rule takes the place of the best where, at the same share and decision, it is no worse than by
     one standard error of the paired difference (Breiman's rule).
     """
-    allowed = [entry for entry in compared if entry.share <= most_routed]
+    allowed = [entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= most_routed]
     best = min(allowed, key=lambda entry: entry.log_loss(targets).mean())
     for simpler in ROUTINGS[: ROUTINGS.index(best.routing)]:
         for entry in allowed:
@@ -148,16 +158,17 @@ def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) ->
     return best
 
 
-def fit_cascade(answers: Answers, terms: Terms) -> FittedCascade:
+def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None = None) -> FittedCascade:
     """Return the calibrators, and the rules of :func:`choose` fitted on all pictures.
+
+    ``compared`` is what :func:`compare` said of the same answers, where it is known already.
 
     Not to route at all is among them, so submodels that do not help are not asked. Where nothing else can be
     compared, for want of doubtful pictures or because all rules route too many, the simplest rules are taken:
     confidence below 0.8, or what keeps to the budget, and the product.
     """
     most = terms.most_routed
-    shares = tuple(sorted({share for share in SHARES if share < most} | {most}))
-    compared = compare(answers, terms, shares)
+    compared = compared or compare(answers, terms, tuple(share for share in terms.shares if share <= most))
     calibrators = fit_calibrators(answers.main, answers.submodels, answers.targets)
     stages = answers.calibrated(calibrators)
     if len(compared) == 1:
@@ -209,11 +220,14 @@ def _fitted_pairs(
         gained = gains(stages, _final(decision, stages, candidates))
         for routing in ROUTINGS:
             for share, rule in zip(shares, fit_routings(routing, stages, gained, np.array(shares)), strict=True):
-                routed = route(rule, stages.main) if rule else np.zeros(len(stages.targets), dtype=bool)
-                if rule is None or routed.sum() < MIN_ROUTED:
+                if rule is None:
+                    continue
+                settled = settle(rule, stages.main)
+                routed = route(settled, stages.main)
+                if routed.sum() < MIN_ROUTED:
                     continue
                 fitted = fit_decision(decision, stages, routed, candidates)
-                yield routing, decision, share, CascadeRules(rule, candidates, fitted, _NO_MARK)
+                yield routing, decision, share, CascadeRules(settled, candidates, fitted, _NO_MARK)
 
 
 def everything_routed(decision: Decision, stages: Stages, candidates: int) -> np.ndarray:

@@ -1,14 +1,20 @@
-"""The export command."""
+"""The commands that make, tune and compare cascades. Each imports its work when called: --help needs no PyTorch."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from export.plan import BUDGET, FALSE_ALARM_RATE
+
+if TYPE_CHECKING:
+    from export.choice import FittedCascade
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+_NOTHING = "routing nothing was the best within the budget: the submodels did not help on these pictures"
 _TOO_FEW = (
     "too few doubtful pictures to choose rules from: the simplest are kept (confidence, product); "
     "add validation pictures, or raise --budget"
@@ -21,7 +27,7 @@ def budget_option(command: F) -> F:
     return click.option(
         "--budget",
         type=float,
-        default=1.5,
+        default=BUDGET,
         show_default=True,
         help="Highest mean cost of a picture, in passes of the main model (more than 1, which that alone costs).",
     )(command)
@@ -32,7 +38,7 @@ def false_alarm_option(command: F) -> F:
     return click.option(
         "--false-alarm-rate",
         type=click.FloatRange(0, 0.5),
-        default=0.02,
+        default=FALSE_ALARM_RATE,
         show_default=True,
         help="Share of pictures of a known class that may be marked unsure.",
     )(command)
@@ -64,8 +70,7 @@ def export(**options: Any) -> None:
     from export.plan import ExportPlan
 
     bundle, fitted = export_bundle(ExportPlan(**options))
-    if not fitted.compared:
-        click.echo(_TOO_FEW, err=True)
+    _say_how(fitted)
     measured = bundle.manifest.measured
     click.echo(
         f"{bundle.folder}: main {measured.main.top1:.4f}, cascade {measured.cascade.top1:.4f} top 1 and "
@@ -74,13 +79,24 @@ def export(**options: Any) -> None:
     )
 
 
+def _say_how(fitted: "FittedCascade") -> None:
+    if not fitted.compared:
+        click.echo(_TOO_FEW, err=True)
+    elif fitted.routes_nothing:
+        click.echo(_NOTHING, err=True)
+
+
 @click.command()
 @click.argument("model")
 @click.argument("data", type=_FOLDER, metavar="DIR")
 @budget_option
 @false_alarm_option
 @click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw accuracy against mean cost into FILE.png."
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("accuracy_against_cost.png"),
+    show_default=True,
+    help="Where the curve of accuracy against mean cost is drawn.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
 def tune(**options: Any) -> None:
@@ -96,15 +112,13 @@ def tune(**options: Any) -> None:
 
     tuned = run(TunePlan(**options))
     click.echo(comparison(tuned))
-    if not tuned.fitted.compared:
-        click.echo(_TOO_FEW, err=True)
+    _say_how(tuned.fitted)
     rules, measured = tuned.bundle.manifest.rules, tuned.bundle.manifest.measured
     click.echo(
         f"{tuned.bundle.folder}: {rules.routing.name}, {rules.decision.name}; top 1 {measured.cascade.top1:.4f}, top 2 "
         f"{measured.cascade.top2:.4f} at {measured.cost:.2f} main passes (nested cross-validation)"
     )
-    if options["plot"]:
-        click.echo(f"drew {options['plot']}", err=True)
+    click.echo(f"drew {options['plot']}", err=True)
 
 
 @click.command("benchmark-cascade")
@@ -133,8 +147,8 @@ def benchmark_cascade(
 ) -> None:
     """Compare a cascade with its main model and its second stage by the standard protocol.
 
-    The pictures of DIR are pooled, whatever split they lie in; of each class 100 are trained on and the rest tested,
-    in ten seeded splits, the same picture twice on one side. Backbones are frozen; linear heads, calibration and
+    The pictures of DIR are pooled, whatever split they lie in; so many of each class are trained on and the rest
+    tested, in seeded splits, the same picture twice on one side. Backbones are frozen; linear heads, calibration and
     rules are fitted anew in each split, on its training pictures alone.
     """
     from export.protocol import ProtocolPlan, describe, read_pool, run_protocol, summary

@@ -14,6 +14,12 @@ from export.decisions import DECISIONS
 from export.routings import ROUTINGS
 
 
+def check_picture_name(path: Path) -> None:
+    """Raise CanonistiaError unless the name ends in .png."""
+    if path.suffix.lower() != ".png":
+        raise CanonistiaError(f"{path} ends in '{path.suffix}'; the curve is drawn into a file that ends in .png")
+
+
 def draw_curve(compared: list[Compared], targets: np.ndarray, terms: Terms, measured: Measured, path: Path) -> None:
     """Draw top-1 accuracy against mean cost in main passes, a panel a decision rule, a line a routing rule.
 
@@ -44,5 +50,5 @@ def draw_curve(compared: list[Compared], targets: np.ndarray, terms: Terms, meas
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:  # ValueError: an ending that matplotlib does not know
-        raise CanonistiaError(f"{path} cannot be drawn ({error}); give a file that ends in .png") from error
+    except OSError as error:
+        raise CanonistiaError(f"{path} cannot be written ({error.strerror}); the bundle itself was tuned") from error

@@ -33,7 +33,7 @@ def fit_distances(features: np.ndarray, targets: np.ndarray) -> ClassDistances:
 
     most = min(MOST_DIRECTIONS, len(variances) - 1)
     kept = int(np.clip(len(features) // _PICTURES_A_DIRECTION, 1, most))
-    floor = max(float(variances[:-kept].mean()), 1e-6 * float(variances[-1]))
+    floor = max(float(variances[:-kept].mean()), 1e-6 * float(variances[-1]), 1e-9)
     return ClassDistances(means, directions[:, -kept:], np.maximum(variances[-kept:], floor), floor)
 
 

@@ -16,7 +16,7 @@ from export.choice import FittedCascade, Terms, fit_cascade
 from export.cost import second_stage_cost
 from export.distance import distances, fit_distances
 from export.history import commands
-from export.measure import measure
+from export.measure import EPOCH_NOTE, measure
 from export.model_files import described, measured_submodels, write_models
 from export.parity import check_parity
 from export.plan import ExportPlan
@@ -48,12 +48,17 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
     if submodels.common.data_fingerprint != data.fingerprint:
         raise CanonistiaError(f"{plan.subs} was trained on another data set than {plan.main_run}; train it again")
 
+    if submodels.common.classes != list(data.classes):
+        raise CanonistiaError(
+            f"{plan.subs} is for the classes {', '.join(submodels.common.classes)}, and the data set has "
+            f"{', '.join(data.classes)}; there must be one submodel a class: run train-sub again"
+        )
     count = len(data.classes)
     candidates = count if submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
     size = main.sidecar.preprocess.size
     cost = second_stage_cost(main.network, size, submodels, candidates)
     terms = Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed)
-    check_class_counts(data.targets(data.validation), data.classes)
+    check_class_counts(data.targets(data.validation), data.classes, "the validation split")
 
     trained_on = _main_features(main, [picture.path for picture in data.training])
     fitted_distances = fit_distances(trained_on.numpy(), data.targets(data.training))
@@ -67,7 +72,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
         submodels=_submodel_logits(submodels, paths),
         targets=data.targets(data.validation),
     )
-    note = " The main model's epoch was chosen on the same pictures." if plan.checkpoint == "best" else ""
+    note = " No network was trained on these pictures." + (EPOCH_NOTE if plan.checkpoint == "best" else "")
     measurement = measure(answers, terms, "validation", data.seen_in_training, note)
     fitted = fit_cascade(answers, terms)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from export.plan import ExportPlan
+from export.plan import BUDGET, FALSE_ALARM_RATE, ExportPlan
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS, Recipe
 from trainers.runs import read_config
 from trainers.submodels import TRUNK_CONFIG, class_run
@@ -35,7 +35,12 @@ def commands(plan: ExportPlan) -> list[str]:
         classes = "" if len(groups) == 1 else " " + shlex.join(word for label in labels for word in ("--class", label))
         lines.append(line + classes)
     words = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
-    for name, default in (("checkpoint", "last"), ("budget", 1.5), ("false_alarm_rate", 0.02), ("seed", 0)):
+    for name, default in (
+        ("checkpoint", "last"),
+        ("budget", BUDGET),
+        ("false_alarm_rate", FALSE_ALARM_RATE),
+        ("seed", 0),
+    ):
         if getattr(plan, name) != default:
             words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
     return [*lines, shlex.join([*words, "--out", plan.out.name])]
@@ -52,7 +57,7 @@ def _line(command: str, data: str, config: Mapping[str, Any], defaults: Recipe, 
 
 def _changed(config: Mapping[str, Any], defaults: Recipe) -> Iterator[str]:
     for field in fields(Recipe):
-        value = config[field.name]
+        value = config.get(field.name, getattr(defaults, field.name))
         if value != getattr(defaults, field.name) and field.name not in ("tracker", "device", "workers"):
             yield from (f"--{field.name.replace('_', '-')}", str(value))
     if config.get("flip"):

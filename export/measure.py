@@ -12,6 +12,7 @@ from cascade.metrics import accuracy_summary
 from export.answers import Answers
 from export.choice import OutOfFold, Terms, out_of_fold
 
+EPOCH_NOTE = " The main model's epoch was chosen on the same pictures."
 METHOD = "Calibration, routing, decision and mark were fitted out of fold (nested five-fold cross-validation)."
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.engine import Engine, decoded_batches, readable
+from cascade.engine import Engine
 from cascade.errors import CanonistiaError
+from cascade.evaluation import readable_batches
 from cascade.rules import CascadeOutput, known_answers, run_cascade, top_two
 from export.answers import Answers
 from export.choice import FittedCascade
@@ -30,8 +31,7 @@ def check_parity(engine: Engine, paths: Sequence[Path], trained: Answers, fitted
         picture gets another answer, stage or mark; the message names the worst picture.
     """
     main, far, submodels, outputs = [], [], [], []
-    for batch in decoded_batches(track(paths, "checking parity")):
-        pictures = readable(batch)
+    for pictures in readable_batches(track(paths, "checking parity")):
         everything = np.ones((len(pictures), len(engine.classes)), dtype=bool)
         logits, distance = engine.main_outputs(pictures, "logits", "distance")
         main.append(logits)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+BUDGET = 1.5
+FALSE_ALARM_RATE = 0.02
+
 
 @dataclass(frozen=True)
 class ExportPlan:
@@ -13,7 +16,7 @@ class ExportPlan:
     data: Path
     out: Path
     checkpoint: str = "last"
-    budget: float = 1.5  # mean cost of a picture, in passes of the main model
-    false_alarm_rate: float = 0.02
+    budget: float = BUDGET  # mean cost of a picture, in passes of the main model
+    false_alarm_rate: float = FALSE_ALARM_RATE
     seed: int = 0
     overwrite: bool = False

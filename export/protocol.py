@@ -1,6 +1,6 @@
 """The standard protocol: a cascade against its own stages, on seeded splits of one pooled data set."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from cascade.rules import known_answers, run_cascade
 from export.answers import Answers, Stages
 from export.choice import Terms, everything_routed, fit_cascade
 from export.cost import multiply_adds
+from export.decisions import fit_decision
 from trainers.backbones import backbone_spec
 from trainers.features import cached_features
 from trainers.fingerprints import fingerprint, same_picture_groups
@@ -27,8 +28,8 @@ from trainers.progress import track
 from trainers.training import Eyes
 
 _FOLDS = 5
-# Inverse strengths of the linear heads' weight decay, chosen once on the validation split, the same in every split.
-_MAIN_C, _SUBMODEL_C = 0.03, 0.1
+# Inverse strengths of the linear heads' weight decay; each split chooses among them on its training pictures.
+_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _FALSE_ALARMS = 0.02  # of the mark, which the protocol does not look at
 _MAX_ITERATIONS, _TOLERANCE = 300, 1e-3
 
@@ -118,11 +119,24 @@ def run_protocol(pool: Pool, plan: ProtocolPlan) -> Iterator[SplitResult]:
     """Yield the result of each split, with heads, calibration and rules fitted on its training pictures alone."""
     for seed in range(plan.seed, plan.seed + plan.splits):
         trained, tested = split_rows(pool.targets, pool.groups, plan.per_class, seed)
-        # Rules are fitted on what heads say about training pictures that they have not seen.
-        fitted = fit_cascade(_cross_fitted(pool, trained, seed), pool.terms)
-        stages = _answers(pool, trained, tested).calibrated(fitted.calibrators)
+        # Weight decay and rules are fitted on what heads say about training pictures that they have not seen.
+        main, submodels = (_best_strength(stage, pool, trained, seed) for stage in (_main_logits, _submodel_logits))
+        targets, distance = pool.targets, np.ones(len(pool.targets))  # only the mark needs the distance
+        unseen = Answers(main.unseen, distance[trained], submodels.unseen, targets[trained])
+        fitted = fit_cascade(unseen, pool.terms)
+        asked = Answers(
+            _main_logits(pool, trained, tested, main.strength),
+            distance[tested],
+            _submodel_logits(pool, trained, tested, submodels.strength),
+            targets[tested],
+        )
+        stages = asked.calibrated(fitted.calibrators)
         output = run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels))
-        everything = everything_routed(fitted.rules.decision, stages, pool.terms.candidates)
+        # Were all pictures routed, the decision would be fitted on all of them.
+        fitted_on = unseen.calibrated(fitted.calibrators)
+        every = np.ones(len(trained), dtype=bool)
+        decision = fit_decision(fitted.rules.decision.name, fitted_on, every, pool.terms.candidates)
+        everything = everything_routed(decision, stages, pool.terms.candidates)
         _, either = top_k_hits(output.probabilities, stages.targets)
         yield SplitResult(
             seed=seed,
@@ -151,12 +165,17 @@ def split_rows(targets: np.ndarray, groups: np.ndarray, per_class: int, seed: in
         if (needed <= room).all():
             room -= needed
             trained += rows
+    if room.any():
+        raise CanonistiaError(
+            f"a class has fewer than {per_class} pictures to train on once copies of one picture stay together; "
+            "give a smaller --per-class"
+        )
     chosen = np.array(sorted(trained))
     return chosen, np.setdiff1d(np.arange(len(targets)), chosen)
 
 
-def paired_difference(results: Sequence[SplitResult], baseline: str) -> tuple[float, tuple[float, float]]:
-    """Return the mean of cascade mistakes less those of a baseline, and its 95% interval.
+def paired_difference(results: Sequence[SplitResult], baseline: str) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean of cascade mistakes less those of a baseline, and its 95% interval, None of a single split.
 
     Splits of one pool overlap, so their spread alone would be too sure of itself: the variance is that of the
     corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003).
@@ -164,7 +183,7 @@ def paired_difference(results: Sequence[SplitResult], baseline: str) -> tuple[fl
     differences = np.array([result.cascade - getattr(result, baseline) for result in results], dtype=float)
     mean = float(differences.mean())
     if len(differences) < 2:
-        return mean, (-np.inf, np.inf)
+        return mean, None
     ratio = results[0].tested_on / results[0].trained_on
     error = float(np.sqrt((1 / len(differences) + ratio) * differences.var(ddof=1)))
     reach = float(student.ppf(0.975, len(differences) - 1)) * error
@@ -179,6 +198,10 @@ def summary(plan: ProtocolPlan, results: Sequence[SplitResult]) -> dict[str, obj
         "main": {"backbone": plan.main.backbone, "size": plan.main.size},
         "second": {"backbone": plan.second.backbone, "size": plan.second.size, "flip": plan.second.flip},
         "budget": plan.budget,
+        "means": {
+            name: float(np.mean([getattr(result, name) for result in results]))
+            for name in ("main", "second", "everything", "cascade", "routed", "cost")
+        },
         "splits": [asdict(result) for result in results],
         "cascade_less": {name: {"mean": mean, "interval": interval} for name, (mean, interval) in differences.items()},
     }
@@ -196,16 +219,20 @@ def describe(results: Sequence[SplitResult]) -> str:
     titles = ("main model alone", "second stage alone", "cascade, all routed", "cascade")
     for title, name in zip(titles, names, strict=True):
         values = np.array([getattr(result, name) for result in results], dtype=float)
-        spread = values.std(ddof=1) if len(values) > 1 else np.nan
-        lines.append(f"{title:<26}{values.mean():>8.1f}{spread:>7.1f}{1 - values.mean() / first.tested_on:>9.4f}")
+        spread = f"{values.std(ddof=1):.1f}" if len(values) > 1 else "-"
+        lines.append(f"{title:<26}{values.mean():>8.1f}{spread:>7}{1 - values.mean() / first.tested_on:>9.4f}")
     mains = float(np.mean([result.main for result in results]))
     routed, cost = (float(np.mean([getattr(result, name) for result in results])) for name in ("routed", "cost"))
     lines += ["", f"routed {routed:.1%}, mean cost {cost:.2f} passes of the main model", ""]
     for title, name in zip(titles[:3], names[:3], strict=True):
-        mean, (low, high) = paired_difference(results, name)
+        mean, interval = paired_difference(results, name)
         share = f", {-mean / mains:.1%} fewer mistakes" if name == "main" and mains else ""
-        lines.append(f"cascade less {title}: {mean:+.1f}, 95% interval {low:+.1f} to {high:+.1f}{share}")
+        lines.append(f"cascade less {title}: {mean:+.1f}{_words(interval)}{share}")
     return "\n".join(lines)
+
+
+def _words(interval: tuple[float, float] | None) -> str:
+    return f", 95% interval {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ", no interval of one split"
 
 
 def _features(network: Classifier, spec: PreprocessSpec, pictures: Sequence[LabelledPicture]) -> np.ndarray:
@@ -218,33 +245,47 @@ def _features(network: Classifier, spec: PreprocessSpec, pictures: Sequence[Labe
     return np.concatenate(parts)
 
 
+Logits = Callable[[Pool, np.ndarray, np.ndarray, float], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _CrossFitted:
+    """A strength, and the logits (N, K) of heads that have not seen the training pictures that they answer."""
+
+    strength: float
+    unseen: np.ndarray
+
+
 @threadpool_limits.wrap(limits=1)
-def _answers(pool: Pool, trained: np.ndarray, asked: np.ndarray) -> Answers:
-    """Return what linear heads fitted on some rows say about others."""
+def _main_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strength: float) -> np.ndarray:
+    """Return the logits (M, K) of a linear head, fitted on some rows, for others."""
+    logits = _head(strength).fit(pool.main[trained], pool.targets[trained]).decision_function(pool.main[asked])
+    return logits if logits.ndim == 2 else np.column_stack([np.zeros(len(logits)), logits])  # two classes have one
+
+
+@threadpool_limits.wrap(limits=1)
+def _submodel_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strength: float) -> np.ndarray:
+    """Return the logits (M, K) of a binary linear head a class, fitted on some rows, for others."""
     labels = pool.targets[trained]
-    main = _head(_MAIN_C).fit(pool.main[trained], labels).decision_function(pool.main[asked])
-    if main.ndim == 1:  # two classes have one logit
-        main = np.column_stack([np.zeros(len(main)), main])
-    submodels = [
-        _head(_SUBMODEL_C, "balanced").fit(pool.second[trained], labels == label).decision_function(pool.second[asked])
-        for label in range(len(pool.classes))
+    heads = [
+        _head(strength, "balanced").fit(pool.second[trained], labels == label) for label in range(len(pool.classes))
     ]
-    distance = np.ones(len(asked))  # only the mark needs it
-    return Answers(main, distance, np.stack(submodels, axis=1), pool.targets[asked])
+    return np.stack([head.decision_function(pool.second[asked]) for head in heads], axis=1)
 
 
-def _cross_fitted(pool: Pool, trained: np.ndarray, seed: int) -> Answers:
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
-    parts, rows = [], []
-    for seen, unseen in folds.split(trained, pool.targets[trained], pool.groups[trained]):
-        parts.append(_answers(pool, trained[seen], trained[unseen]))
-        rows.append(unseen)
-    order = np.argsort(np.concatenate(rows))
-    joined = Answers(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
-    return joined.take(order)
-
-
-_FIELDS = ("main", "distance", "submodels", "targets")
+def _best_strength(logits: Logits, pool: Pool, trained: np.ndarray, seed: int) -> _CrossFitted:
+    folds = list(
+        StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(
+            trained, pool.targets[trained], pool.groups[trained]
+        )
+    )
+    candidates = []
+    for strength in _STRENGTHS:
+        unseen = np.empty((len(trained), len(pool.classes)))
+        for seen, held_out in folds:
+            unseen[held_out] = logits(pool, trained[seen], trained[held_out], strength)
+        candidates.append(_CrossFitted(strength, unseen))
+    return min(candidates, key=lambda candidate: (candidate.unseen.argmax(axis=1) != pool.targets[trained]).sum())
 
 
 def _head(strength: float, class_weight: str | None = None) -> LogisticRegression:

@@ -19,7 +19,6 @@ _SCALED: dict[str, type[Confidence | Margin | Entropy]] = {
     "entropy": Entropy,
 }
 _GAP = 2e-4  # well over what rounding does to a probability
-_NEARBY = 0.02
 _PENALTY = 0.3  # inverse strength of the pull of the learned rule's weights to zero
 
 
@@ -60,28 +59,31 @@ def fit_routings(name: str, stages: Stages, gained: Gains, shares: np.ndarray) -
 
 
 def settle(routing: Routing, main: np.ndarray) -> Routing:
-    """Return the routing with each threshold moved to the middle of the nearest wide gap between two pictures.
+    """Return the routing with each threshold moved into a gap between two pictures, so that no more are routed.
 
     No validation picture then lies so near the threshold that float rounding could send it the other way.
     """
     score = routing.score(main)
     if not isinstance(routing, PerClass):
-        return msgspec.structs.replace(routing, threshold=widest_gap(score, routing.threshold))
+        return msgspec.structs.replace(routing, threshold=in_a_gap(score, routing.threshold))
     predicted = main.argmax(axis=1)
-    thresholds = [widest_gap(score[predicted == k], limit) for k, limit in enumerate(routing.thresholds)]
+    thresholds = [in_a_gap(score[predicted == k], limit) for k, limit in enumerate(routing.thresholds)]
     return PerClass(thresholds=thresholds)
 
 
-def widest_gap(scores: np.ndarray, threshold: float) -> float:
-    """Return the middle of the nearest gap between two scores that is wide enough, or of the widest one nearby."""
-    if threshold <= 0 or threshold >= EVERYTHING:
+def in_a_gap(scores: np.ndarray, threshold: float) -> float:
+    """Return a threshold in the middle of a gap between two scores, below which no more of them lie than before.
+
+    It is the nearest gap that is wide enough among the next one in a hundred scores, or else the widest of these.
+    """
+    ordered = np.sort(scores)
+    count = int(np.searchsorted(ordered, threshold))
+    if count in (0, len(ordered)):
         return threshold
-    edges = np.unique(np.concatenate([[0.0], scores, [EVERYTHING]]))
-    middles, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)  # (M,)
-    distance = np.abs(middles - threshold)
-    wide = np.where(widths >= _GAP, distance, np.inf)
-    nearby = distance <= max(_NEARBY, float(distance.min()))
-    return float(middles[int(wide.argmin()) if wide.min() <= _NEARBY else int(np.where(nearby, widths, -1).argmax())])
+    ranks = np.arange(count, max(0, count - max(2, len(ordered) // 100)), -1)
+    widths = ordered[ranks] - ordered[ranks - 1]
+    rank = ranks[int((widths >= _GAP).argmax()) if (widths >= _GAP).any() else int(widths.argmax())]
+    return float((ordered[rank - 1] + ordered[rank]) / 2)
 
 
 def _cut(score: np.ndarray, share: float) -> float:
@@ -114,8 +116,16 @@ def _fit_per_class(main: np.ndarray, gain: np.ndarray, share: float) -> PerClass
     for _ in range(40):
         price = (low + high) / 2
         low, high = (price, high) if sum(counts(price)) > wanted else (low, price)
-    cuts = (_cut(score, count / max(1, len(score))) for (score, _), count in zip(by_class, counts(high), strict=True))
-    return PerClass(thresholds=list(cuts))
+    return PerClass(
+        thresholds=[_class_cut(score, count) for (score, _), count in zip(by_class, counts(high), strict=True)]
+    )
+
+
+def _class_cut(score: np.ndarray, count: int) -> float:
+    """Return the threshold below which ``count`` of the ascending scores lie, and no unseen one far above them."""
+    if count == 0:
+        return 0.0
+    return float(min(score[-1] + _GAP, EVERYTHING) if count == len(score) else (score[count - 1] + score[count]) / 2)
 
 
 def _fit_deferral(main: np.ndarray, gained: Gains) -> Deferral | None:

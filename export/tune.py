@@ -1,5 +1,6 @@
 """Tuning: a bundle's calibration and rules fitted anew on labelled pictures, within a budget."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +17,17 @@ from cascade.folders import LabelledPicture, split_folders
 from cascade.metrics import accuracy_summary
 from export.answers import Answers, check_class_counts
 from export.choice import Compared, FittedCascade, Terms, compare, fit_cascade
-from export.curve import draw_curve
+from export.curve import check_picture_name, draw_curve
 from export.graphs import set_scalars
-from export.measure import Measurement, measure
+from export.measure import EPOCH_NOTE, Measurement, measure
 from export.model_files import SubmodelFile, described, measured_submodels
 from export.parity import check_parity
+from export.plan import BUDGET, FALSE_ALARM_RATE
 from export.writing import write_manifest, written_at_once
 from trainers.progress import track
 from trainers.runs import code_version
+
+_NOT_CHECKED = " That no network was trained on these pictures was not checked."
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,10 @@ class TunePlan:
 
     model: str
     data: Path
-    budget: float = 1.5
-    false_alarm_rate: float = 0.02
+    plot: Path
+    budget: float = BUDGET
+    false_alarm_rate: float = FALSE_ALARM_RATE
     seed: int = 0
-    plot: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,26 +62,28 @@ def tune(plan: TunePlan) -> Tuned:
         The pictures are not of the bundle's classes or too few, the budget does not pay for the main model, or a
         file cannot be read or written; the bundle is as it was then.
     """
+    check_picture_name(plan.plot)
     bundle = read_bundle(find_bundle(plan.model))
     manifest = bundle.manifest
     terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
     pictures = _pictures(plan.data, tuple(manifest.classes))
     paths = [picture.path for picture in pictures]
     targets = np.array([manifest.classes.index(picture.label) for picture in pictures])
-    check_class_counts(targets, manifest.classes)
+    check_class_counts(targets, manifest.classes, str(plan.data))
     answers = _answers(Engine(bundle), paths, targets)
 
-    compared = compare(answers, terms)
-    measurement = measure(answers, terms, plan.data.resolve().name, _seen_before(plan, manifest))
-    fitted = fit_cascade(answers, terms)
-    if plan.plot:
-        draw_curve(compared, targets, terms, measurement.measured, plan.plot)
-    with written_at_once(bundle.folder, overwrite=True) as folder:
-        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
+    compared = compare(answers, terms, terms.shares)
+    note = _NOT_CHECKED + (EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else "")
+    measurement = measure(answers, terms, _split_name(plan.data), 0, note)
+    fitted = fit_cascade(answers, terms, compared)
+    place = bundle.folder.resolve()
+    with written_at_once(place, overwrite=True) as folder:
+        shutil.copytree(place, folder, dirs_exist_ok=True)
         _recalibrate(folder, manifest, fitted)
         write_manifest(folder, _changed(folder, manifest, fitted, measurement, plan))
         check_parity(Engine.load(folder), paths, answers, fitted)
-    return Tuned(read_bundle(bundle.folder), fitted, terms, compared, targets)
+    draw_curve(compared, targets, terms, measurement.measured, plan.plot)
+    return Tuned(read_bundle(place), fitted, terms, compared, targets)
 
 
 def comparison(tuned: Tuned) -> str:
@@ -104,6 +110,10 @@ def _mean_loss(entry: Compared, tuned: Tuned) -> float:
     return float(entry.log_loss(tuned.targets).mean())
 
 
+def _split_name(folder: Path) -> str:
+    return "validation" if split_folders(folder) else folder.resolve().name
+
+
 def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
     splits = split_folders(folder)
     if splits and "validation" not in splits:
@@ -121,11 +131,6 @@ def _answers(engine: Engine, paths: list[Path], targets: np.ndarray) -> Answers:
     return Answers(np.concatenate(main), np.concatenate(far), np.concatenate(submodels), targets)
 
 
-def _seen_before(plan: TunePlan, manifest: Manifest) -> int:
-    """Return how many of the pictures are copies of training pictures, as far as the bundle knows."""
-    return manifest.measured.seen_in_training if plan.data.resolve().name == manifest.measured.split else 0
-
-
 def _recalibrate(folder: Path, manifest: Manifest, fitted: FittedCascade) -> None:
     calibrators = fitted.calibrators
     set_scalars(folder / manifest.main.file.path, {"temperature": calibrators.temperature})
@@ -137,12 +142,15 @@ def _changed(
     folder: Path, manifest: Manifest, fitted: FittedCascade, measurement: Measurement, plan: TunePlan
 ) -> Manifest:
     files = [SubmodelFile(part.file.path, folder, part.preprocess, part.backbone) for part in manifest.submodels]
-    words = f"canonistia tune {manifest.name} {plan.data.resolve().name} --budget {plan.budget:g}"
+    words = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
+    for name, default in (("false_alarm_rate", FALSE_ALARM_RATE), ("seed", 0)):
+        if getattr(plan, name) != default:
+            words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
     provenance = msgspec.structs.replace(
         manifest.provenance,
         code_version=code_version(),
         created=datetime.now(UTC).date().isoformat(),
-        commands=[*manifest.provenance.commands, words],
+        commands=[*manifest.provenance.commands, shlex.join(words)],
     )
     main = msgspec.structs.replace(manifest.main, file=describe_file(folder, manifest.main.file.path))
     return msgspec.structs.replace(

@@ -28,7 +28,7 @@ def written_at_once(out: Path, overwrite: bool) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
     except OSError as error:
-        raise CanonistiaError(f"{out} cannot be written ({error.strerror}); choose another --out") from error
+        raise CanonistiaError(f"{out} cannot be written ({error.strerror}); choose a folder that can") from error
     old = folder.with_suffix(".old")
     try:
         yield folder

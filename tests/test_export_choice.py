@@ -8,11 +8,12 @@ from scipy.special import softmax
 
 from cascade.errors import CanonistiaError
 from cascade.metrics import top_k_hits
-from cascade.rules import CascadeOutput, Confidence, LogLinear, Product, known_answers, route, run_cascade
+from cascade.rules import CascadeOutput, Confidence, LogLinear, PerClass, Product, known_answers, route, run_cascade
 from export.answers import Answers, check_class_counts
-from export.choice import FittedCascade, Terms, choose, compare, fit_cascade, out_of_fold
+from export.calibration import Calibrators
+from export.choice import FittedCascade, Terms, choose, compare, fit_cascade, fit_rules, out_of_fold
 from export.decisions import DECISIONS
-from export.routings import ROUTINGS
+from export.routings import ROUTINGS, in_a_gap
 from export.unsure import fit_unsure
 
 
@@ -77,8 +78,8 @@ def test_with_too_few_doubtful_pictures_the_simplest_rule_is_kept() -> None:
 
 
 def test_a_class_with_too_few_pictures_is_named() -> None:
-    with pytest.raises(CanonistiaError, match=r"has 2 pictures of sky; .* at least 3 of every class"):
-        check_class_counts(np.array([0, 0, 0, 1, 1]), ["dots", "sky"])
+    with pytest.raises(CanonistiaError, match=r"^photos has 2 pictures of sky; .* at least 3 of every class"):
+        check_class_counts(np.array([0, 0, 0, 1, 1]), ["dots", "sky"], "photos")
 
 
 def test_three_pictures_a_class_are_enough() -> None:
@@ -185,3 +186,39 @@ def test_few_pictures_are_marked_only_beyond_the_farthest() -> None:
     rule = fit_unsure(distance, np.full((3, 2), np.nan), 0.02)
     assert not (rule.score(distance, np.full((3, 2), np.nan)) > 1).any()
     assert rule.score(np.array([2.0]), np.full((1, 2), np.nan))[0] > 1
+
+
+def test_a_threshold_is_settled_downwards_into_a_gap() -> None:
+    scores = np.concatenate([np.linspace(0.1, 0.9, 50), np.full(50, 0.99999) + np.linspace(0, 1e-6, 50)])
+    assert in_a_gap(scores, 0.5) == pytest.approx(0.5, abs=0.02)
+    assert (scores < in_a_gap(scores, 0.5)).sum() <= (scores < 0.5).sum()
+    crowded = in_a_gap(scores, float(np.sort(scores)[70]))
+    assert (scores < crowded).sum() <= 70  # where no gap is wide, none is made up beyond the last picture
+    assert in_a_gap(scores, 1.01) == 1.01
+    assert in_a_gap(scores, 0.0) == 0.0
+
+
+def test_the_cost_on_the_fitted_pictures_is_within_the_budget_for_every_rule() -> None:
+    answers = two_stages(700, 3.0)
+    stages = answers.calibrated(fit_cascade(answers, terms(0.2)).calibrators)
+    for routing in ROUTINGS:
+        rule, _ = fit_rules(routing, "product", 0.2, stages, 5)
+        assert route(rule, stages.main).mean() <= 0.2 + 1e-9
+
+
+def test_a_class_never_predicted_is_not_routed_by_default() -> None:
+    answers = two_stages(600, 3.0)
+    never = replace(answers, main=answers.main - np.array([0, 0, 0, 0, 50.0]))
+    stages = never.calibrated(Calibrators(1.0, np.ones(5), np.zeros(5)))
+    rule, _ = fit_rules("per_class", "product", 0.2, stages, 5)
+    assert isinstance(rule, PerClass)
+    assert rule.thresholds[4] == 0
+
+
+def test_with_nothing_routed_only_the_distance_marks() -> None:
+    rng = np.random.default_rng(0)
+    nothing = np.full((500, 3), np.nan)
+    rule = fit_unsure(rng.chisquare(20, 500) / 20, nothing, 0.02)
+    assert rule.submodels_below == 0
+    asked = np.array([[0.01, 0.02, 0.03]])
+    assert rule.score(np.array([0.5]), asked)[0] < 1

@@ -41,14 +41,14 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
 
 
 def test_a_data_set_is_tuned_on_by_its_validation_split(run: Run, bundle: Path, tiny_data: Path) -> None:
-    done = run("tune", bundle, tiny_data, "--budget", 2)
+    done = run("tune", bundle, tiny_data, "--budget", 2, "--plot", bundle.parent / "curve.png")
     assert done.exit_code == 0, done.output
     assert read_bundle(bundle).manifest.measured.pictures == 24
 
 
 def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run, bundle: Path, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "few", dict.fromkeys(CLASSES, 4), 900)
-    done = run("tune", bundle, tmp_path / "few")
+    done = run("tune", bundle, tmp_path / "few", "--plot", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
     assert "too few doubtful pictures to choose rules from: the simplest are kept" in done.output
     rules = read_bundle(bundle).manifest.rules
@@ -62,7 +62,7 @@ def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run
         ({"dots": 9}, (), "has 0 pictures of rows; calibration and routing need at least 3 of every class"),
         ({}, (), "holds no pictures in class folders"),
         (dict.fromkeys(CLASSES, 4), ("--budget", 1), "leaves nothing for the second stage"),
-        (dict.fromkeys(CLASSES, 4), ("--plot", "curve.docx"), "cannot be drawn"),
+        (dict.fromkeys(CLASSES, 4), ("--plot", "curve.docx"), "the curve is drawn into a file that ends in .png"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(

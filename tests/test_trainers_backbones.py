@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cascade.errors import CanonistiaError
-from trainers.backbones import SPECS, build_backbone
+from trainers.backbones import SPECS, backbone_spec, build_backbone
 from trainers.network import Classifier, Freezing, build_classifier, frozen_stages
 
 
@@ -128,3 +128,28 @@ def test_frozen_stages_keep_weights_and_batch_norm_statistics() -> None:
     assert changed
     assert all(any(name.startswith(prefix) for prefix in last) for name in changed)
     assert any("running_mean" in name for name in changed)
+
+
+def test_two_backbones_side_by_side_stack_their_features() -> None:
+    pixels = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8)
+    names = ("efficientnet_lite0", "efficientnet_lite1")
+    both = build_classifier("+".join(names), 3, 0.0, pretrained=True).eval()
+    with torch.inference_mode():
+        alone = [build_classifier(name, 3, 0.0, pretrained=True).eval().features(pixels) for name in names]
+        assert torch.allclose(both.features(pixels), torch.cat(alone, dim=1), atol=1e-5)
+    assert backbone_spec("+".join(names)).size == 240
+
+
+def test_backbones_that_scale_pictures_differently_are_no_pair() -> None:
+    with pytest.raises(CanonistiaError, match="scale pictures differently"):
+        backbone_spec("efficientnet_lite0+resnet50")
+
+
+def test_flip_averages_a_picture_and_its_mirror_image_outside_of_training() -> None:
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    network = build_classifier("efficientnet_lite0", 3, 0.0, pretrained=True).eval()
+    with torch.inference_mode():
+        once, mirrored = network.features(pixels), network.features(pixels.flip(2))
+        network.flip = True
+        assert torch.allclose(network.features(pixels), (once + mirrored) / 2, atol=1e-5)
+        assert torch.allclose(network.features(pixels), network.features(pixels.flip(2)), atol=1e-5)

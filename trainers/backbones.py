@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -59,13 +59,19 @@ SPECS = {
 
 
 def backbone_spec(name: str) -> BackboneSpec:
-    """Return what a backbone expects.
+    """Return what a backbone expects; ``A+B`` is two networks side by side, at the larger of their sides.
 
     Raises
     ------
     CanonistiaError
         The name is unknown.
     """
+    if "+" in name:
+        specs = [backbone_spec(part) for part in name.split("+")]
+        seen = {(spec.interpolation, spec.mean, spec.std) for spec in specs}
+        if len(seen) > 1:
+            raise CanonistiaError(f"the backbones of '{name}' scale pictures differently and cannot share them")
+        return replace(specs[0], name=name, size=max(spec.size for spec in specs))
     if name not in SPECS:
         raise CanonistiaError(f"unknown backbone '{name}'; expected one of {', '.join(SPECS)}")
     return SPECS[name]
@@ -87,11 +93,32 @@ def build_backbone(name: str, pretrained: bool, weights: Path | None = None) -> 
         The name is unknown, or the weights cannot be fetched, read or do not fit.
     """
     backbone_spec(name)
+    if "+" in name:
+        if weights:
+            raise CanonistiaError(f"--weights is for one network, and '{name}' names several; leave it out")
+        return _side_by_side([build_backbone(part, pretrained) for part in name.split("+")])
     network: nn.Module = _resnet50() if name == "resnet50" else _lite(name)
     if pretrained:
         state = read_weights(weights) if weights else _library_weights(name)
         load_weights(network, state, f"weights for {name}", by_position=weights is None)
     return _resnet_stages(network) if name == "resnet50" else _lite_stages(network)
+
+
+class SideBySide(nn.Module):
+    """Networks that see the same picture, their feature maps stacked, (N, sum of features, h, w)."""
+
+    def __init__(self, networks: list[Backbone]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the stacked feature maps."""
+        return torch.cat([network(x) for network in self.networks], dim=1)
+
+
+def _side_by_side(networks: list[Backbone]) -> Backbone:
+    # One stage: the networks may have different numbers of them.
+    return Backbone([SideBySide(networks)], sum(network.features for network in networks))
 
 
 def load_weights(network: nn.Module, weights: Weights, what: str, by_position: bool) -> None:

@@ -40,7 +40,7 @@ def _eyes_options(backbone: str) -> Callable[[F], F]:
                 "--backbone",
                 default=backbone,
                 show_default=True,
-                help="efficientnet_lite0, efficientnet_lite1, efficientnet_lite2 or resnet50.",
+                help="efficientnet_lite0, efficientnet_lite1, efficientnet_lite2 or resnet50; A+B: two side by side.",
             ),
         ):
             command = option(command)
@@ -95,8 +95,9 @@ def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None
     type=click.Choice(POLICIES),
     default="weighted",
     show_default=True,
-    help="all other pictures alike; siblings: only the 5 classes that the main model confuses most with this one; "
-    "weighted: all, the confused ones counting up to five times as much.",
+    help="all: every other picture alike; siblings: only the 5 classes that the main model confuses most with this "
+    "one; weighted: all, the confused classes counting up to five times as much; hard: all, the very pictures that a "
+    "model which has not seen them mistakes counting up to five times as much.",
 )
 @click.option("--trunk", type=FOLDER, help="A run of train-main whose fine-tuned backbone all submodels share.")
 @click.option("--own-networks", is_flag=True, help="Every submodel is a whole network of its own; no shared trunk.")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cascade.preprocess import PreprocessSpec
+from trainers.device import keep_freed_memory
 from trainers.fingerprints import file_sha256
 from trainers.network import Classifier
 from trainers.pictures import PictureDataset, loader
@@ -57,6 +58,7 @@ def weights_sha256(network: nn.Module) -> str:
 
 def compute_features(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features)."""
+    keep_freed_memory()
     targets = torch.zeros(len(paths), dtype=torch.int64).numpy()
     batches = loader(PictureDataset(paths, targets, spec), _BATCH, shuffle=False, seed=0, workers=0)
     network = network.to(device).to(memory_format=torch.channels_last).eval()

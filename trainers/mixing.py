@@ -35,7 +35,7 @@ Mix = Callable[[torch.Tensor], Mixed]
 
 
 def mixing(name: str) -> Mix:
-    """Return the named way of mixing: ``mixup`` (arXiv 1710.09412), ``cutmix`` (1905.04899), ``both`` in turn.
+    """Return the named way of mixing: ``mixup`` (arXiv 1710.09412), ``cutmix`` (1905.04899), ``both`` at random.
 
     Raises
     ------

@@ -25,7 +25,7 @@ _HELP = {
     "unfreeze": "What is trained: head, last-N stages of the backbone, or all.",
     "augment": "Random changes to training pictures: none, light or strong. A frozen backbone sees none.",
     "layer_decay": "Factor on the learning rate from each backbone stage to the one before it; 1 treats them alike.",
-    "mix": "Blend pairs of pictures (mixup), paste one into the other (cutmix), or both in turn; targets mix alike.",
+    "mix": "Blend pairs of pictures (mixup), paste one into the other (cutmix), or both at random; targets mix alike.",
     "early_size": "Side in pixels of all but the last --final-epochs; faster, and often better. 0: --size throughout.",
     "final_epochs": "Epochs at the full side that end a training with --early-size.",
     "loss": "cross_entropy, or top2, which forgives a true class in second place.",

@@ -26,7 +26,7 @@ from trainers.scores import binary_scores
 from trainers.submodels import SubmodelSet, check_set, class_run, join_set
 from trainers.tracking import start_tracker
 from trainers.train_main import examples
-from trainers.training import Examples, Eyes, preprocessing, sidecar_for, train_head, train_network
+from trainers.training import Examples, Eyes, check_used, preprocessing, sidecar_for, train_head, train_network
 
 
 def _binary_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -66,6 +66,8 @@ def train_sub(
         check_run_folder(class_run(out, label), overwrite)
     if plan.negatives not in POLICIES:
         raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
+    if plan.kind == "shared":
+        check_used(recipe)
     if plan.kind == "shared" and recipe.unfreeze != "head":
         raise CanonistiaError(
             "a shared trunk is frozen while its heads are trained; fine-tune it once with train-main and give "
@@ -140,14 +142,14 @@ def _untrained_on_these(main: TrainedRun, dropout: float) -> Classifier:
     if config["unfreeze"] == "head":
         return main.network
     weights = Path(config["weights"]) if config.get("weights") else None
-    return build_classifier(main.sidecar.backbone, 1, dropout, pretrained=True, weights=weights)
+    return build_classifier(main.sidecar.backbone, 1, dropout, pretrained=True, weights=weights, flip=main.sidecar.flip)
 
 
 def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:
     if plan.trunk:
         finished = load_run(plan.trunk)
         check_same_data(folder, data, finished)
-        finished.network.flip = plan.eyes.flip
+        finished.network.flip = finished.network.flip or plan.eyes.flip
         return finished.network, finished.sidecar.preprocess
     network = build_classifier(
         plan.eyes.backbone, 1, dropout, pretrained=True, weights=plan.eyes.weights, flip=plan.eyes.flip

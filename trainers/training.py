@@ -12,17 +12,21 @@ import numpy as np
 import torch
 from torch import nn
 
+from cascade.errors import CanonistiaError
 from cascade.preprocess import Colour, PreprocessSpec, ResizeRule
 from trainers.augment import augmentation
 from trainers.backbones import backbone_spec
 from trainers.dataset import DataSet
+from trainers.device import keep_freed_memory
 from trainers.features import cached_features
 from trainers.fit import Batches, EpochSchedule, Task, TensorBatches, fit, predict
 from trainers.network import Classifier, Freezing
 from trainers.pictures import PictureDataset, all_grey, loader
-from trainers.recipe import Recipe
+from trainers.recipe import MAIN_DEFAULTS, Recipe
 from trainers.record import RunRecord
 from trainers.runs import Sidecar, code_version
+
+MIN_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,11 @@ def train_network(
     device: str,
 ) -> np.ndarray:
     """Train a network, record every epoch, and return the validation logits (N, outputs) of the result."""
+    keep_freed_memory()
     freezing = Freezing(recipe.unfreeze, len(network.backbone.stages))
     network.to(device).to(memory_format=torch.channels_last)
     if freezing.whole:
+        check_used(recipe)
         # A frozen backbone gives each picture the same features every epoch: they are computed once.
         seen, unseen = (cached_features(network, part.paths, spec, device) for part in (training, validation))
 
@@ -121,6 +127,16 @@ def train_network(
         record.epoch,
     )
     return predict(result, checks, device)[0]
+
+
+def check_used(recipe: Recipe) -> None:
+    """Raise CanonistiaError when a setting is asked for that a frozen backbone would ignore."""
+    for name in ("mix", "early_size"):
+        if getattr(recipe, name) != getattr(MAIN_DEFAULTS, name):
+            raise CanonistiaError(
+                f"--{name.replace('_', '-')} changes what the backbone sees, and a frozen one sees each picture once; "
+                "add --unfreeze all, or leave it out"
+            )
 
 
 def _rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
@@ -150,8 +166,13 @@ def _training_batches(training: Examples, spec: PreprocessSpec, recipe: Recipe) 
 
     late = at(spec.size, recipe.seed)
     early_epochs = recipe.epochs - recipe.final_epochs
-    if not recipe.early_size or early_epochs < 1:
+    if not recipe.early_size:
         return late
+    if early_epochs < 1 or not MIN_SIDE <= recipe.early_size < spec.size:
+        raise CanonistiaError(
+            f"--early-size {recipe.early_size} is for epochs before the last {recipe.final_epochs} of {recipe.epochs}, "
+            f"at a side from {MIN_SIDE} to below {spec.size}; change --epochs, --final-epochs or --early-size"
+        )
     return EpochSchedule([*[at(recipe.early_size, recipe.seed + 1)] * early_epochs, *[late] * recipe.final_epochs])
 
 
