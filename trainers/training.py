@@ -117,7 +117,7 @@ def train_network(
     checks = loader(unseen_pictures, recipe.batch_size, shuffle=False, seed=0, workers=recipe.workers)
     result = fit(
         network,
-        _rate_groups(network, recipe),
+        rate_groups(network, recipe),
         batches,
         checks,
         recipe,
@@ -139,7 +139,7 @@ def check_used(recipe: Recipe) -> None:
             )
 
 
-def _rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
+def rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the parameters with their rates: the head's, and one a stage that falls towards the picture."""
     stages = list(reversed(network.backbone.stages))
     body = [
