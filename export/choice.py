@@ -147,7 +147,7 @@ def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) ->
     A simpler routing rule takes the place of the best where, at the same share and decision, it is no worse than by
     one standard error of the paired difference (Breiman's rule).
     """
-    allowed = [entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= most_routed]
+    allowed = [entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= 1.03 * most_routed]
     best = min(allowed, key=lambda entry: entry.log_loss(targets).mean())
     for simpler in ROUTINGS[: ROUTINGS.index(best.routing)]:
         for entry in allowed:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import log_softmax
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
@@ -16,6 +17,7 @@ from cascade.metrics import top_k_hits
 from cascade.preprocess import Colour, PreprocessSpec
 from cascade.rules import known_answers, run_cascade
 from export.answers import Answers, Stages
+from export.calibration import fit_temperature
 from export.choice import Terms, everything_routed, fit_cascade
 from export.cost import multiply_adds
 from export.decisions import fit_decision
@@ -285,7 +287,12 @@ def _best_strength(logits: Logits, pool: Pool, trained: np.ndarray, seed: int) -
         for seen, held_out in folds:
             unseen[held_out] = logits(pool, trained[seen], trained[held_out], strength)
         candidates.append(_CrossFitted(strength, unseen))
-    return min(candidates, key=lambda candidate: (candidate.unseen.argmax(axis=1) != pool.targets[trained]).sum())
+    return min(candidates, key=lambda candidate: _log_loss(candidate.unseen, pool.targets[trained]))
+
+
+def _log_loss(logits: np.ndarray, targets: np.ndarray) -> float:
+    scaled = log_softmax(logits / fit_temperature(logits, targets), axis=1)
+    return float(-scaled[np.arange(len(targets)), targets].mean())
 
 
 def _head(strength: float, class_weight: str | None = None) -> LogisticRegression:
