@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import product
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -23,7 +24,7 @@ from cascade.rules import (
 )
 from export.answers import Answers, Stages, fold_rows
 from export.calibration import Calibrators, fit_calibrators
-from export.decisions import DECISIONS, fit_decision
+from export.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
 from export.routings import ROUTINGS, fit_routings, gains, settle
 from export.unsure import fit_unsure
 
@@ -142,19 +143,20 @@ def compare(answers: Answers, terms: Terms, shares: tuple[float, ...]) -> list[C
 
 
 def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) -> Compared:
-    """Return the rules with the least log loss among those that keep to the share, and as simple as is as good.
+    """Return the rules with the least log loss among those that keep to the share, and as plain as is as good.
 
-    A simpler routing rule takes the place of the best where, at the same share and decision, it is no worse than by
-    one standard error of the paired difference (Breiman's rule).
+    At the share of the best, others take its place that are no worse than by one standard error of the paired
+    difference (Breiman's rule): with the fitted combination of both stages, which holds the other decisions as
+    special weights, before its own decision; and with the simplest routing rule.
     """
     allowed = [entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= 1.03 * most_routed]
     best = min(allowed, key=lambda entry: entry.log_loss(targets).mean())
-    for simpler in ROUTINGS[: ROUTINGS.index(best.routing)]:
-        for entry in allowed:
-            if (entry.routing, entry.decision, entry.share) == (simpler, best.decision, best.share):
-                difference = entry.log_loss(targets) - best.log_loss(targets)
-                if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)):
-                    return entry
+    at_share = {(entry.decision, entry.routing): entry for entry in allowed if entry.share == best.share}
+    for key in product((FITTED_COMBINATION, best.decision), ROUTINGS):
+        if key in at_share:
+            difference = at_share[key].log_loss(targets) - best.log_loss(targets)
+            if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)):
+                return at_share[key]
     return best
 
 

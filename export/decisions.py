@@ -7,7 +7,8 @@ from scipy.special import log_softmax
 from cascade.rules import Decision, HighestSubmodel, LogLinear, Product, candidate_classes, log_odds
 from export.answers import Stages
 
-DECISIONS = ("product", "highest_submodel", "log_linear")
+FITTED_COMBINATION = "log_linear"
+DECISIONS = ("product", "highest_submodel", FITTED_COMBINATION)
 
 
 def fit_decision(name: str, stages: Stages, routed: np.ndarray, candidates: int) -> Decision:
