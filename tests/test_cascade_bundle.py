@@ -56,7 +56,7 @@ def test_weights_in_another_file_are_refused(bundle: Path) -> None:
 
 def test_a_newer_schema_is_refused(bundle: Path) -> None:
     change_manifest(bundle, lambda manifest: manifest.update(schema_version=99, surprise=1))
-    with pytest.raises(BundleError, match="schema version 99, and this canonistia reads version 1; upgrade"):
+    with pytest.raises(BundleError, match="schema version 99, and this canonistia reads version 2; upgrade"):
         read_bundle(bundle)
 
 
@@ -65,11 +65,21 @@ def test_a_newer_schema_is_refused(bundle: Path) -> None:
     [
         (lambda m: m.update(surprise=1), "surprise"),
         (lambda m: m["submodels"].pop(), "one for each"),
+        (lambda m: m["submodels"].append(m["submodels"][0]), "one for each"),
+        (lambda m: m["rules"].update(routing={"rule": "per_class", "thresholds": [0.5]}), "1 routing thresholds"),
         (lambda m: m["rules"]["routing"].update(rule="dice"), "routing"),
         (lambda m: m["main"]["file"].update(path="../main.onnx"), r"main\.file\.path"),
         (lambda m: m["submodels"][0].update(preprocess={"size": 64}), "shared trunk"),
     ],
-    ids=["extra field", "submodel missing", "unknown rule", "path outside", "submodel with eyes on a trunk"],
+    ids=[
+        "extra field",
+        "submodel missing",
+        "submodel too many",
+        "thresholds of others",
+        "unknown rule",
+        "path outside",
+        "submodel with eyes on a trunk",
+    ],
 )
 def test_a_wrong_manifest_says_where(bundle: Path, change: Callable[[dict[str, Any]], object], words: str) -> None:
     change_manifest(bundle, change)

@@ -186,6 +186,19 @@ def test_submodels_of_another_data_set_are_refused(
     assert "trained on another data set" in result.output
 
 
+def test_submodels_of_more_classes_than_the_data_set_has_are_refused(
+    run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path
+) -> None:
+    subs = Path(shutil.copytree(tiny_subs, tmp_path / "subs"))
+    common = json.loads((subs / "submodels.json").read_text())
+    (subs / "submodels.json").write_text(json.dumps(common | {"classes": [*common["classes"], "tree"]}))
+    shutil.copytree(subs / "classes" / "sky", subs / "classes" / "tree")
+    result = export(run, tiny_data, tiny_main, subs, tmp_path / "b")
+    assert result.exit_code == 1
+    assert "there must be one submodel a class" in result.output
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_checkpoint_of_another_version_is_refused(
     run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path
 ) -> None:
