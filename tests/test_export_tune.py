@@ -10,6 +10,7 @@ from scipy.special import softmax
 from cascade.bundle import read_bundle
 from cascade.engine import Engine
 from cascade.folders import pictures_below
+from cascade.picture import decode
 from tests.conftest import CLASSES, Run, write_class_folders
 
 
@@ -33,10 +34,11 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
     assert after.calibration.temperature != before.calibration.temperature
     assert after.provenance.commands == [*before.provenance.commands, "canonistia tune tiny seen --budget 3"]
     # The tensor inside the graph is the one that the manifest tells of.
-    pictures = [Image.open(path) for path in pictures_below(tmp_path / "seen")[:8]]
+    pictures = [decode(path) for path in pictures_below(tmp_path / "seen")[:8]]
     logits, probabilities = Engine.load(bundle).main_outputs(pictures, "logits", "probabilities")
     assert probabilities == pytest.approx(softmax(logits / after.calibration.temperature, axis=1), abs=1e-4)
-    assert Image.open(tmp_path / "curve.png").width > 800
+    with Image.open(tmp_path / "curve.png") as curve:
+        assert curve.width > 800
     assert "canonistia tune tiny seen" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
