@@ -32,6 +32,8 @@ SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.4, 0.
 # Fewer routed pictures than this cannot tell two rules apart.
 MIN_ROUTED = 20
 
+# A rule fitted to route a share of some pictures routes a little more or less of others.
+_SAMPLING = 1.03
 _SIMPLE_THRESHOLD = 0.8  # that of the project this one grew from
 _NO_MARK = Unsure(distance_above=1.0, submodels_below=0.0, false_alarm_rate=0.0)
 
@@ -149,7 +151,9 @@ def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) ->
     difference (Breiman's rule): with the fitted combination of both stages, which holds the other decisions as
     special weights, before its own decision; and with the simplest routing rule.
     """
-    allowed = [entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= 1.03 * most_routed]
+    allowed = [
+        entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= _SAMPLING * most_routed
+    ]
     best = min(allowed, key=lambda entry: entry.log_loss(targets).mean())
     at_share = {(entry.decision, entry.routing): entry for entry in allowed if entry.share == best.share}
     for key in product((FITTED_COMBINATION, best.decision), ROUTINGS):
@@ -173,7 +177,7 @@ def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None 
     compared = compared or compare(answers, terms, tuple(share for share in terms.shares if share <= most))
     calibrators = fit_calibrators(answers.main, answers.submodels, answers.targets)
     stages = answers.calibrated(calibrators)
-    if len(compared) == 1:
+    if not any(0 < entry.share <= most for entry in compared):
         threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(stages.main.max(axis=1), most)))
         routing: Routing = settle(Confidence(threshold=threshold), stages.main)
         return FittedCascade(calibrators, _with_mark(routing, Product(), stages, terms), 0)

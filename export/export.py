@@ -84,7 +84,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
             classes=list(data.classes),
             main=files.main,
             trunk=files.trunk,
-            submodels=measured_submodels(data.classes, files.submodels, measurement),
+            submodels=measured_submodels(folder, data.classes, files.submodels, measurement),
             calibration=described(fitted.calibrators, data.classes),
             rules=fitted.rules,
             second_stage_cost=cost,

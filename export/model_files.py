@@ -23,7 +23,6 @@ class SubmodelFile:
     """Where a submodel lies below the bundle's folder; eyes and backbone only where it sees pixels itself."""
 
     path: str
-    folder: Path
     preprocess: PreprocessSpec | None
     backbone: str | None
 
@@ -60,18 +59,18 @@ def write_models(
         path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
         write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
         eyes = (None, None) if trunk else (common.preprocess, common.backbone)
-        written.append(SubmodelFile(path, folder, *eyes))
+        written.append(SubmodelFile(path, *eyes))
     return ModelFiles(PixelModel(describe_file(folder, "main.onnx"), seen, main.sidecar.backbone), trunk, written)
 
 
 def measured_submodels(
-    classes: Sequence[str], files: Sequence[SubmodelFile], measurement: Measurement
+    folder: Path, classes: Sequence[str], files: Sequence[SubmodelFile], measurement: Measurement
 ) -> list[Submodel]:
     """Return the manifest's entry of each submodel."""
     return [
         Submodel(
             label=label,
-            file=describe_file(file.folder, file.path),
+            file=describe_file(folder, file.path),
             preprocess=file.preprocess,
             backbone=file.backbone,
             **asdict(figures),

@@ -141,7 +141,7 @@ def _recalibrate(folder: Path, manifest: Manifest, fitted: FittedCascade) -> Non
 def _changed(
     folder: Path, manifest: Manifest, fitted: FittedCascade, measurement: Measurement, plan: TunePlan
 ) -> Manifest:
-    files = [SubmodelFile(part.file.path, folder, part.preprocess, part.backbone) for part in manifest.submodels]
+    files = [SubmodelFile(part.file.path, part.preprocess, part.backbone) for part in manifest.submodels]
     words = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
     for name, default in (("false_alarm_rate", FALSE_ALARM_RATE), ("seed", 0)):
         if getattr(plan, name) != default:
@@ -156,7 +156,7 @@ def _changed(
     return msgspec.structs.replace(
         manifest,
         main=main,
-        submodels=measured_submodels(manifest.classes, files, measurement),
+        submodels=measured_submodels(folder, manifest.classes, files, measurement),
         calibration=described(fitted.calibrators, manifest.classes),
         rules=fitted.rules,
         answer_sets=measurement.answer_sets,

@@ -222,3 +222,13 @@ def test_with_nothing_routed_only_the_distance_marks() -> None:
     assert rule.submodels_below == 0
     asked = np.array([[0.01, 0.02, 0.03]])
     assert rule.score(np.array([0.5]), asked)[0] < 1
+
+
+def test_what_lies_beyond_the_budget_does_not_count_as_compared() -> None:
+    answers = two_stages(300, 4.0)
+    narrow = terms(0.01)  # two or three pictures: too few to fit a rule on
+    for known in (None, compare(answers, narrow, narrow.shares)):
+        fitted = fit_cascade(answers, narrow, known)
+        assert fitted.compared == 0
+        assert fitted.rules.routing.name == "confidence"
+        assert not fitted.routes_nothing
