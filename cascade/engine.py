@@ -7,19 +7,32 @@ from typing import Self, TypeVar
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from PIL import Image
 
-from cascade.bundle import Bundle, FileEntry, Submodel, read_bundle
+from cascade.bundle import Bundle, BundleError, FileEntry, Submodel, read_bundle
 from cascade.errors import PictureError
 from cascade.picture import Source, decode
 from cascade.prediction import Prediction
 from cascade.preprocess import PreprocessSpec, preprocess
 from cascade.rules import CascadeOutput, run_cascade, top_two
+from cascade.view import View
 
 BATCH_SIZE = 32
 BATCH_PIXELS = 64_000_000
 
+# The runtime's errors have no common ancestor but Exception.
+_REFUSALS = (
+    runtime_errors.Fail,
+    runtime_errors.InvalidArgument,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidProtobuf,
+    runtime_errors.NotImplemented,
+    runtime_errors.RuntimeException,
+)
+
 S = TypeVar("S", bound=Source)
+Picture = Image.Image | View
 
 
 class Engine:
@@ -67,7 +80,15 @@ class Engine:
             predictions += self.predictions(self.run(readable(batch)))
         return predictions
 
-    def run(self, pictures: Sequence[Image.Image]) -> CascadeOutput:
+    @property
+    def specs(self) -> set[PreprocessSpec]:
+        """Return every preprocessing that a picture of this bundle may need."""
+        manifest = self.bundle.manifest
+        first = [manifest.main, *([manifest.trunk] if manifest.trunk else [])]
+        own = [submodel.preprocess for submodel in manifest.submodels if submodel.preprocess]
+        return {*(model.preprocess for model in first), *own}
+
+    def run(self, pictures: Sequence[Picture]) -> CascadeOutput:
         """Run the cascade over one batch of decoded pictures."""
         main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
         return run_cascade(
@@ -77,7 +98,7 @@ class Engine:
             lambda rows, asked: self.ask_submodels([pictures[int(row)] for row in rows], asked),
         )
 
-    def main_outputs(self, pictures: Sequence[Image.Image], *outputs: str) -> list[np.ndarray]:
+    def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
 
         ``probabilities`` and ``logits`` are (N, K) float32; ``distance`` (N,) is how far the picture lies from the
@@ -87,9 +108,7 @@ class Engine:
         model = self.bundle.manifest.main
         return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
 
-    def ask_submodels(
-        self, pictures: Sequence[Image.Image], asked: np.ndarray, output: str = "probability"
-    ) -> np.ndarray:
+    def ask_submodels(self, pictures: Sequence[Picture], asked: np.ndarray, output: str = "probability") -> np.ndarray:
         """Return what the submodels say (N, K), NaN where ``asked`` (N, K) is false.
 
         With a shared trunk its pass is made once, whatever the number of classes asked about. ``output`` is
@@ -136,6 +155,12 @@ class Engine:
             for row, (first, second) in enumerate(order)
         ]
 
+    @property
+    def has_activation_maps(self) -> bool:
+        """Return whether the main model shows where in a picture it found each class."""
+        outputs = self._session(self.bundle.manifest.main.file).get_outputs()
+        return "activation_maps" in {output.name for output in outputs}
+
     def open_all(self) -> None:
         """Open every model of the second stage now: a service does not depend on the bundle's files after that."""
         manifest = self.bundle.manifest
@@ -143,6 +168,29 @@ class Engine:
             self._session(manifest.trunk.file)
         for submodel in manifest.submodels:
             self._submodel_session(submodel)
+
+    def self_test(self, batch_size: int = 1) -> None:
+        """Open every model and run all of them over a batch of made pictures, which takes the memory of such a batch.
+
+        Raises
+        ------
+        BundleError
+            A model cannot be run, or says what is no probability.
+        """
+        self.open_all()
+        pictures = [Image.linear_gradient("L").rotate(90 * number) for number in range(batch_size)]
+        try:
+            main = self.main_outputs(pictures, "probabilities")[0]  # (N, K)
+            asked = self.ask_submodels(pictures, np.ones(main.shape, dtype=bool))  # (N, K)
+        except _REFUSALS as error:
+            raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
+        expected = (batch_size, len(self.classes))
+        sums_to_one = main.shape == expected and np.allclose(main.sum(axis=1), 1, atol=1e-3)
+        if not sums_to_one or not np.all((asked >= 0) & (asked <= 1)):
+            raise BundleError(
+                f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities of "
+                f"{len(self.classes)} classes; export the bundle again"
+            )
 
     def _submodel_session(self, submodel: Submodel) -> onnxruntime.InferenceSession:
         # A linear head is done before a second thread has woken up.
@@ -157,7 +205,11 @@ class Engine:
             options.log_severity_level = 3
             # Threads that spin after one model's pass are in the way of the next model's.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            opened = onnxruntime.InferenceSession(self.bundle.path(file), options, providers=["CPUExecutionProvider"])
+            path = self.bundle.path(file)
+            try:
+                opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            except _REFUSALS as error:
+                raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
             # Two threads may open one file at once; both then use the session that was stored first.
             session = self._sessions.setdefault(file.path, opened)
         return session
@@ -169,9 +221,11 @@ def _allowed_processors() -> int:
     return os.cpu_count() or 1
 
 
-def stack(pictures: Sequence[Image.Image], spec: PreprocessSpec) -> np.ndarray:
+def stack(pictures: Sequence[Picture], spec: PreprocessSpec) -> np.ndarray:
     """Return the preprocessed batch, uint8 (N, size, size, 3)."""
-    return np.stack([preprocess(picture, spec) for picture in pictures])
+    return np.stack(
+        [picture.pixels(spec) if isinstance(picture, View) else preprocess(picture, spec) for picture in pictures]
+    )
 
 
 def decoded_batches(

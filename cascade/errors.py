@@ -7,3 +7,11 @@ class CanonistiaError(Exception):
 
 class PictureError(CanonistiaError):
     """One picture cannot be read. The others go on."""
+
+
+class UnknownFormatError(PictureError):
+    """The file is no picture of a format that is read here."""
+
+
+class TooManyPixelsError(PictureError):
+    """The picture has more pixels than the limit."""

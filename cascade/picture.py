@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cascade.errors import PictureError
+from cascade.errors import PictureError, TooManyPixelsError, UnknownFormatError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -23,19 +23,24 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
-def decode(source: Source) -> Image.Image:
+def decode(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, 8 bits a channel.
 
     Parameters
     ----------
     source
         A path, the bytes of a file, a PIL image, or a uint8 array ``(H, W)`` or ``(H, W, 3)``.
+    max_pixels
+        The most pixels that a picture may have; a larger one is refused before its pixels are decoded.
 
     Raises
     ------
+    UnknownFormatError
+        The file is of no allowed format (``FORMATS``).
+    TooManyPixelsError
+        The picture has more pixels than ``max_pixels``.
     PictureError
-        The file is missing, empty, truncated, of no allowed format (``FORMATS``), larger than
-        ``MAX_PIXELS``, or the array has another shape or type.
+        The file is missing, empty or truncated, or the array has another shape or type.
 
     Notes
     -----
@@ -43,16 +48,16 @@ def decode(source: Source) -> Image.Image:
     every other mode (CMYK, palette, YCbCr, LAB ...) becomes RGB.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, max_pixels)
     if isinstance(source, Image.Image):
-        with _pillow_errors():
-            return _normalise(source)
+        with _pillow_errors(max_pixels):
+            return _normalise(source, max_pixels)
     with _opened(source) as file:
         if not file.read(1):
             raise PictureError("is empty (0 bytes); a picture was expected")
         file.seek(0)
-        with _pillow_errors(), Image.open(file, formats=FORMATS) as picture:
-            return _normalise(picture)
+        with _pillow_errors(max_pixels), Image.open(file, formats=FORMATS) as picture:
+            return _normalise(picture, max_pixels)
 
 
 def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
@@ -65,23 +70,20 @@ def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
 
 
 @contextmanager
-def _pillow_errors() -> Iterator[None]:
+def _pillow_errors(max_pixels: int) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise PictureError(f"is no picture of a known format; expected one of {', '.join(FORMATS)}") from error
+        raise UnknownFormatError(f"is no picture of a known format; expected one of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"is over the limit of {MAX_PIXELS:,} pixels ({error}); make it smaller") from error
+        raise TooManyPixelsError(f"is over the limit of {max_pixels:,} pixels ({error}); make it smaller") from error
     # Pillow's decoders report damaged files with any of these, depending on the format.
     except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError) as error:
         raise PictureError(f"is damaged or incomplete: {error}") from error
 
 
-def _normalise(picture: Image.Image) -> Image.Image:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise PictureError(
-            f"has {picture.width}x{picture.height} pixels, over the limit of {MAX_PIXELS:,}; make it smaller"
-        )
+def _normalise(picture: Image.Image, max_pixels: int) -> Image.Image:
+    _check_size(picture.width, picture.height, max_pixels)
     upright = ImageOps.exif_transpose(picture)  # always a copy: the caller's picture stays its own
     if upright.mode in ("L", "RGB"):
         return upright
@@ -103,12 +105,16 @@ def _from_16_bit(picture: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooManyPixelsError(f"has {width}x{height} pixels, over the limit of {max_pixels:,}; make it smaller")
+
+
+def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
     shape_fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype != np.uint8 or not shape_fits or array.size == 0:
         raise PictureError(
             f"is an array of shape {array.shape} and type {array.dtype}; expected uint8 of (H, W) or (H, W, 3)"
         )
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise PictureError(f"has {array.shape[1]}x{array.shape[0]} pixels, over the limit of {MAX_PIXELS:,}")
+    _check_size(array.shape[1], array.shape[0], max_pixels)
     return Image.fromarray(np.ascontiguousarray(array))

@@ -1,102 +1,99 @@
-"""The Flask application: one page that classifies the pictures sent to it."""
+"""The Flask application: the page, the API, the inference protocol and the metrics around a service."""
 
-import base64
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
 
-from flask import Flask, Response, render_template, request
-from PIL import Image
-from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Flask, Request, Response, g, request
+from werkzeug.exceptions import HTTPException
 
-from cascade.engine import Engine, decoded_batches, readable
-from cascade.errors import PictureError
-from cascade.picture import SUFFIXES
-from cascade.prediction import Prediction
+from webapp import locks, logs
+from webapp.admission import Admission
+from webapp.api import api, problem_response
+from webapp.connection import ClientLeftError, PatientBody
+from webapp.corrections import Collector
+from webapp.documentation import documentation
+from webapp.infer import infer
+from webapp.metrics import Metrics
+from webapp.page import page, problem_page
+from webapp.problems import Problem, problem_of
+from webapp.service import Service
+from webapp.settings import Settings
+from webapp.state import KEY, State, state
+from webapp.uploads import stored_in_memory
 
-MAX_UPLOAD_BYTES = 64 * 1024 * 1024
-MAX_PICTURES = 100
-_PREVIEW_SIDE = 320  # pixels
-
-# Everything comes from this server; previews are data: addresses.
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'self'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
+_PROGRAMS = ("/api/v1", "/v2", "/metrics")  # answered in JSON
+_DECODERS = 4
 
 
-@dataclass(frozen=True)
-class Card:
-    """What the page shows of one upload: its preview and answer, or its error."""
+class _Request(Request):
+    """A request whose uploads stay in memory."""
 
-    name: str
-    preview: str = ""
-    prediction: Prediction | None = None
-    error: str = ""
+    _get_file_stream = staticmethod(stored_in_memory)
 
 
-def create_app(engine: Engine) -> Flask:
-    """Return the application for an engine."""
+def create_app(service: Service, metrics: Metrics, settings: Settings | None = None) -> Flask:
+    """Return the application for a service.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder for corrections cannot be made.
+    """
+    settings = settings or Settings()
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_UPLOAD_BYTES
-    app.config["MAX_FORM_PARTS"] = MAX_PICTURES + 1
+    app.request_class = _Request
+    collector = Collector(settings.collect, settings.max_collect_bytes) if settings.collect else None
+    admission = Admission(settings, metrics)
+    app.extensions[KEY] = State(service, settings, metrics, admission, threading.Semaphore(_DECODERS), collector)
+    logs.install(app)
+    locks.install(app, settings)
+    for blueprint in (page, api, infer, documentation):
+        app.register_blueprint(blueprint)
 
-    @app.get("/")
-    def page() -> str:
-        return _page(engine, [])
+    @app.get("/metrics")
+    def show_metrics() -> Response:
+        return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.post("/")
-    def classify() -> tuple[str, int] | str:
-        uploads = [upload for upload in request.files.getlist("pictures") if upload.filename]
-        if not uploads:
-            return _page(engine, [], "Choose a picture first."), 400
-        return _page(engine, classify_uploads(engine, uploads))
-
-    @app.errorhandler(RequestEntityTooLarge)
-    def too_large(_: RequestEntityTooLarge) -> tuple[str, int]:
-        limit = MAX_UPLOAD_BYTES // 2**20
-        return _page(engine, [], f"Too much at once: at most {MAX_PICTURES} pictures and {limit} MB together."), 413
+    @app.before_request
+    def be_patient_no_longer() -> None:
+        connection = request.environ.get("gunicorn.socket")
+        if connection is not None:
+            request.environ["wsgi.input"] = PatientBody(request.environ["wsgi.input"], connection)
 
     @app.after_request
-    def headers(response: Response) -> Response:
-        response.headers.update(_HEADERS)
+    def count(response: Response) -> Response:
+        metrics.requests.labels(request.method, logs.route(), response.status_code).inc()
         return response
+
+    @app.errorhandler(Problem)
+    def refuse(problem: Problem) -> Response:
+        return _refusal(problem)
+
+    @app.errorhandler(HTTPException)
+    def refuse_http(error: HTTPException) -> Response:
+        response = _refusal(problem_of(error))
+        for name, value in error.get_headers(request.environ):
+            if name not in ("Content-Type", "Content-Length"):
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(ClientLeftError)
+    def nobody_there(_: ClientLeftError) -> Response:
+        g.problem = "client_left"
+        metrics.errors.labels("client_left").inc()
+        return Response(status=499)  # nginx's status for a client that hung up; nobody reads it
 
     return app
 
 
-def classify_uploads(engine: Engine, uploads: Sequence[FileStorage]) -> list[Card]:
-    """Return a card for each upload, in order; one that is no picture does not stop the others."""
-    cards: list[Card] = []
-    names = iter([upload.filename or "picture" for upload in uploads])
-    for batch in decoded_batches(upload.read() for upload in uploads):
-        pictures = readable(batch)
-        predictions = iter(engine.predictions(engine.run(pictures)) if pictures else ())
-        for _, picture in batch:
-            if isinstance(picture, PictureError):
-                cards.append(Card(next(names), error=f"This file {picture}."))
-            else:
-                cards.append(Card(next(names), _preview(picture), next(predictions)))
-    return cards
-
-
-def _preview(picture: Image.Image) -> str:
-    small = picture.copy()
-    small.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
-    encoded = io.BytesIO()
-    small.save(encoded, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
-
-
-def _page(engine: Engine, cards: list[Card], message: str = "") -> str:
-    return render_template(
-        "page.html",
-        bundle=engine.bundle.manifest,
-        cards=cards,
-        message=message,
-        accept=",".join(sorted(SUFFIXES)),
-    )
+def _refusal(problem: Problem) -> Response:
+    g.problem = problem.kind
+    state().metrics.errors.labels(problem.kind).inc()
+    if request.path.startswith(_PROGRAMS):
+        response = problem_response(problem)
+    else:
+        response = Response(problem_page(problem), problem.status, content_type="text/html; charset=utf-8")
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(problem.retry_after)
+    if problem.kind == "key":
+        response.headers["WWW-Authenticate"] = 'Basic realm="canonistia", charset="UTF-8", Bearer'
+    return response

@@ -1,0 +1,65 @@
+"""Logs: one line a request, for people or as JSON; no picture, no file's name, no address of a person."""
+
+import json
+import logging
+import sys
+import time
+from typing import Literal
+
+from flask import Flask, Response, g, request
+
+LogStyle = Literal["off", "text", "json"]
+
+_ACCESS = logging.getLogger("canonistia.access")
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure(style: LogStyle) -> None:
+    """Send the service's log to standard error; ``off`` leaves warnings and errors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonFormatter() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logger = logging.getLogger("canonistia")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if style == "off" else logging.INFO)
+
+
+def install(app: Flask) -> None:
+    """Log every request of an application."""
+
+    @app.before_request
+    def start() -> None:
+        g.started = time.monotonic()
+
+    @app.after_request
+    def log(response: Response) -> Response:
+        if _ACCESS.isEnabledFor(logging.INFO):
+            fields = {
+                "method": request.method,
+                "route": route(),
+                "status": response.status_code,
+                "milliseconds": round(1000 * (time.monotonic() - g.get("started", time.monotonic())), 1),
+                **{name: g.get(name) for name in ("model", "pictures", "problem") if g.get(name) is not None},
+            }
+            _ACCESS.info(" ".join(f"{name}={value}" for name, value in fields.items()), extra={"fields": fields})
+        return response
+
+
+def route() -> str:
+    """Return the pattern of the current request's path: never the path itself, which a client chooses."""
+    return request.url_rule.rule if request.url_rule else "none"

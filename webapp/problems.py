@@ -1,0 +1,79 @@
+"""Problems: why a request, or one picture of it, is refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from werkzeug.exceptions import HTTPException
+
+from cascade.errors import PictureError, TooManyPixelsError, UnknownFormatError
+
+# Kind to HTTP status. The kind names the problem in metrics, in the API's "type" and in the page's translations.
+STATUS = {
+    "no_picture": 400,
+    "malformed": 400,
+    "tensor": 400,
+    "host": 400,
+    "key": 401,
+    "cross_site": 403,
+    "no_model": 404,
+    "not_found": 404,
+    "method": 405,
+    "slow_upload": 408,
+    "expired": 410,
+    "too_many_pictures": 413,
+    "upload_too_large": 413,
+    "picture_too_large": 413,
+    "format": 415,
+    "media_type": 415,
+    "damaged": 422,
+    "unknown_class": 422,
+    "rate": 429,
+    "internal": 500,
+    "busy": 503,
+    "loading": 503,
+    "deadline": 504,
+    "disk_full": 507,
+}
+
+_OF_STATUS = {
+    400: "malformed",
+    404: "not_found",
+    405: "method",
+    413: "upload_too_large",
+    415: "media_type",
+    429: "rate",
+}
+
+
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+    """A refusal: its kind, one English sentence, and after how many seconds it is worth trying again."""
+
+    def __init__(self, kind: str, detail: str, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.retry_after = retry_after
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status."""
+        return STATUS[self.kind]
+
+
+@contextmanager
+def picture_problems() -> Iterator[None]:
+    """Turn what decoding says of a picture into a problem."""
+    try:
+        yield
+    except UnknownFormatError as error:
+        raise Problem("format", f"This file {error}.") from error
+    except TooManyPixelsError as error:
+        raise Problem("picture_too_large", f"This file {error}.") from error
+    except PictureError as error:
+        raise Problem("damaged", f"This file {error}.") from error
+
+
+def problem_of(error: HTTPException) -> Problem:
+    """Return the problem for an error of Werkzeug's own, such as a path that does not exist."""
+    status = error.code or 500
+    return Problem(_OF_STATUS.get(status, "malformed" if status < 500 else "internal"), error.description or error.name)

@@ -1,0 +1,32 @@
+"""State: what one application was given, found from within a request."""
+
+import threading
+from dataclasses import dataclass
+
+from flask import current_app
+
+from webapp.admission import Admission
+from webapp.corrections import Collector
+from webapp.metrics import Metrics
+from webapp.service import Service
+from webapp.settings import Settings
+
+KEY = "canonistia"
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of an application."""
+
+    service: Service
+    settings: Settings
+    metrics: Metrics
+    admission: Admission
+    decoders: threading.Semaphore  # a decoded picture is the largest thing a request holds
+    collector: Collector | None
+
+
+def state() -> State:
+    """Return the state of the current application."""
+    found: State = current_app.extensions[KEY]
+    return found
