@@ -85,6 +85,14 @@ class Accuracy(_Part, frozen=True):
     seed_score: float
 
 
+class ReliabilityBin(_Part, frozen=True):
+    """The pictures whose highest probability falls into one bin: what it promised and what came of it."""
+
+    confidence: float
+    accuracy: float
+    pictures: int
+
+
 class Measured(_Part, frozen=True):
     """Figures measured at export or when tuned, with calibration and routing fitted out of fold."""
 
@@ -98,6 +106,9 @@ class Measured(_Part, frozen=True):
     routed: float
     unsure: float
     cost: float  # mean, in passes of the main model
+    # Of the cascade; empty in bundles that were exported before these were kept.
+    confusion: list[list[int]] = []  # (K, K), true classes in rows, most likely classes in columns
+    reliability: list[ReliabilityBin] = []
 
 
 class Provenance(_Part, frozen=True):

@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
-from cascade.bundle import Accuracy, Measured
+from cascade.bundle import Accuracy, Measured, ReliabilityBin
 from cascade.conformal import COVERAGES, conformal_limit
-from cascade.metrics import accuracy_summary
+from cascade.metrics import accuracy_summary, confusion, reliability
 from export.answers import Answers
 from export.choice import OutOfFold, Terms, out_of_fold
 
@@ -49,6 +49,8 @@ def measure(answers: Answers, terms: Terms, split: str, seen_in_training: int, n
         routed=float(cascade.routed.mean()),
         unsure=float(cascade.unsure.mean()),
         cost=terms.cost(cascade.routed),
+        confusion=confusion(cascade.probabilities, answers.targets).tolist(),
+        reliability=_reliability(cascade.probabilities, answers.targets),
     )
     limits = {
         f"{coverage:.2f}": conformal_limit(cascade.probabilities, answers.targets, coverage) for coverage in COVERAGES
@@ -58,6 +60,15 @@ def measure(answers: Answers, terms: Terms, split: str, seen_in_training: int, n
 
 def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> Accuracy:
     return msgspec.convert(accuracy_summary(probabilities, targets), Accuracy)
+
+
+def _reliability(probabilities: np.ndarray, targets: np.ndarray) -> list[ReliabilityBin]:
+    bins = zip(*reliability(probabilities, targets), strict=True)
+    return [
+        ReliabilityBin(float(confidence), float(accuracy), int(pictures))
+        for pictures, confidence, accuracy in bins
+        if pictures
+    ]
 
 
 def _binary_figures(unseen: OutOfFold, targets: np.ndarray) -> list[BinaryFigures]:

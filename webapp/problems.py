@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from cascade.errors import PictureError, TooManyPixelsError, UnknownFormatError
 
@@ -75,5 +75,7 @@ def picture_problems() -> Iterator[None]:
 
 def problem_of(error: HTTPException) -> Problem:
     """Return the problem for an error of Werkzeug's own, such as a path that does not exist."""
+    if isinstance(error, SecurityError):
+        return Problem("host", "This server is not called by that name.")
     status = error.code or 500
     return Problem(_OF_STATUS.get(status, "malformed" if status < 500 else "internal"), error.description or error.name)

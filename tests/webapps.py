@@ -1,0 +1,30 @@
+"""Applications around a small bundle, asked through Flask's test client."""
+
+import io
+from pathlib import Path
+
+from flask import Flask
+from PIL import Image
+
+from webapp.app import create_app
+from webapp.metrics import Metrics
+from webapp.service import Service
+from webapp.settings import Settings
+
+
+def application(*bundles: Path, settings: Settings | None = None, memory: int | None = None) -> Flask:
+    """Return an application that serves bundles."""
+    metrics = Metrics()
+    return create_app(Service(bundles, metrics, memory=memory), metrics, settings)
+
+
+def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
+    """Return a picture as the bytes of a file."""
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+def upload(*files: tuple[bytes, str], field: str = "file") -> dict[str, list[tuple[io.BytesIO, str]]]:
+    """Return the form data that sends files."""
+    return {field: [(io.BytesIO(data), name) for data, name in files]}
