@@ -49,6 +49,7 @@ def running(*options: object, python: Path | None = None, folder: Path | None = 
                 process.wait(timeout=30)
             finally:
                 process.kill()
+                process.wait()
 
 
 @contextmanager

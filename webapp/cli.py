@@ -180,7 +180,7 @@ def serve(
     if debug:
         create().run(host, port, debug=True, use_reloader=False)
     else:
-        Server(create, reloader.ask, settings, host, port).run()
+        Server(create, reloader, settings, host, port).run()
 
 
 def _keys(path: Path) -> tuple[str, ...]:

@@ -1,28 +1,44 @@
 """Reloading: a thread that has the service load bundles anew when asked to, or when they changed."""
 
 import threading
+from typing import TYPE_CHECKING
 
-from webapp.service import Service
+if TYPE_CHECKING:  # the runtime is imported in the worker alone
+    from webapp.service import Service
 
 _LOOK_EVERY = 2.0  # seconds
 
 
 class Reloader:
-    """Looks after the bundles of a service."""
+    """Looks after the bundles of a service, from :meth:`start` to :meth:`stop`."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._woken = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._service: Service | None = None
 
     def ask(self) -> None:
         """Ask for all bundles to be loaded anew; safe in a signal handler."""
-        self._asked.set()
+        self._woken.set()
 
-    def start(self, service: Service) -> None:
+    def start(self, service: "Service") -> None:
         """Begin to look after a service."""
-        threading.Thread(target=self._look_after, args=(service,), name="reloader", daemon=True).start()
+        self._service = service
+        self._thread = threading.Thread(target=self._look_after, args=(service,), name="reloader", daemon=True)
+        self._thread.start()
 
-    def _look_after(self, service: Service) -> None:
-        while True:
-            asked = self._asked.wait(_LOOK_EVERY)
-            self._asked.clear()
-            service.reload(changed_only=not asked)
+    def stop(self) -> None:
+        """Stop, and close the service: an interpreter that ends while threads of its models wait would hang."""
+        self._stopping = True
+        self._woken.set()
+        if self._thread and self._service:
+            self._thread.join()
+            self._service.close()
+
+    def _look_after(self, service: "Service") -> None:
+        while not self._stopping:
+            asked = self._woken.wait(_LOOK_EVERY)
+            self._woken.clear()
+            if not self._stopping:
+                service.reload(changed_only=not asked)

@@ -1,5 +1,6 @@
 """The server: gunicorn with one worker process of many threads, which holds the models."""
 
+import select
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from webapp.connection import PatientSocket
+from webapp.reloading import Reloader
 from webapp.settings import Settings
 
 _GRACE = 60  # seconds for the requests in hand when the server is told to stop
@@ -30,7 +32,24 @@ class _Worker(ThreadWorker):
     def init_signals(self) -> None:
         """Install the signal handlers."""
         super().init_signals()
-        signal.signal(signal.SIGHUP, lambda *_: self.app.reload())
+        signal.signal(signal.SIGHUP, lambda *_: self.app.reloader.ask())
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Begin or cease to accept; the last time, take in whoever has connected already, and close the door at once.
+
+        gunicorn leaves it open until the last request is answered, and then resets those who came meanwhile.
+        """
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                while select.select([listener], [], [], 0)[0]:
+                    self.accept(listener)
+                listener.close()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        super().run()
+        self.app.reloader.stop()
 
 
 class _Arbiter(Arbiter):
@@ -44,14 +63,14 @@ class _Arbiter(Arbiter):
 class Server(BaseApplication):
     """Serves the application that ``create`` returns; it is called in the worker, which owns the sessions.
 
-    ``reload`` is called in the worker on SIGHUP, from a signal handler: it must only leave a note.
+    ``reloader`` is asked on SIGHUP, and stopped when the worker ends.
     """
 
     def __init__(
-        self, create: Callable[[], Flask], reload: Callable[[], None], settings: Settings, host: str, port: int
+        self, create: Callable[[], Flask], reloader: Reloader, settings: Settings, host: str, port: int
     ) -> None:
         self.settings = settings
-        self.reload = reload
+        self.reloader = reloader
         self._create = create
         self._bind = f"{host}:{port}"
         super().__init__()

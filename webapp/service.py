@@ -158,6 +158,11 @@ class Service:
         served.retired = True
         return not served.users
 
+    def close(self) -> None:
+        """Answer what is queued, and stop."""
+        for served in self._loaded.values():
+            served.batcher.close()
+
     def reload(self, changed_only: bool = False) -> None:
         """Load the loaded bundles anew from their folders; one that is refused leaves the old one answering."""
         for name in list(self._loaded):
