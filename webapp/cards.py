@@ -62,7 +62,7 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
 
 
 def doubt_ranks(answers: Sequence[Answer | Refused]) -> list[int]:
-    """Return each answer's place in the order of doubt: the unsure, then the least likely; refused pictures are last."""
+    """Return each answer's place in the order of doubt: the unsure, the least likely, those refused last."""
 
     def doubt(place: int) -> tuple[bool, bool, float]:
         answer = answers[place]

@@ -19,8 +19,8 @@ from webapp.state import state
 from webapp.texts import LANGUAGES, Texts, texts
 from webapp.uploads import classify_uploads
 
-blueprint = Blueprint("page", __name__)
-blueprint.add_app_template_global(zip)
+page = Blueprint("page", __name__)
+page.add_app_template_global(zip)
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class _Place:
     line: str
 
 
-@blueprint.get("/")
+@page.get("/")
 def form() -> str:
     """Return the empty form."""
     return _form_page(model=request.args.get("model"))
 
 
-@blueprint.post("/")
+@page.post("/")
 def classify() -> tuple[str, int]:
     """Answer about the pictures sent."""
     order, model = request.form.get("order", "sent"), request.form.get("model")
@@ -61,11 +61,11 @@ def classify() -> tuple[str, int]:
             "legend": legend(),
             "manifest": served.manifest,
         }
-        page = _page("_answers.html", **context) if _for_htmx() else _form_page(model, order, **context)
-    return page, refused[0].status if len(refused) == len(answers) else 200
+        body = render_template("_answers.html", **context) if _for_htmx() else _form_page(model, order, **context)
+    return body, refused[0].status if len(refused) == len(answers) else 200
 
 
-@blueprint.post("/corrections")
+@page.post("/corrections")
 def correct() -> str:
     """Keep what a visitor says that a picture really shows."""
     collector = state().collector
@@ -73,16 +73,16 @@ def correct() -> str:
         raise Problem("not_found", "This service collects no corrections.")
     label = request.form.get("label", "")
     collector.save(request.form.get("token", ""), label)
-    return _page("_thanks.html" if _for_htmx() else "thanks.html", label=label)
+    return render_template("_thanks.html" if _for_htmx() else "thanks.html", label=label)
 
 
-@blueprint.get("/model/<name>")
+@page.get("/model/<name>")
 def model(name: str) -> str:
     """Return the page about a bundle: its figures, its classes, where it errs, how far its probabilities hold."""
     with state().service.use(name) as served:
         bundle = served.engine.bundle
         card = bundle.folder / CARD
-        return _page(
+        return render_template(
             "model.html",
             model=name,
             manifest=bundle.manifest,
@@ -96,10 +96,10 @@ def model(name: str) -> str:
 def problem_page(problem: Problem) -> str:
     """Return the page that tells a problem; for htmx the message alone, and with the form when pictures were sent."""
     if _for_htmx():
-        return _page("_problem.html", problem=problem)
+        return render_template("_problem.html", problem=problem)
     if request.endpoint == "page.classify":
         return _form_page(problem=problem)
-    return _page("problem.html", problem=problem)
+    return render_template("problem.html", problem=problem)
 
 
 def _card(answer: Answer, served: Served) -> Card:
@@ -108,10 +108,9 @@ def _card(answer: Answer, served: Served) -> Card:
 
 
 def _form_page(model: str | None = None, order: str = "sent", **context: object) -> str:
-    names = state().service.names
-    return _page(
+    return render_template(
         "page.html",
-        model=model if model in names else names[0],
+        model=model if model in state().service.names else state().service.default,
         order=order,
         accept=",".join(sorted(SUFFIXES)),
         megabytes=state().settings.max_upload_bytes // MB,
@@ -120,21 +119,19 @@ def _form_page(model: str | None = None, order: str = "sent", **context: object)
     )
 
 
-def _page(template: str, **context: object) -> str:
+@page.app_context_processor
+def _frame() -> dict[str, object]:
+    """Return what every page's frame needs."""
     chosen = request.args.get("lang")
     parts = state()
-    return render_template(
-        template,
-        **{
-            "t": _texts(chosen),
-            "lang": chosen if chosen in LANGUAGES else None,
-            "languages": [texts(language) for language in LANGUAGES],
-            "bundles": list(zip(parts.service.names, parts.service.manifests(), strict=True)),
-            "model": parts.service.names[0],
-            "collecting": parts.collector is not None,
-        }
-        | context,
-    )
+    return {
+        "t": _texts(chosen),
+        "lang": chosen if chosen in LANGUAGES else None,
+        "languages": [texts(language) for language in LANGUAGES],
+        "bundles": list(zip(parts.service.names, parts.service.manifests(), strict=True)),
+        "model": parts.service.default,
+        "collecting": parts.collector is not None,
+    }
 
 
 def _texts(chosen: str | None) -> Texts:

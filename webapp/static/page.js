@@ -14,7 +14,10 @@ if (form) {
   const words = form.dataset;
   let answered = false; // what is added after an answer begins anew
 
-  const say = (sentence) => { status.textContent = sentence; };
+  const say = (sentence) => {
+    status.textContent = sentence;
+    status.classList.toggle("hidden", answered); // the answers' heading shows the same
+  };
   const count = (number) => (number === 1 ? words.one : words.many.replace("#", number));
 
   const choose = (files) => {
@@ -89,6 +92,7 @@ if (form) {
     uploaded = false;
     progress.hidden = false;
     progress.removeAttribute("value");
+    answered = false;
     say(words.looking);
   });
   form.addEventListener("htmx:xhr:progress", ({ detail }) => {
