@@ -41,7 +41,7 @@ def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
 
 
 def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
-    """Return the part of a picture of a size (width, height) that the model sees: left, top, right, bottom, in pixels."""
+    """Return what the model sees of a picture of size (width, height): left, top, right, bottom, in pixels."""
     width, height = size
     if spec.resize == "squash":
         return (0.0, 0.0, float(width), float(height))

@@ -30,18 +30,6 @@ _FLAGS = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        assert not os.environ.get("CANONISTIA_REQUIRE_BROWSER"), "chromium is required here and not installed"
-        pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def doubting(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a bundle that asks the submodels about every picture and is unsure of each."""
     folder = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "doubting")
@@ -62,6 +50,19 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(tiny_bundle: Path, doubting: Path, collected: Path) -> Iterator[str]:
     with served(tiny_bundle, "--model", doubting, "--collect", collected) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Browser]:
+    """Return a browser that is closed before the server stops: its idle connections would hold that up."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert not os.environ.get("CANONISTIA_REQUIRE_BROWSER"), "chromium is required here and not installed"
+        pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,8 @@ def problem_page(problem: Problem) -> str:
     """Return the page that tells a problem; for htmx the message alone, and with the form when pictures were sent."""
     if _for_htmx():
         return render_template("_problem.html", problem=problem)
+    if problem.kind == "host":  # under a strange name this server makes no addresses
+        return render_template("bare.html", problem=problem)
     if request.endpoint == "page.classify":
         return _form_page(problem=problem)
     return render_template("problem.html", problem=problem)
