@@ -33,14 +33,15 @@ def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     """
     if spec.colour == "grey":
         picture = picture.convert("L")
-    resized = picture.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=_box(picture.size, spec))
+    resized = picture.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=seen_box(picture.size, spec))
     pixels = np.asarray(resized)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
     return pixels  # (size, size, 3)
 
 
-def _box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
+def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
+    """Return what the model sees of a picture of size (width, height): left, top, right, bottom, in pixels."""
     width, height = size
     if spec.resize == "squash":
         return (0.0, 0.0, float(width), float(height))

@@ -1,6 +1,7 @@
 """Rows: the answers about files as the command line writes them."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -70,6 +71,18 @@ def _csv_writer(file: IO[str]) -> RowWriter:
     writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
     return lambda row: writer.writerow(asdict(row) | {"unsure": _json_word(row.unsure)})
+
+
+def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield the lines of a CSV file of rows, the header first, each with its line break."""
+    file = io.StringIO(newline="")
+    write = _csv_writer(file)
+    for row in rows:
+        yield file.getvalue()
+        file.seek(0)
+        file.truncate()
+        write(row)
+    yield file.getvalue()
 
 
 def _json_writer(file: IO[str]) -> RowWriter:

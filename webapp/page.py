@@ -1,53 +1,146 @@
-"""The page: pictures are uploaded and named."""
+"""The page: what a person sees, whole without JavaScript, and in fragments for htmx."""
 
-import base64
-import io
+from dataclasses import dataclass
+from urllib.parse import quote
 
 from flask import Blueprint, render_template, request
-from PIL import Image
 
+from cascade.bundle import CARD
 from cascade.picture import SUFFIXES
+from cascade.rows import csv_lines
 from webapp.answers import Answer, Refused
+from webapp.cards import Card, card_of, doubt_ranks
+from webapp.heatmaps import legend
+from webapp.model_facts import class_facts, shades
 from webapp.problems import Problem
+from webapp.service import Served
+from webapp.settings import MB
 from webapp.state import state
+from webapp.texts import LANGUAGES, Texts, texts
 from webapp.uploads import classify_uploads
 
 page = Blueprint("page", __name__)
+page.add_app_template_global(zip)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A card, its place in both orders, and its line of the CSV file."""
+
+    card: Card | Refused
+    sent: int
+    doubt: int
+    line: str
 
 
 @page.get("/")
 def form() -> str:
-    """Show the form."""
-    return _page([])
+    """Return the empty form."""
+    return _form_page(model=request.args.get("model"))
 
 
 @page.post("/")
 def classify() -> tuple[str, int]:
-    """Answer an upload."""
-    with state().service.use(request.form.get("model")) as served:
+    """Answer about the pictures sent."""
+    order, model = request.form.get("order", "sent"), request.form.get("model")
+    with state().service.use(model) as served:
         answers = classify_uploads(served, explain=True)
-    refused = [answer for answer in answers if isinstance(answer, Refused)]
-    return _page(answers), refused[0].problem.status if len(refused) == len(answers) else 200
+        header, *lines = csv_lines(answer.row for answer in answers)
+        cards = [answer if isinstance(answer, Refused) else _card(answer, served) for answer in answers]
+        ranks = doubt_ranks(answers)
+        places = [_Place(*parts) for parts in zip(cards, range(len(cards)), ranks, lines, strict=True)]
+        if order == "doubt":
+            places.sort(key=lambda place: place.doubt)
+        refused = [answer.problem for answer in answers if isinstance(answer, Refused)]
+        context = {
+            "places": places,
+            "header": header,
+            "csv": "data:text/csv;charset=utf-8," + quote(header + "".join(place.line for place in places)),
+            "unsure": sum(not isinstance(answer, Refused) and answer.prediction.unsure for answer in answers),
+            "refused": len(refused),
+            "legend": legend(),
+            "manifest": served.manifest,
+        }
+        body = render_template("_answers.html", **context) if _for_htmx() else _form_page(model, order, **context)
+    return body, refused[0].status if len(refused) == len(answers) else 200
+
+
+@page.post("/corrections")
+def correct() -> str:
+    """Keep what a visitor says that a picture really shows."""
+    collector = state().collector
+    if collector is None:
+        raise Problem("not_found", "This service collects no corrections.")
+    label = request.form.get("label", "")
+    collector.save(request.form.get("token", ""), label)
+    return render_template("_thanks.html" if _for_htmx() else "thanks.html", label=label)
+
+
+@page.get("/model/<name>")
+def model(name: str) -> str:
+    """Return the page about a bundle: its figures, its classes, where it errs, how far its probabilities hold."""
+    with state().service.use(name) as served:
+        bundle = served.engine.bundle
+        card = bundle.folder / CARD
+        return render_template(
+            "model.html",
+            model=name,
+            manifest=bundle.manifest,
+            classes=class_facts(bundle.manifest),
+            shades=shades(bundle.manifest.measured.confusion),
+            size=sum(file.size for file in bundle.manifest.files),
+            card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        )
 
 
 def problem_page(problem: Problem) -> str:
-    """Return the page that says why a request was refused."""
-    return _page([], problem.detail)
+    """Return the page that tells a problem; for htmx the message alone, and with the form when pictures were sent."""
+    if _for_htmx():
+        return render_template("_problem.html", problem=problem)
+    if problem.kind == "host":  # under a strange name this server makes no addresses
+        return render_template("bare.html", problem=problem)
+    if request.endpoint == "page.classify":
+        return _form_page(problem=problem)
+    return render_template("problem.html", problem=problem)
 
 
-def _page(answers: list[Answer | Refused], message: str = "") -> str:
+def _card(answer: Answer, served: Served) -> Card:
+    collector = state().collector
+    return card_of(answer, served.engine, collector.offer(answer, served) if collector else None)
+
+
+def _form_page(model: str | None = None, order: str = "sent", **context: object) -> str:
     return render_template(
         "page.html",
-        bundle=state().service.manifests()[0],
-        cards=[(answer, _preview(getattr(answer, "preview", None))) for answer in answers],
-        message=message,
+        model=model if model in state().service.names else state().service.default,
+        order=order,
         accept=",".join(sorted(SUFFIXES)),
+        megabytes=state().settings.max_upload_bytes // MB,
+        max_pictures=state().settings.max_pictures,
+        **context,
     )
 
 
-def _preview(picture: Image.Image | None) -> str:
-    if picture is None:
-        return ""
-    encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+@page.app_context_processor
+def _frame() -> dict[str, object]:
+    """Return what every page's frame needs."""
+    chosen = request.args.get("lang")
+    parts = state()
+    return {
+        "t": _texts(chosen),
+        "lang": chosen if chosen in LANGUAGES else None,
+        "languages": [texts(language) for language in LANGUAGES],
+        "bundles": list(zip(parts.service.names, parts.service.manifests(), strict=True)),
+        "model": parts.service.default,
+        "collecting": parts.collector is not None,
+    }
+
+
+def _texts(chosen: str | None) -> Texts:
+    if chosen in LANGUAGES:
+        return texts(chosen)
+    return texts(request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0])
+
+
+def _for_htmx() -> bool:
+    return "HX-Request" in request.headers
