@@ -203,7 +203,7 @@ def test_slow_uploads_and_silent_clients_are_let_go(bundle: Path) -> None:
 
 def test_a_client_that_does_not_read_holds_nobody_up(bundle: Path) -> None:
     with running("--model", bundle, "--upload-time", 1) as server:
-        request = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+        request = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         deaf = [raw(server.port, request * 200) for _ in range(5)]
         for _ in range(5):
             assert ask(server.port, PICTURES[0])[0] == 200

@@ -74,6 +74,8 @@ class Batcher:
         """Return the future answer about a picture; cancelling it takes the picture out of the queue."""
         job = _Job(view, maps)
         with self._changed:
+            if self._closed:
+                raise RuntimeError("the batcher is closed")
             self._jobs.append(job)
             self._changed.notify()
         return job.answer
