@@ -46,6 +46,9 @@ def test_the_serving_rooms_name_no_training_library(room: str) -> None:
 SERVING_SCRIPT = """
 import sys
 import canonistia, cascade, webapp.app, webapp.server
+from webapp.metrics import Metrics
+from webapp.service import Service
+from webapp.settings import Settings
 from pathlib import Path
 from click.testing import CliRunner
 for path in Path(sys.argv[1]).glob("*.py"):
@@ -53,15 +56,21 @@ for path in Path(sys.argv[1]).glob("*.py"):
         __import__(f"cascade.{path.stem}")
 result = CliRunner().invoke(canonistia.main, ["classify", sys.argv[2], "--model", sys.argv[3]])
 assert result.exit_code == 0, result.output
-webapp.app.create_app(canonistia.load(sys.argv[3])).test_client().get("/")
+metrics = Metrics()
+service = Service([Path(sys.argv[3])], metrics)
+client = webapp.app.create_app(service, metrics, Settings(rate="9/minute")).test_client()
+for path in ("/", "/api/docs", "/metrics", "/v2"):
+    assert client.get(path).status_code == 200, path
+assert client.post("/", data={"pictures": open(sys.argv[2], "rb")}).status_code == 200
+service.close()
 print("\\n".join(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 # Third-party packages that a serving process may load; anything else is a new dependency to decide on.
 SERVING_LIBRARIES = {
-    "PIL", "blinker", "canonistia", "cascade", "click", "flask", "gunicorn", "itsdangerous",
-    "jinja2", "markupsafe", "msgspec", "numpy", "onnxruntime", "packaging", "typing_extensions",
-    "typing_inspection", "webapp", "werkzeug",
+    "PIL", "blinker", "canonistia", "cascade", "click", "deprecated", "flask", "flask_limiter", "gunicorn",
+    "itsdangerous", "jinja2", "limits", "markupsafe", "msgspec", "numpy", "onnxruntime", "ordered_set", "packaging",
+    "prometheus_client", "typing_extensions", "typing_inspection", "webapp", "werkzeug", "wrapt",
 }  # fmt: skip
 
 

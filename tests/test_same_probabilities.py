@@ -1,4 +1,4 @@
-"""One picture, one answer: training's evaluation, classify, the Python face and the page agree to the last digit."""
+"""One picture, one answer: training's evaluation, classify, the Python face, the page, the API and /infer agree."""
 
 import csv
 import io
@@ -11,9 +11,11 @@ from PIL import Image
 
 import canonistia
 from cascade.engine import Engine
+from cascade.picture import decode
+from cascade.rows import COLUMNS
 from tests.conftest import Run, draw
+from tests.webapps import application, upload
 from trainers.pictures import PictureDataset
-from webapp.app import create_app
 
 
 def _kinds() -> dict[str, tuple[bytes, str]]:
@@ -64,10 +66,21 @@ def test_every_path_gives_the_same_probabilities(
         (row,) = csv.DictReader(file)
     assert (row["label_1"], float(row["probability_1"]), row["label_2"], float(row["probability_2"])) == expected
 
-    page = create_app(engine).test_client().post("/", data={"pictures": (io.BytesIO(data), name)}).text
-    numbers = re.findall(r'data-probability="([^"]+)"', page)
-    labels = re.findall(r'aria-label="([^"]+)">\d', page)
-    assert (labels[0], float(numbers[0]), labels[1], float(numbers[1])) == expected
+    client = application(tiny_bundle).test_client()
+    page = client.post("/", data=upload((data, name), field="pictures")).text
+    shown = re.findall(r'data-label="([^"]+)" data-probability="([^"]+)"', page)
+    assert [(label, float(number)) for label, number in shown] == [expected[:2], expected[2:]]
+
+    for sent in ({"data": data, "content_type": "image/any"}, {"data": upload((data, name))}):
+        (result,) = client.post("/api/v1/classify", **sent).json["results"]
+        assert tuple(result[column] for column in COLUMNS[1:5]) == expected
+
+    pixels = np.asarray(decode(data).convert("RGB"))[np.newaxis]
+    tensor = {"name": "pixels", "shape": pixels.shape, "datatype": "UINT8", "data": pixels.ravel().tolist()}
+    outputs = client.post("/v2/models/tiny/infer", json={"inputs": [tensor]}).json["outputs"]
+    probabilities, labels = (output["data"] for output in outputs[:2])
+    assert tuple(labels) == (expected[0], expected[2])
+    assert sorted(probabilities, reverse=True)[:2] == [expected[1], expected[3]]
 
     # Training's evaluation reads its pixels from this data set; the array is already of the model's size, and
     # goes through the engine without another resize.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from tests.conftest import draw
+from tests.conftest import Run, draw
 from tests.webapps import application, encoded, upload
 from webapp.settings import Settings
 
@@ -112,3 +112,21 @@ def test_metrics_count_what_happened(tiny_bundle: Path) -> None:
     assert "canonistia_queue_pictures 0.0" in lines
     for name in ("batch_pictures", "decode_seconds", "queue_seconds", "inference_seconds"):
         assert f"canonistia_{name}_count" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--rate", "often"), "'often' is no rate; expected such as '60/minute'"),
+        (("--model", "no such"), "no bundle 'no such'"),
+        (("--api-key-file", "empty"), "holds no key; expected one a line"),
+    ],
+)
+def test_serve_says_what_is_wrong_with_its_options(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("\n")
+    result = run("serve", *options)
+    assert result.exit_code != 0
+    assert words in result.output.replace("\n", " ")

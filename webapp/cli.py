@@ -17,6 +17,17 @@ _DEFAULT = Settings()
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None) -> str | None:
+    if rate is not None:
+        from limits import parse_many
+
+        try:
+            parse_many(rate)
+        except ValueError as error:
+            raise click.BadParameter(f"'{rate}' is no rate; expected such as '60/minute'", param=parameter) from error
+    return rate
+
+
 @click.command()
 @click.option(
     "--model",
@@ -71,7 +82,12 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
     show_default=True,
     help="Seconds for a request to arrive (408 after that).",
 )
-@click.option("--rate", metavar="RATE", help="Requests with pictures from one address, such as '60/minute' (429).")
+@click.option(
+    "--rate",
+    callback=_checked_rate,
+    metavar="RATE",
+    help="Requests with pictures from one address, such as '60/minute' (429).",
+)
 @click.option(
     "--trusted-host",
     "trusted_hosts",

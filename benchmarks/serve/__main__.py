@@ -1,0 +1,167 @@
+"""The service under load, beside ``classify`` on the same pictures, a plain Flask view, and LitServe if installed.
+
+    python -m benchmarks.serve [--pictures DIR] [--seconds 30] [--answers 20000]
+
+Clients and servers share the machine's cores, so figures of one run are compared with each other and with nothing
+else. Every server is asked in turn, and the turns are repeated; medians are printed, with the least and the greatest.
+"""
+
+import argparse
+import importlib.util
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+
+import onnxruntime
+
+from benchmarks.serve.load import post, run_load
+from cascade.bundle import find_bundle
+from cascade.engine import Engine, stack
+from cascade.folders import pictures_below
+from cascade.picture import decode
+from cascade.rows import classify_files
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = "benchmarks.serve"
+CLIENTS = (1, 8, 32, 128)
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[int]:
+    """Run a server until its health check answers; give its process id."""
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live").read()
+                break
+            except urllib.error.URLError:
+                time.sleep(0.1)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def resident_of_children(pid: int) -> float:
+    """Return MB of resident memory of a server's worker."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    pages = sum(int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
+    """Return pictures a second of the command's own loop, models opened and warm."""
+    started = time.perf_counter()
+    answered = sum(row.error is None for row in classify_files(engine, files))
+    return answered / (time.perf_counter() - started)
+
+
+def bare_latency(engine: Engine, pictures: Sequence[bytes]) -> list[float]:
+    """Return seconds of decoding a picture and one bare run of the main model on it."""
+    model = engine.bundle.manifest.main
+    session = engine._session(model.file)
+    seconds = []
+    for data in pictures:
+        pixels = stack([decode(data)], model.preprocess)
+        started = time.perf_counter()
+        decode(data)
+        session.run(["probabilities"], {"pixels": pixels})
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def show(name: str, values: Sequence[float], unit: str) -> None:
+    """Print a median with the least and the greatest."""
+    print(f"  {name:<44}{median(values):9.2f} {unit}  [{min(values):.2f}, {max(values):.2f}]", flush=True)
+
+
+def main() -> None:
+    """Run everything and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=Path, default=ROOT / "data" / "samples")
+    parser.add_argument("--model", default=str(ROOT / "models" / "scene15"))
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each server at 32 clients")
+    parser.add_argument("--answers", type=int, default=20_000, help="answers over which memory is watched")
+    options = parser.parse_args()
+    files = pictures_below(options.pictures)
+    pictures = [path.read_bytes() for path in files]
+    requests = [post("/api/v1/classify", data) for data in pictures]
+    engine = Engine.load(find_bundle(options.model))
+    engine.self_test(8)
+    versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
+    print(f"{_processor()}, {os.cpu_count()} cores, {versions}; {len(files)} pictures of {options.pictures.name}")
+
+    port = free_port()
+    ours = [sys.executable, "-m", "canonistia", "serve", "--model", options.model, "--port", str(port)]
+    print("\ncanonistia serve, by number of clients")
+    with running(ours, port) as pid:
+        run_load(port, requests, 8, 3)
+        for clients in CLIENTS:
+            seen = run_load(port, requests, clients, options.seconds)
+            p50, p99 = median(seen.latencies), quantiles(seen.latencies, n=100)[98]
+            print(
+                f"  {clients:4} clients {seen.rate:8.1f} pictures/s   p50 {1000 * p50:7.1f} ms   p99 {1000 * p99:7.1f} ms"
+                f"   statuses {dict(seen.statuses)}   failures {len(seen.failures)}",
+                flush=True,
+            )
+        print("\nadded latency, one client (turns of 100 pictures)")
+        added, bare, asked = [], [], []
+        for turn in range(10):
+            some = slice(100 * turn % len(pictures), 100 * turn % len(pictures) + 100)
+            bare.append(1000 * median(bare_latency(engine, pictures[some])))
+            asked.append(1000 * median(run_load(port, requests[some], 1, 60, limit=100).latencies))
+            added.append(asked[-1] - bare[-1])
+        show("decode + one bare session.run, p50", bare, "ms")
+        show("request, p50", asked, "ms")
+        show("added", added, "ms")
+        print(f"\nmemory of the worker over {options.answers} answers at 32 clients")
+        warm = resident_of_children(pid)
+        run_load(port, requests, 32, 3600, limit=options.answers)
+        after = resident_of_children(pid)
+        print(f"  {warm:.0f} MB warm, {after:.0f} MB after: {100 * (after / warm - 1):+.1f}%", flush=True)
+
+    servers = {"canonistia serve": ours}
+    servers["plain Flask view"] = [sys.executable, "-m", f"{HERE}.plain_flask", options.model, str(port)]
+    if importlib.util.find_spec("litserve"):
+        servers["LitServe"] = [sys.executable, "-m", f"{HERE}.lit_serve", options.model, str(port)]
+    rates: dict[str, list[float]] = {name: [] for name in ("canonistia classify", *servers)}
+    for _ in range(options.rounds):
+        rates["canonistia classify"].append(classify_rate(engine, files))
+        for name, command in servers.items():
+            with running(command, port):
+                run_load(port, requests, 8, 3)
+                rates[name].append(run_load(port, requests, 32, options.seconds).rate)
+    print(f"\nthroughput, 32 clients, {options.rounds} turns")
+    for name, values in rates.items():
+        show(name, values, "pictures/s")
+    ratios = [
+        ours / theirs for ours, theirs in zip(rates["canonistia serve"], rates["canonistia classify"], strict=True)
+    ]
+    show("canonistia serve / canonistia classify", ratios, "")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Load: clients on loopback that post pictures without a pause, each on a connection of its own."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Measured:
+    """What the clients saw; latencies are in seconds, of answers with status 200."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Return answered pictures a second."""
+        return self.statuses[200] / self.seconds
+
+
+def post(path: str, picture: bytes) -> bytes:
+    """Return a whole request that posts a picture as its body."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+    )
+    return head.encode() + picture
+
+
+def run_load(port: int, requests: Sequence[bytes], clients: int, seconds: float, limit: int | None = None) -> Measured:
+    """Ask with many clients at once for a time, or until ``limit`` answers; a 503 is waited out as it says."""
+    measured = Measured()
+    until = time.monotonic() + seconds
+    gate = threading.Barrier(clients + 1)
+
+    def client(number: int) -> None:
+        gate.wait()
+        position = number * 97
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                while time.monotonic() < until and (limit is None or measured.statuses[200] < limit):
+                    started = time.perf_counter()
+                    connection.sendall(requests[position % len(requests)])
+                    status = _read_answer(connection)
+                    if status == 200:
+                        measured.latencies.append(time.perf_counter() - started)
+                    measured.statuses[status] += 1
+                    if status == 503:
+                        time.sleep(1)
+                    position += 1
+        except (OSError, ValueError) as error:
+            measured.failures.append(repr(error))
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    started = time.monotonic()
+    for thread in threads:
+        thread.join()
+    measured.seconds = time.monotonic() - started
+    return measured
+
+
+def _read_answer(connection: socket.socket) -> int:
+    """Read one answer with a known length; return its status."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        more = connection.recv(65536)
+        if not more:
+            raise ValueError("the server closed the connection")
+        received += more
+    head, _, body = received.partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:"))
+    left = length - len(body)
+    while left > 0:
+        left -= len(connection.recv(65536))
+    return int(lines[0].split()[1])
