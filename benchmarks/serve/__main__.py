@@ -23,7 +23,7 @@ from statistics import median, quantiles
 
 import onnxruntime
 
-from benchmarks.serve.load import post, run_load
+from benchmarks.serve.load import post, post_form, run_load
 from cascade.bundle import find_bundle
 from cascade.engine import Engine, stack
 from cascade.folders import pictures_below
@@ -92,6 +92,39 @@ def show(name: str, values: Sequence[float], unit: str) -> None:
     print(f"  {name:<44}{median(values):9.2f} {unit}  [{min(values):.2f}, {max(values):.2f}]", flush=True)
 
 
+def load_latency_and_memory(
+    command: list[str], port: int, engine: Engine, pictures: Sequence[bytes], options: argparse.Namespace
+) -> None:
+    """Print what our own service does under load, alone, and over a long time."""
+    requests = [post("/api/v1/classify", data) for data in pictures]
+    print("\ncanonistia serve, by number of clients")
+    with running(command, port) as pid:
+        run_load(port, requests, 8, 3)
+        for clients in CLIENTS:
+            seen = run_load(port, requests, clients, options.seconds)
+            p50, p99 = median(seen.latencies), quantiles(seen.latencies, n=100)[98]
+            print(
+                f"  {clients:4} clients {seen.rate:8.1f} pictures/s   p50 {1000 * p50:7.1f} ms   "
+                f"p99 {1000 * p99:7.1f} ms   statuses {dict(seen.statuses)}   failures {len(seen.failures)}",
+                flush=True,
+            )
+        print("\nadded latency, one client (turns of 100 pictures)")
+        added, bare, asked = [], [], []
+        for turn in range(10):
+            some = slice(100 * turn % len(pictures), 100 * turn % len(pictures) + 100)
+            bare.append(1000 * median(bare_latency(engine, pictures[some])))
+            asked.append(1000 * median(run_load(port, requests[some], 1, 60, limit=100).latencies))
+            added.append(asked[-1] - bare[-1])
+        show("decode + one bare session.run, p50", bare, "ms")
+        show("request, p50", asked, "ms")
+        show("added", added, "ms")
+        print(f"\nmemory of the worker over {options.answers} answers at 32 clients")
+        warm = resident_of_children(pid)
+        run_load(port, requests, 32, 3600, limit=options.answers)
+        after = resident_of_children(pid)
+        print(f"  {warm:.0f} MB warm, {after:.0f} MB after: {100 * (after / warm - 1):+.1f}%", flush=True)
+
+
 def main() -> None:
     """Run everything and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,33 +144,8 @@ def main() -> None:
 
     port = free_port()
     ours = [sys.executable, "-m", "canonistia", "serve", "--model", options.model, "--port", str(port)]
-    print("\ncanonistia serve, by number of clients")
-    with running(ours, port) as pid:
-        run_load(port, requests, 8, 3)
-        for clients in CLIENTS:
-            seen = run_load(port, requests, clients, options.seconds)
-            p50, p99 = median(seen.latencies), quantiles(seen.latencies, n=100)[98]
-            print(
-                f"  {clients:4} clients {seen.rate:8.1f} pictures/s   p50 {1000 * p50:7.1f} ms   p99 {1000 * p99:7.1f} ms"
-                f"   statuses {dict(seen.statuses)}   failures {len(seen.failures)}",
-                flush=True,
-            )
-        print("\nadded latency, one client (turns of 100 pictures)")
-        added, bare, asked = [], [], []
-        for turn in range(10):
-            some = slice(100 * turn % len(pictures), 100 * turn % len(pictures) + 100)
-            bare.append(1000 * median(bare_latency(engine, pictures[some])))
-            asked.append(1000 * median(run_load(port, requests[some], 1, 60, limit=100).latencies))
-            added.append(asked[-1] - bare[-1])
-        show("decode + one bare session.run, p50", bare, "ms")
-        show("request, p50", asked, "ms")
-        show("added", added, "ms")
-        print(f"\nmemory of the worker over {options.answers} answers at 32 clients")
-        warm = resident_of_children(pid)
-        run_load(port, requests, 32, 3600, limit=options.answers)
-        after = resident_of_children(pid)
-        print(f"  {warm:.0f} MB warm, {after:.0f} MB after: {100 * (after / warm - 1):+.1f}%", flush=True)
-
+    load_latency_and_memory(ours, port, engine, pictures, options)
+    forms = [post_form("/api/v1/classify", data) for data in pictures]
     servers = {"canonistia serve": ours}
     servers["plain Flask view"] = [sys.executable, "-m", f"{HERE}.plain_flask", options.model, str(port)]
     if importlib.util.find_spec("litserve"):
@@ -147,8 +155,9 @@ def main() -> None:
         rates["canonistia classify"].append(classify_rate(engine, files))
         for name, command in servers.items():
             with running(command, port):
-                run_load(port, requests, 8, 3)
-                rates[name].append(run_load(port, requests, 32, options.seconds).rate)
+                sent = forms if name == "LitServe" else requests  # it takes no other body
+                run_load(port, sent, 8, 3)
+                rates[name].append(run_load(port, sent, 32, options.seconds).rate)
     print(f"\nthroughput, 32 clients, {options.rounds} turns")
     for name, values in rates.items():
         show(name, values, "pictures/s")

@@ -17,8 +17,9 @@ class _Api(litserve.LitAPI):
         self.engine = Engine.load(Path(find_bundle(sys.argv[1])))
         self.engine.open_all()
 
-    async def decode_request(self, request: Request) -> bytes:
-        return await request.body()
+    def decode_request(self, request: Request) -> bytes:
+        # LitServe reads forms and JSON, no other body.
+        return request["file"].file.read()
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
         return inputs

@@ -31,6 +31,14 @@ def post(path: str, picture: bytes) -> bytes:
     return head.encode() + picture
 
 
+def post_form(path: str, picture: bytes) -> bytes:
+    """Return a whole request that posts a picture as a file of a form."""
+    part = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n'
+    body = part + b"Content-Type: image/jpeg\r\n\r\n" + picture + b"\r\n--edge--\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Content-Type: multipart/form-data; boundary=edge\r\n\r\n" + body
+
+
 def run_load(port: int, requests: Sequence[bytes], clients: int, seconds: float, limit: int | None = None) -> Measured:
     """Ask with many clients at once for a time, or until ``limit`` answers; a 503 is waited out as it says."""
     measured = Measured()
