@@ -92,8 +92,8 @@ def features_option(command: F) -> F:
         default="trunk",
         show_default=True,
         help="What heads on a shared trunk read. both: the main model's features, too, which its own pass has made "
-        "already. That is for a frozen main model: a fine-tuned one knows its training pictures by heart, and heads "
-        "that are trained on these rely on it too much.",
+        "already. That is for a frozen main model: the features of a fine-tuned one were fitted to the very pictures "
+        "that the heads learn from, so they look better there than they are.",
     )(command)
 
 
