@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -34,6 +34,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Coverage = Annotated[str, msgspec.Meta(pattern=r"^0\.[0-9]{2}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+HeadFeatures = Literal["trunk", "both"]  # what heads on a shared trunk read: both adds the main model's features
 
 
 class FileEntry(_Part, frozen=True):
@@ -137,12 +138,15 @@ class Manifest(_Part, frozen=True):
     answer_sets: dict[Coverage, Share]  # coverage ("0.95") to the limit of cascade.conformal
     measured: Measured
     provenance: Provenance
+    head_features: HeadFeatures = "trunk"
 
     def __post_init__(self) -> None:
         """Raise ValueError unless there is one submodel a class, each with what it needs to see."""
         labels = [submodel.label for submodel in self.submodels]
         if labels != self.classes:
             raise ValueError(f"submodels are for {labels}, expected one for each of {self.classes}, in that order")
+        if self.head_features == "both" and not self.trunk:
+            raise ValueError("head_features is 'both', which is for heads on a shared trunk, and there is no trunk")
         count, rules = len(labels), self.rules
         if rules.candidates > count:
             raise ValueError(f"{rules.candidates} classes are asked about, and there are {count}")

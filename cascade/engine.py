@@ -90,29 +90,39 @@ class Engine:
 
     def run(self, pictures: Sequence[Picture]) -> CascadeOutput:
         """Run the cascade over one batch of decoded pictures."""
-        main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
-        return run_cascade(
-            self.bundle.manifest.rules,
-            main,
-            distance,
-            lambda rows, asked: self.ask_submodels([pictures[int(row)] for row in rows], asked),
-        )
+        manifest = self.bundle.manifest
+        more = ("features",) if manifest.head_features == "both" else ()
+        main, distance, *features = self.main_outputs(pictures, "probabilities", "distance", *more)  # (N, K), (N,)
+
+        def ask(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+            known = features[0][rows] if features else None
+            return self.ask_submodels([pictures[int(row)] for row in rows], asked, main_features=known)
+
+        return run_cascade(manifest.rules, main, distance, ask)
 
     def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
 
         ``probabilities`` and ``logits`` are (N, K) float32; ``distance`` (N,) is how far the picture lies from the
         nearest class of the training pictures, about 1 for those; ``activation_maps`` is (N, K, h, w), each class's
-        evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150).
+        evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150);
+        ``features`` (N, M) are pooled, and there where the manifest's ``head_features`` is ``both``.
         """
         model = self.bundle.manifest.main
         return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
 
-    def ask_submodels(self, pictures: Sequence[Picture], asked: np.ndarray, output: str = "probability") -> np.ndarray:
+    def ask_submodels(
+        self,
+        pictures: Sequence[Picture],
+        asked: np.ndarray,
+        output: str = "probability",
+        main_features: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Return what the submodels say (N, K), NaN where ``asked`` (N, K) is false.
 
         With a shared trunk its pass is made once, whatever the number of classes asked about. ``output`` is
-        ``probability`` (calibrated) or ``logit`` (before calibration).
+        ``probability`` (calibrated) or ``logit`` (before calibration). Heads that read the main model's features,
+        too, are given ``main_features`` (N, M), or those of another pass of it.
         """
         manifest = self.bundle.manifest
         answers = np.full(asked.shape, np.nan, dtype=np.float64)
@@ -128,6 +138,9 @@ class Engine:
             features = self._session(manifest.trunk.file).run(
                 ["features"], {"pixels": pixels(manifest.trunk.preprocess)}
             )[0]  # (N, D)
+        if features is not None and manifest.head_features == "both":
+            known = self.main_outputs(pictures, "features")[0] if main_features is None else main_features
+            features = np.concatenate([features, known], axis=1)  # (N, D + M)
         for column, submodel in enumerate(manifest.submodels):
             rows = np.flatnonzero(asked[:, column])
             if not rows.size:

@@ -13,8 +13,9 @@ def model_card(manifest: Manifest) -> str:
         ("cascade", measured.cascade),
     )
     rows = "\n".join(f"| {name} | {_figures(accuracy)} |" for name, accuracy in stages)
+    reads = ", which read the main model's features, too" if manifest.head_features == "both" else ""
     trunk = (
-        f"binary heads on one shared trunk, {manifest.trunk.backbone} at {manifest.trunk.preprocess.size} pixels"
+        f"binary heads on one shared trunk, {manifest.trunk.backbone} at {manifest.trunk.preprocess.size} pixels{reads}"
         if manifest.trunk
         else f"a whole network each, {manifest.submodels[0].backbone}"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from export.plan import BUDGET, FALSE_ALARM_RATE
+from trainers.options import features_option
 
 if TYPE_CHECKING:
     from export.choice import FittedCascade
@@ -131,6 +132,7 @@ def tune(**options: Any) -> None:
 )
 @click.option("--second-size", type=click.IntRange(32, 1024), help="Side that the trunk sees. Default: its own.")
 @click.option("--second-flip", is_flag=True, help="The trunk sees the mirror image, too: two passes.")
+@features_option
 @click.option("--splits", type=click.IntRange(min=1), default=10, show_default=True, help="Seeded random splits.")
 @click.option("--per-class", type=click.IntRange(min=10), default=100, show_default=True, help="Trained on, a class.")
 @click.option("--budget", type=float, default=2.0, show_default=True, help="Highest mean cost, in main passes.")
@@ -148,8 +150,9 @@ def benchmark_cascade(
     """Compare a cascade with its main model and its second stage by the standard protocol.
 
     The pictures of DIR are pooled, whatever split they lie in; so many of each class are trained on and the rest
-    tested, in seeded splits, the same picture twice on one side. Backbones are frozen; linear heads, calibration and
-    rules are fitted anew in each split, on its training pictures alone.
+    tested, in seeded splits, the same picture twice on one side. Backbones are frozen; linear heads (the submodels'
+    with train-sub's default negatives), calibration and rules are fitted anew in each split, on its training pictures
+    alone.
     """
     from export.protocol import ProtocolPlan, describe, read_pool, run_protocol, summary
     from trainers.progress import track

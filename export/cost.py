@@ -17,7 +17,10 @@ def multiply_adds(network: nn.Module, size: int) -> int:
 
 
 def second_stage_cost(main: Classifier, main_size: int, submodels: Submodels, candidates: int) -> float:
-    """Return what asking about a routed picture costs, in passes of the main model."""
+    """Return what asking about a routed picture costs, in passes of the main model.
+
+    The main model's features, which heads may read, are there from its own pass.
+    """
     size = submodels.common.preprocess.size
     if submodels.trunk:
         asked = multiply_adds(submodels.trunk, size)

@@ -22,7 +22,7 @@ from export.parity import check_parity
 from export.plan import ExportPlan
 from export.writing import write_manifest, written_at_once
 from trainers.dataset import load_data_set
-from trainers.features import cached_features
+from trainers.features import cached_features, features_sha256
 from trainers.network import Classifier
 from trainers.runs import TrainedRun, check_same_data, code_version, load_run
 from trainers.submodels import Submodels, load_submodels
@@ -53,6 +53,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
             f"{plan.subs} is for the classes {', '.join(submodels.common.classes)}, and the data set has "
             f"{', '.join(data.classes)}; there must be one submodel a class: run train-sub again"
         )
+    _check_main_features(plan, main, submodels)
     count = len(data.classes)
     candidates = count if submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
     size = main.sidecar.preprocess.size
@@ -69,7 +70,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
     answers = Answers(
         main=logits,
         distance=distances(fitted_distances, features),
-        submodels=_submodel_logits(submodels, paths),
+        submodels=_submodel_logits(submodels, paths, features),
         targets=data.targets(data.validation),
     )
     note = " No network was trained on these pictures." + (EPOCH_NOTE if plan.checkpoint == "best" else "")
@@ -85,6 +86,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
             main=files.main,
             trunk=files.trunk,
             submodels=measured_submodels(folder, data.classes, files.submodels, measurement),
+            head_features="both" if submodels.common.main_features else "trunk",
             calibration=described(fitted.calibrators, data.classes),
             rules=fitted.rules,
             second_stage_cost=cost,
@@ -111,6 +113,15 @@ def _check_out(plan: ExportPlan) -> None:
         raise CanonistiaError(f"{plan.out} exists; choose another --out, or --overwrite an earlier bundle")
 
 
+def _check_main_features(plan: ExportPlan, main: TrainedRun, submodels: Submodels) -> None:
+    needed = submodels.common.main_features
+    if needed and needed.sha256 != features_sha256(main.network, main.sidecar.preprocess):
+        raise CanonistiaError(
+            f"the heads in {plan.subs} read the features of another main model than the {plan.checkpoint} checkpoint "
+            f"of {plan.main_run}; export the one that they were trained with, or run train-sub again"
+        )
+
+
 def _main_features(main: TrainedRun, paths: list[Path]) -> torch.Tensor:
     return cached_features(main.network, paths, main.sidecar.preprocess, "cpu")  # (N, D)
 
@@ -121,10 +132,12 @@ def _logits(network: Classifier, paths: list[Path], spec: PreprocessSpec) -> np.
         return network.head(features).numpy()  # (N, outputs)
 
 
-def _submodel_logits(submodels: Submodels, paths: list[Path]) -> np.ndarray:
+def _submodel_logits(submodels: Submodels, paths: list[Path], main_features: torch.Tensor) -> np.ndarray:
     spec = submodels.common.preprocess
     if submodels.trunk:
         features = cached_features(submodels.trunk, paths, spec, "cpu")  # (N, D)
+        if submodels.common.main_features:
+            features = torch.cat([features, main_features], dim=1)  # (N, D + M)
         with torch.inference_mode():
             return torch.cat([head(features) for head in submodels.networks], dim=1).numpy()  # (N, K)
     columns = [_logits(network, paths, spec) for network in submodels.networks if isinstance(network, Classifier)]

@@ -19,10 +19,14 @@ OPSET = 18
 
 
 class MainGraph(nn.Module):
-    """uint8 pixels (N, H, W, 3) to probabilities (N, K), logits (N, K), distance (N,), activation maps (N, K, h, w).
+    """uint8 pixels (N, H, W, 3) to the outputs of ``MainGraph.OUTPUTS``.
 
-    The temperature is a tensor of the graph by that name, so that it can be set again.
+    They are probabilities (N, K), logits (N, K), distance (N,), pooled features (N, M), activation maps (N, K, h, w);
+    a runtime computes those that it is asked for. The temperature is a tensor of the graph by that name, so that it
+    can be set again.
     """
+
+    OUTPUTS = ("probabilities", "logits", "distance", "features", "activation_maps")
 
     temperature: torch.Tensor
 
@@ -32,14 +36,14 @@ class MainGraph(nn.Module):
         self.distance = DistanceGraph(fitted)
         self.register_buffer("temperature", torch.tensor(temperature))
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the four outputs; the logits are the means of the maps."""
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs; the logits are the means of the maps."""
         feature_map = self.network.feature_map(pixels)  # (N, C, h, w)
         features = feature_map.mean(dim=(2, 3))
         head = self.network.head
         logits = head(features)
         maps = functional.conv2d(feature_map, head.weight[:, :, None, None], head.bias)
-        return torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), maps
+        return torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features, maps
 
 
 class TrunkGraph(nn.Module):

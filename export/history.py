@@ -30,6 +30,8 @@ def commands(plan: ExportPlan) -> list[str]:
         words = ["--main", config["main"], "--out", plan.subs.name, "--negatives", config["negatives"]]
         if config["trunk"]:
             words += ["--trunk", config["trunk"]]
+        if config.get("features", "trunk") != "trunk":
+            words += ["--features", config["features"]]
         groups.setdefault(_line("train-sub", data, config, SUB_DEFAULTS, words), []).append(label)
     for line, labels in groups.items():
         classes = "" if len(groups) == 1 else " " + shlex.join(word for label in labels for word in ("--class", label))

@@ -41,10 +41,9 @@ def write_models(
 ) -> ModelFiles:
     """Write every graph of a bundle into its folder, with the calibration inside."""
     (folder / "submodels").mkdir()
-    outputs = ("probabilities", "logits", "distance", "activation_maps")
     seen = main.sidecar.preprocess
     graph = MainGraph(main.network, calibrators.temperature, fitted)
-    write_onnx(graph, _pixels(seen), "pixels", outputs, folder / "main.onnx")
+    write_onnx(graph, _pixels(seen), "pixels", MainGraph.OUTPUTS, folder / "main.onnx")
     common = submodels.common
     trunk = None
     if submodels.trunk:
@@ -55,7 +54,7 @@ def write_models(
     written = []
     for index, label in track(list(enumerate(main.sidecar.classes)), "exporting submodels"):
         head = SubmodelGraph(submodels.networks[index], calibrators.slopes[index], calibrators.intercepts[index])
-        example = torch.zeros(2, submodels.trunk.backbone.features) if submodels.trunk else _pixels(common.preprocess)
+        example = torch.zeros(2, submodels.head_inputs) if submodels.trunk else _pixels(common.preprocess)
         path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
         write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
         eyes = (None, None) if trunk else (common.preprocess, common.backbone)

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 
+from cascade.bundle import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.folders import LabelledPicture, class_names, read_data_set
 from cascade.metrics import top_k_hits
@@ -24,9 +25,11 @@ from export.decisions import fit_decision
 from trainers.backbones import backbone_spec
 from trainers.features import cached_features
 from trainers.fingerprints import fingerprint, same_picture_groups
+from trainers.negatives import cross_fitted, example_weights
 from trainers.network import Classifier, build_classifier
 from trainers.pictures import all_grey
 from trainers.progress import track
+from trainers.recipe import DEFAULT_POLICY
 from trainers.training import Eyes
 
 _FOLDS = 5
@@ -38,7 +41,10 @@ _MAX_ITERATIONS, _TOLERANCE = 300, 1e-3
 
 @dataclass(frozen=True)
 class ProtocolPlan:
-    """What is run: the eyes of both stages, how the pooled pictures are split, and the budget in main passes."""
+    """What is run: the eyes of both stages, how the pooled pictures are split, and the budget in main passes.
+
+    ``features`` says whether the submodels read the main model's features as well as their trunk's.
+    """
 
     data: Path
     main: Eyes
@@ -47,6 +53,7 @@ class ProtocolPlan:
     per_class: int = 100
     budget: float = 2.0
     seed: int = 0
+    features: HeadFeatures = "trunk"
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,10 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Pool:
-    """Frozen features of both stages (N, D1), (N, D2), with the class (N,) and the same-picture group (N,)."""
+    """Frozen features of both stages (N, D1), (N, D2), with the class (N,) and the same-picture group (N,).
+
+    ``second`` is what the submodels read.
+    """
 
     classes: tuple[str, ...]
     main: np.ndarray
@@ -114,6 +124,8 @@ def read_pool(plan: ProtocolPlan) -> Pool:
         )
         for network, size, eyes in zip(networks, sizes, (plan.main, plan.second), strict=True)
     )
+    if plan.features == "both":
+        second = np.concatenate([second, main], axis=1)
     return Pool(classes, main, second, targets, np.array(same_picture_groups(prints)), terms)
 
 
@@ -127,9 +139,9 @@ def run_protocol(pool: Pool, plan: ProtocolPlan) -> Iterator[SplitResult]:
         unseen = Answers(main.unseen, distance[trained], submodels.unseen, targets[trained])
         fitted = fit_cascade(unseen, pool.terms)
         asked = Answers(
-            _main_logits(pool, trained, tested, main.strength),
+            _main_logits(pool, trained, tested, [main.strength])[0],
             distance[tested],
-            _submodel_logits(pool, trained, tested, submodels.strength),
+            _submodel_logits(pool, trained, tested, [submodels.strength])[0],
             targets[tested],
         )
         stages = asked.calibrated(fitted.calibrators)
@@ -198,7 +210,12 @@ def summary(plan: ProtocolPlan, results: Sequence[SplitResult]) -> dict[str, obj
     return {
         "backbones": "frozen",
         "main": {"backbone": plan.main.backbone, "size": plan.main.size},
-        "second": {"backbone": plan.second.backbone, "size": plan.second.size, "flip": plan.second.flip},
+        "second": {
+            "backbone": plan.second.backbone,
+            "size": plan.second.size,
+            "flip": plan.second.flip,
+            "features": plan.features,
+        },
         "budget": plan.budget,
         "means": {
             name: float(np.mean([getattr(result, name) for result in results]))
@@ -247,7 +264,7 @@ def _features(network: Classifier, spec: PreprocessSpec, pictures: Sequence[Labe
     return np.concatenate(parts)
 
 
-Logits = Callable[[Pool, np.ndarray, np.ndarray, float], np.ndarray]
+Logits = Callable[[Pool, np.ndarray, np.ndarray, Sequence[float]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -259,20 +276,25 @@ class _CrossFitted:
 
 
 @threadpool_limits.wrap(limits=1)
-def _main_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strength: float) -> np.ndarray:
-    """Return the logits (M, K) of a linear head, fitted on some rows, for others."""
-    logits = _head(strength).fit(pool.main[trained], pool.targets[trained]).decision_function(pool.main[asked])
-    return logits if logits.ndim == 2 else np.column_stack([np.zeros(len(logits)), logits])  # two classes have one
+def _main_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """Return the logits (S, M, K) of a linear head a strength, fitted on some rows, for others."""
+    heads = [_head(strength).fit(pool.main[trained], pool.targets[trained]) for strength in strengths]
+    logits = np.stack([head.decision_function(pool.main[asked]) for head in heads])
+    return logits if logits.ndim == 3 else np.stack([np.zeros_like(logits), logits], axis=2)  # two classes have one
 
 
 @threadpool_limits.wrap(limits=1)
-def _submodel_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strength: float) -> np.ndarray:
-    """Return the logits (M, K) of a binary linear head a class, fitted on some rows, for others."""
-    labels = pool.targets[trained]
-    heads = [
-        _head(strength, "balanced").fit(pool.second[trained], labels == label) for label in range(len(pool.classes))
-    ]
-    return np.stack([head.decision_function(pool.second[asked]) for head in heads], axis=1)
+def _submodel_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """Return the logits (S, M, K) of a binary linear head a strength and class, fitted on some rows, for others."""
+    targets = pool.targets[trained]
+    unseen = cross_fitted(pool.main[trained], targets)
+    logits = np.empty((len(strengths), len(asked), len(pool.classes)))
+    for label in range(len(pool.classes)):
+        weights = example_weights(DEFAULT_POLICY, targets, label, unseen)
+        for row, strength in enumerate(strengths):
+            head = _head(strength).fit(pool.second[trained], targets == label, sample_weight=weights)
+            logits[row, :, label] = head.decision_function(pool.second[asked])
+    return logits
 
 
 def _best_strength(logits: Logits, pool: Pool, trained: np.ndarray, seed: int) -> _CrossFitted:
@@ -281,12 +303,10 @@ def _best_strength(logits: Logits, pool: Pool, trained: np.ndarray, seed: int) -
             trained, pool.targets[trained], pool.groups[trained]
         )
     )
-    candidates = []
-    for strength in _STRENGTHS:
-        unseen = np.empty((len(trained), len(pool.classes)))
-        for seen, held_out in folds:
-            unseen[held_out] = logits(pool, trained[seen], trained[held_out], strength)
-        candidates.append(_CrossFitted(strength, unseen))
+    unseen = np.empty((len(_STRENGTHS), len(trained), len(pool.classes)))
+    for seen, held_out in folds:
+        unseen[:, held_out] = logits(pool, trained[seen], trained[held_out], _STRENGTHS)
+    candidates = [_CrossFitted(*pair) for pair in zip(_STRENGTHS, unseen, strict=True)]
     return min(candidates, key=lambda candidate: _log_loss(candidate.unseen, pool.targets[trained]))
 
 
@@ -295,8 +315,8 @@ def _log_loss(logits: np.ndarray, targets: np.ndarray) -> float:
     return float(-scaled[np.arange(len(targets)), targets].mean())
 
 
-def _head(strength: float, class_weight: str | None = None) -> LogisticRegression:
-    return LogisticRegression(C=strength, class_weight=class_weight, max_iter=_MAX_ITERATIONS, tol=_TOLERANCE)
+def _head(strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS, tol=_TOLERANCE)
 
 
 def _mistakes(probabilities: np.ndarray, stages: Stages) -> int:

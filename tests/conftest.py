@@ -102,8 +102,28 @@ def tiny_subs(tiny_data: Path, tiny_main: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_data: Path, tiny_main: Path, tiny_subs: Path) -> Path:
     """Return the exported bundle of the tiny cascade."""
-    out = tiny_data.parent / "models" / "tiny"
-    result = run_command("export", "--main", tiny_main, "--subs", tiny_subs, "--data", tiny_data, "--out", out)
+    return _exported(tiny_data, tiny_main, tiny_subs, "tiny")
+
+
+@pytest.fixture(scope="session")
+def both_subs(tiny_data: Path, tiny_main: Path) -> Path:
+    """Return submodels whose heads read the main model's features as well as those of a trunk that sees larger."""
+    out = tiny_data.parent / "runs" / "both"
+    words = ("--backbone", "efficientnet_lite0", "--size", 96, "--tracker", "none", "--features", "both")
+    result = run_command("train-sub", tiny_data, "--main", tiny_main, "--out", out, *words, "--epochs", 6, "--lr", 0.01)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="session")
+def both_bundle(tiny_data: Path, tiny_main: Path, both_subs: Path) -> Path:
+    """Return the exported bundle of a cascade whose heads read the features of both stages."""
+    return _exported(tiny_data, tiny_main, both_subs, "both")
+
+
+def _exported(data: Path, main: Path, subs: Path, name: str) -> Path:
+    out = data.parent / "models" / name
+    result = run_command("export", "--main", main, "--subs", subs, "--data", data, "--out", out)
     assert result.exit_code == 0, result.output
     return out
 

@@ -70,6 +70,8 @@ def test_a_newer_schema_is_refused(bundle: Path) -> None:
         (lambda m: m["rules"]["routing"].update(rule="dice"), "routing"),
         (lambda m: m["main"]["file"].update(path="../main.onnx"), r"main\.file\.path"),
         (lambda m: m["submodels"][0].update(preprocess={"size": 64}), "shared trunk"),
+        (lambda m: m.update(head_features="main"), "head_features"),
+        (lambda m: m.update(head_features="both", trunk=None), "there is no trunk"),
     ],
     ids=[
         "extra field",
@@ -79,12 +81,19 @@ def test_a_newer_schema_is_refused(bundle: Path) -> None:
         "unknown rule",
         "path outside",
         "submodel with eyes on a trunk",
+        "unknown features",
+        "features of both without a trunk",
     ],
 )
 def test_a_wrong_manifest_says_where(bundle: Path, change: Callable[[dict[str, Any]], object], words: str) -> None:
     change_manifest(bundle, change)
     with pytest.raises(BundleError, match=words):
         read_bundle(bundle)
+
+
+def test_a_bundle_that_does_not_say_what_its_heads_read_reads_the_trunk_alone(bundle: Path) -> None:
+    change_manifest(bundle, lambda manifest: manifest.pop("head_features"))
+    assert read_bundle(bundle).manifest.head_features == "trunk"
 
 
 def test_a_manifest_that_is_no_json_is_refused(bundle: Path) -> None:

@@ -4,12 +4,15 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 import canonistia
+from cascade.bundle import read_bundle
 from cascade.engine import Engine
 from cascade.picture import decode
+from cascade.rules import PerClass
 from tests.conftest import CLASSES, draw
 
 
@@ -68,6 +71,23 @@ def test_routed_pictures_carry_the_submodels_answers(engine: Engine) -> None:
     output = engine.run(pictures)
     assert np.array_equal(np.isnan(output.submodels).all(axis=1), ~output.routed)
     assert np.allclose(output.probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_heads_read_the_main_models_features_of_the_very_pictures_that_are_routed(both_bundle: Path) -> None:
+    bundle = read_bundle(both_bundle)
+    pictures = [decode(draw(label, seed)) for label in CLASSES for seed in range(20, 24)]
+    all_but_dots = PerClass(thresholds=[0.0, 1.01, 1.01])
+    rules = msgspec.structs.replace(bundle.manifest.rules, routing=all_but_dots)
+    engine = Engine(dataclasses.replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, rules=rules)))
+    output = engine.run(pictures)
+    assert 0 < output.routed.sum() < 12
+    asked = np.ones((12, 3), dtype=bool)
+    for row in np.flatnonzero(output.routed):
+        alone = engine.ask_submodels([pictures[row]], asked[:1])
+        assert np.allclose(output.submodels[row], alone, atol=1e-5)
+    seeing = engine.ask_submodels(pictures, asked, "logit")
+    blind = engine.ask_submodels(pictures, asked, "logit", np.zeros((12, 1280), np.float32))
+    assert (np.abs(seeing - blind).max(axis=1) > 0.01).all()
 
 
 def test_threads_share_one_engine(tiny_bundle: Path) -> None:

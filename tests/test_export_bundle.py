@@ -95,6 +95,37 @@ def test_submodels_may_be_whole_networks_of_their_own(
     assert json.loads(answered.stdout)["pictures"] == 24
 
 
+def test_heads_that_read_both_stages_are_exported_as_such(both_bundle: Path, both_subs: Path) -> None:
+    import torch
+
+    from trainers.submodels import load_submodels
+
+    manifest = read_bundle(both_bundle).manifest
+    assert manifest.head_features == "both"
+    submodels = load_submodels(both_subs)
+    read = np.random.default_rng(0).normal(size=(4, submodels.head_inputs)).astype(np.float32)
+    for submodel, head in zip(manifest.submodels, submodels.networks, strict=True):
+        session = onnxruntime.InferenceSession(both_bundle / submodel.file.path)
+        assert session.get_inputs()[0].shape[1] == 2560
+        with torch.inference_mode():
+            expected = head(torch.from_numpy(read)).numpy()[:, 0]
+        assert np.allclose(session.run(["logit"], {"features": read})[0], expected, rtol=1e-3, atol=1e-4)
+    card = (both_bundle / "MODEL_CARD.md").read_text()
+    assert "efficientnet_lite0 at 96 pixels, which read the main model's features, too" in card
+    assert "--features both" in card
+
+
+def test_heads_are_not_exported_with_another_main_model_than_the_one_they_read(
+    run: Run, tiny_data: Path, both_subs: Path, tmp_path: Path
+) -> None:
+    words = ("--backbone", "efficientnet_lite0", "--size", 72, "--tracker", "none", "--epochs", 1)
+    assert run("train-main", tiny_data, "--out", tmp_path / "other", *words).exit_code == 0
+    result = export(run, tiny_data, tmp_path / "other", both_subs, tmp_path / "models" / "b")
+    assert result.exit_code == 1
+    assert "read the features of another main model than the last checkpoint" in result.output
+    assert not (tmp_path / "models").exists()
+
+
 def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_bundle: Path, tiny_data: Path) -> None:
     engine = Engine.load(tiny_bundle)
     paths = sorted((tiny_data / "validation").rglob("*.png"))

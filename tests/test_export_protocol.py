@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from export.choice import Terms
-from export.protocol import Pool, ProtocolPlan, SplitResult, paired_difference, run_protocol, split_rows
+from export.protocol import Pool, ProtocolPlan, SplitResult, paired_difference, read_pool, run_protocol, split_rows
 from tests.conftest import CLASSES, Run, write_class_folders
 from trainers.training import Eyes
 
@@ -86,6 +86,14 @@ def test_the_command_reports_every_split_on_a_data_set_in_any_shape(run: Run, tm
     assert all(split["tested_on"] == 18 for split in report["splits"])
     told = run("benchmark-cascade", tmp_path, *words)
     assert "cascade less main model alone" in told.output
+
+
+def test_submodels_may_read_the_main_models_features_too(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, dict.fromkeys(CLASSES, 3), 0)
+    eyes = Eyes("efficientnet_lite0", size=64), Eyes("efficientnet_lite0", size=96)
+    trunk, both = (read_pool(ProtocolPlan(tmp_path, *eyes, per_class=2, features=read)) for read in ("trunk", "both"))
+    assert np.array_equal(both.second, np.hstack([trunk.second, trunk.main]))
+    assert both.terms == trunk.terms
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,17 @@ def test_a_data_set_is_tuned_on_by_its_validation_split(run: Run, bundle: Path, 
     assert read_bundle(bundle).manifest.measured.pictures == 24
 
 
+def test_heads_that_read_both_stages_are_tuned_as_they_are(
+    run: Run, both_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(both_bundle, tmp_path / "models" / "both"))
+    done = run("tune", bundle, tiny_data, "--budget", 3, "--plot", tmp_path / "curve.png")
+    assert done.exit_code == 0, done.output
+    after = read_bundle(bundle).manifest
+    assert after.head_features == "both"
+    assert after.provenance.commands[-1] == "canonistia tune both data --budget 3"
+
+
 def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run, bundle: Path, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "few", dict.fromkeys(CLASSES, 4), 900)
     done = run("tune", bundle, tmp_path / "few", "--plot", tmp_path / "curve.png")

@@ -182,6 +182,26 @@ def test_submodels_of_another_kind_are_not_mixed(run: Run, tiny_data: Path, tiny
     assert "another backbone, preprocess" in result.output
 
 
+def test_heads_may_read_the_main_models_features_too(
+    run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, both_subs: Path
+) -> None:
+    trunk_alone, both = load_submodels(tiny_subs), load_submodels(both_subs)
+    assert [head.weight.shape for head in trunk_alone.networks] == [(1, 1280)] * 3
+    assert [head.weight.shape for head in both.networks] == [(1, 2560)] * 3
+    words = ("--main", tiny_main, "--out", tiny_subs, *SMALL, "--features", "both", "--overwrite")
+    mixed = run("train-sub", tiny_data, *words)
+    assert mixed.exit_code == 1
+    assert "submodels with another main_features; choose another --out" in mixed.output
+
+
+def test_whole_networks_read_no_features(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:
+    words = ("--main", tiny_main, "--out", tmp_path / "s", *SMALL, "--own-networks", "--features", "both")
+    result = run("train-sub", tiny_data, *words)
+    assert result.exit_code == 1
+    assert "leave --features both out" in result.output
+    assert not (tmp_path / "s").exists()
+
+
 def test_heads_are_not_mixed_over_two_trunks(
     run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path
 ) -> None:

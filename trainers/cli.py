@@ -3,13 +3,16 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from trainers.options import recipe_options, take_recipe
-from trainers.recipe import MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
+from trainers.options import features_option, recipe_options, take_recipe
+from trainers.recipe import DEFAULT_POLICY, MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
+
+if TYPE_CHECKING:
+    from cascade.bundle import HeadFeatures
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,13 +96,14 @@ def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None
 @click.option(
     "--negatives",
     type=click.Choice(POLICIES),
-    default="weighted",
+    default=DEFAULT_POLICY,
     show_default=True,
     help="all: every other picture alike; siblings: only the 5 classes that the main model confuses most with this "
     "one; weighted: all, the confused classes counting up to five times as much; hard: all, the very pictures that a "
     "model which has not seen them mistakes counting up to five times as much.",
 )
 @click.option("--trunk", type=FOLDER, help="A run of train-main whose fine-tuned backbone all submodels share.")
+@features_option
 @click.option("--own-networks", is_flag=True, help="Every submodel is a whole network of its own; no shared trunk.")
 @_eyes_options("efficientnet_lite2")
 @recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
@@ -114,6 +118,7 @@ def train_sub(
     classes: tuple[str, ...],
     negatives: str,
     trunk: Path | None,
+    features: "HeadFeatures",
     own_networks: bool,
     **options: Any,
 ) -> None:
@@ -132,6 +137,6 @@ def train_sub(
     if trunk and given:
         raise click.UsageError(f"--trunk brings its own {', '.join(given)}: leave --{' and --'.join(given)} out")
     recipe = take_recipe(SUB_DEFAULTS, options)
-    plan = SubmodelPlan(Eyes(**options), "own" if own_networks else "shared", trunk, classes, negatives)
+    plan = SubmodelPlan(Eyes(**options), "own" if own_networks else "shared", trunk, classes, negatives, features)
     trained = train(folder, main_run, out, plan, recipe, overwrite)
     click.echo(f"trained {len(trained)} submodels in {out}", err=True)

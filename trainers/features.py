@@ -47,6 +47,11 @@ def cached_features(network: Classifier, paths: Sequence[Path], spec: Preprocess
     return features
 
 
+def features_sha256(network: Classifier, spec: PreprocessSpec) -> str:
+    """Return one sha256 for all that makes a picture's features: the backbone's weights, the eyes and the flip."""
+    return hashlib.sha256(_look(network, spec)).hexdigest()
+
+
 def weights_sha256(network: nn.Module) -> str:
     """Return one sha256 for the names and weights of a network."""
     digest = hashlib.sha256()
@@ -70,11 +75,12 @@ def compute_features(network: Classifier, paths: Sequence[Path], spec: Preproces
 
 
 def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
-    digest = hashlib.sha256(msgspec.json.encode(spec))
-    if network.flip:
-        digest.update(b"flip")
-    # Another kind of processor rounds otherwise.
-    digest.update((weights_sha256(network.backbone) + device.partition(":")[0]).encode())
+    digest = hashlib.sha256(_look(network, spec))
+    digest.update(device.partition(":")[0].encode())  # another kind of processor rounds otherwise
     for path in paths:
         digest.update(file_sha256(path).encode())
     return digest.hexdigest()
+
+
+def _look(network: Classifier, spec: PreprocessSpec) -> bytes:
+    return msgspec.json.encode(spec) + (b"flip" if network.flip else b"") + weights_sha256(network.backbone).encode()

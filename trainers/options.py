@@ -84,6 +84,19 @@ def recipe_options(defaults: Recipe, without: tuple[str, ...] = ()) -> Callable[
     return decorate
 
 
+def features_option(command: F) -> F:
+    """Add ``--features`` to a command."""
+    return click.option(
+        "--features",
+        type=click.Choice(["trunk", "both"]),
+        default="trunk",
+        show_default=True,
+        help="What heads on a shared trunk read. both: the main model's features, too, which its own pass has made "
+        "already. That is for a frozen main model: the features of a fine-tuned one were fitted to the very pictures "
+        "that the heads learn from, so they look better there than they are.",
+    )(command)
+
+
 def take_recipe(defaults: Recipe, options: dict[str, Any]) -> Recipe:
     """Return the recipe of a command's parsed options, and take those out of the mapping."""
     names = [field.name for field in fields(Recipe) if field.name in options]

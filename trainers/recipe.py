@@ -9,6 +9,7 @@ PRECISIONS = ("auto", "fp32", "bf16")
 TRACKERS = ("auto", "online", "offline", "none")
 MIXES = ("none", "mixup", "cutmix", "both")
 POLICIES = ("all", "siblings", "weighted", "hard")  # of negatives, for submodels
+DEFAULT_POLICY = "weighted"
 
 
 @dataclass(frozen=True)

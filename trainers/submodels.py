@@ -1,7 +1,7 @@
 """The folder of submodels that ``train-sub`` writes and ``export`` reads."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +18,18 @@ _TRUNK = "trunk.safetensors"
 TRUNK_CONFIG = "trunk.json"  # how the trunk was trained, when it was fine-tuned
 
 
+class MainFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The main model's features that heads read: how many, and the sha256 of all that makes them."""
+
+    count: int
+    sha256: str
+
+
 class SubmodelSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the submodels of one folder have in common.
 
-    ``shared``: one frozen trunk, and a linear head a class; ``own``: a whole network a class.
+    ``shared``: one frozen trunk, and a linear head a class, which may read the main model's features after the
+    trunk's; ``own``: a whole network a class.
     """
 
     kind: Literal["shared", "own"]
@@ -31,6 +39,7 @@ class SubmodelSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_fingerprint: str
     backbone_sha256: str  # of the trunk's weights, or of those that every own network started from
     flip: bool = False
+    main_features: MainFeatures | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,13 @@ class Submodels:
 
     common: SubmodelSet
     trunk: Classifier | None
-    networks: list[nn.Module]  # heads on the trunk's features, or whole networks on pixels
+    networks: list[nn.Module]  # heads on features, or whole networks on pixels
+
+    @property
+    def head_inputs(self) -> int:
+        """Return how many features a head reads."""
+        main = self.common.main_features
+        return (self.trunk.backbone.features if self.trunk else 0) + (main.count if main else 0)
 
 
 def class_run(folder: Path, label: str) -> Path:
@@ -114,8 +129,9 @@ def load_submodels(folder: Path) -> Submodels:
         return Submodels(common, None, networks)
     trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False, flip=common.flip)
     load_tensors(trunk.backbone, folder / _TRUNK)
-    heads = [_load_head(class_run(folder, label), trunk.backbone.features) for label in common.classes]
-    return Submodels(common, trunk.eval(), heads)
+    submodels = Submodels(common, trunk.eval(), [])
+    heads = [_load_head(class_run(folder, label), submodels.head_inputs) for label in common.classes]
+    return replace(submodels, networks=heads)
 
 
 def _load_head(run: Path, features: int) -> nn.Module:

@@ -11,19 +11,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cascade.bundle import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
 from trainers.dataset import DataSet, load_data_set
 from trainers.device import resolve_device
-from trainers.features import cached_features, weights_sha256
+from trainers.features import cached_features, features_sha256, weights_sha256
 from trainers.fit import Task
 from trainers.negatives import cross_fitted, example_weights
 from trainers.network import Classifier, build_classifier, frozen_stages
-from trainers.recipe import POLICIES, Recipe
+from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
 from trainers.record import RunRecord
 from trainers.runs import TrainedRun, check_run_folder, check_same_data, load_run, new_run, read_config, write_json
 from trainers.scores import binary_scores
-from trainers.submodels import SubmodelSet, check_set, class_run, join_set
+from trainers.submodels import MainFeatures, SubmodelSet, check_set, class_run, join_set
 from trainers.tracking import start_tracker
 from trainers.train_main import examples
 from trainers.training import Examples, Eyes, check_used, preprocessing, sidecar_for, train_head, train_network
@@ -38,13 +39,18 @@ _TASK = Task(_binary_loss, binary_scores, best_by="average_precision")
 
 @dataclass(frozen=True)
 class SubmodelPlan:
-    """Which submodels are trained, and on what: ``trunk`` is a finished run whose network all of them share."""
+    """Which submodels are trained, and on what.
+
+    ``trunk`` is a finished run whose network all of them share; ``features`` says what their heads read of it, or of
+    it and the main model.
+    """
 
     eyes: Eyes
     kind: Literal["shared", "own"] = "shared"
     trunk: Path | None = None
     classes: tuple[str, ...] = ()
-    negatives: str = "weighted"
+    negatives: str = DEFAULT_POLICY
+    features: HeadFeatures = "trunk"
 
 
 def train_sub(
@@ -64,15 +70,7 @@ def train_sub(
     wanted = _wanted_classes(plan.classes, data.classes)
     for label in wanted:
         check_run_folder(class_run(out, label), overwrite)
-    if plan.negatives not in POLICIES:
-        raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
-    if plan.kind == "shared":
-        check_used(recipe)
-    if plan.kind == "shared" and recipe.unfreeze != "head":
-        raise CanonistiaError(
-            "a shared trunk is frozen while its heads are trained; fine-tune it once with train-main and give "
-            "that run as --trunk, or train every submodel whole with --own-networks"
-        )
+    _check_plan(plan, recipe)
     trunk, spec = _trunk(plan, folder, data, recipe.dropout)
     frozen_stages(recipe.unfreeze, len(trunk.backbone.stages))
     common = SubmodelSet(
@@ -83,6 +81,7 @@ def train_sub(
         data_fingerprint=data.fingerprint,
         backbone_sha256=weights_sha256(trunk.backbone),
         flip=trunk.flip,
+        main_features=_described(main) if plan.features == "both" else None,
     )
     check_set(out, common)
 
@@ -92,7 +91,8 @@ def train_sub(
     unseen_answers = cross_fitted(main_features.numpy(), training.targets)  # (N, K)
     features = None
     if plan.kind == "shared":
-        features = [cached_features(trunk, part.paths, spec, device) for part in (training, validation)]
+        read = [(trunk, spec), *([(main.network, main.sidecar.preprocess)] if plan.features == "both" else [])]
+        features = [_side_by_side(read, part.paths, device) for part in (training, validation)]
 
     join_set(out, common, trunk, plan.trunk)
     for label in wanted:
@@ -112,6 +112,7 @@ def train_sub(
             "negatives": plan.negatives,
             "main": main_run.name,
             "trunk": plan.trunk.name if plan.trunk else None,
+            "features": plan.features,
         }
         run = class_run(out, label)
         with new_run(run, overwrite):
@@ -121,7 +122,7 @@ def train_sub(
             with RunRecord(run, sidecar, tracker, _TASK.best_by, quiet=True) as record:
                 if features:
                     seen, unseen = features
-                    head = nn.Linear(trunk.backbone.features, 1)
+                    head = nn.Linear(seen.shape[1], 1)
                     rows = torch.from_numpy(kept)
                     logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, device, record.epoch)
                 else:
@@ -134,6 +135,34 @@ def train_sub(
         scores = binary_scores(logits, check.targets)
         click.echo(f"{label}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
     return wanted
+
+
+def _check_plan(plan: SubmodelPlan, recipe: Recipe) -> None:
+    if plan.negatives not in POLICIES:
+        raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
+    if plan.kind == "own":
+        if plan.features == "both":
+            raise CanonistiaError(
+                "--own-networks see pixels and read no features; leave --features both out, or share a trunk"
+            )
+        return
+    check_used(recipe)
+    if recipe.unfreeze != "head":
+        raise CanonistiaError(
+            "a shared trunk is frozen while its heads are trained; fine-tune it once with train-main and give "
+            "that run as --trunk, or train every submodel whole with --own-networks"
+        )
+
+
+def _described(main: TrainedRun) -> MainFeatures:
+    return MainFeatures(main.network.backbone.features, features_sha256(main.network, main.sidecar.preprocess))
+
+
+def _side_by_side(
+    networks: Sequence[tuple[Classifier, PreprocessSpec]], paths: Sequence[Path], device: str
+) -> torch.Tensor:
+    """Return the features of several networks for each picture, (N, sum of their numbers)."""
+    return torch.cat([cached_features(network, paths, spec, device) for network, spec in networks], dim=1)
 
 
 def _untrained_on_these(main: TrainedRun, dropout: float) -> Classifier:
