@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -83,7 +84,7 @@ def send(page: Page) -> None:
 
 
 def save(page: Page, path: Path) -> None:
-    """Photograph a page from top to bottom, with 256 colours."""
+    """Photograph a page from top to bottom, with 128 colours."""
     # A window as high as the page: a picture of the "full page" is taken as if by a mouse-driven device.
     height = page.evaluate("document.documentElement.scrollHeight")
     width = page.viewport_size["width"] if page.viewport_size else WIDTHS[-1]
@@ -92,8 +93,21 @@ def save(page: Page, path: Path) -> None:
     page.wait_for_timeout(300)  # pictures are decoded, and lines that fade have faded
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     path.parent.mkdir(exist_ok=True)
-    picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(palette=palette(picture), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
     page.set_viewport_size({"width": width, "height": 800})
+
+
+def palette(picture: Image.Image) -> Image.Image:
+    """Return 128 colours for a page: its 32 most frequent, exactly, and others spread over all that occur.
+
+    Spread by an octree: by frequency alone, the few pixels of a map would share the colours of photographs.
+    """
+    colours, counts = np.unique(np.asarray(picture).reshape(-1, 3), axis=0, return_counts=True)
+    frequent = colours[np.argsort(-counts)[:32]]
+    spread = picture.quantize(96, Image.Quantize.FASTOCTREE).getpalette() or []
+    made = Image.new("P", (1, 1))
+    made.putpalette([*frequent.ravel().tolist(), *spread])
+    return made
 
 
 if __name__ == "__main__":
