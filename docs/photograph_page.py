@@ -1,32 +1,114 @@
-"""Takes docs/page.png, the picture of the page in the README. Needs the development install and chromium.
+"""Takes the pictures of the web pages: docs/page.png, the README's, and docs/pages/. Needs chromium.
 
-Run it after a change to the page or the shipped bundle: python -m docs.photograph_page
+Run it after a change to the pages or the shipped bundle, in the development install: python -m docs.photograph_page
 """
 
+import io
 import shutil
+import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.serving import served
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN = ("coast", "tall_building", "forest", "doubtful_kitchen_or_living_room")
+WIDTHS = (360, 1280)  # pixels
+SCHEMES = ("light", "dark")
+SAMPLES = ("coast", "street", "doubtful_kitchen_or_living_room")
 
 
 def photograph(out: Path) -> None:
-    """Serve the shipped bundle, upload four samples and photograph the answers."""
-    samples = [ROOT / "data" / "samples" / f"{name}.jpg" for name in SHOWN]
-    with served(ROOT / "models" / "scene15") as address, sync_playwright() as playwright:
+    """Serve the shipped bundle and photograph every page at every width, in light and dark."""
+    with (
+        tempfile.TemporaryDirectory() as corrections,
+        served(ROOT / "models" / "scene15", "--collect", corrections) as address,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        for width in WIDTHS:
+            for scheme in SCHEMES:
+                page = open_page(browser, width, scheme)
+                for name in ("form", "answers", "model", "api"):
+                    show(page, address, name)
+                    save(page, out / "pages" / f"{name}-{width}-{scheme}.png")
+                page.context.close()
+        page = open_page(browser, 1280, "light")
         page.goto(address)
-        page.get_by_label("Pictures").set_input_files(samples)
-        page.get_by_role("button", name="Classify").click()
-        page.wait_for_selector("article")
-        page.screenshot(path=out, full_page=True)
+        send(page)
+        save(page, out / "page.png")
         browser.close()
 
 
+def open_page(browser: Browser, width: int, scheme: str) -> Page:
+    """Return a page of a telephone where it is narrow, of a desk otherwise."""
+    small = width < 600
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        reduced_motion="reduce",
+        locale="en",
+        is_mobile=small,
+        has_touch=small,
+    )
+    return context.new_page()
+
+
+def show(page: Page, address: str, name: str) -> None:
+    """Bring a page up."""
+    if name in ("model", "api"):
+        page.goto(address + {"model": "model/scene15", "api": "api/docs"}[name])
+        return
+    page.goto(address)
+    if name == "form":
+        choose(page)
+        return
+    send(page)
+    page.locator(".why summary").last.click()
+    page.locator(".correction summary").last.click()
+
+
+def choose(page: Page) -> None:
+    """Choose sample pictures."""
+    page.locator("#pictures").set_input_files([ROOT / "data" / "samples" / f"{name}.jpg" for name in SAMPLES])
+
+
+def send(page: Page) -> None:
+    """Have sample pictures classified."""
+    choose(page)
+    page.get_by_role("button", name="Classify").click()
+    page.locator("article").first.wait_for()
+    page.evaluate("document.activeElement.blur()")
+
+
+def save(page: Page, path: Path) -> None:
+    """Photograph a page from top to bottom, with 128 colours."""
+    # A window as high as the page: a picture of the "full page" is taken as if by a mouse-driven device.
+    height = page.evaluate("document.documentElement.scrollHeight")
+    width = page.viewport_size["width"] if page.viewport_size else WIDTHS[-1]
+    page.set_viewport_size({"width": width, "height": height})
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(300)  # pictures are decoded, and lines that fade have faded
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    path.parent.mkdir(exist_ok=True)
+    picture.quantize(palette=palette(picture), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    page.set_viewport_size({"width": width, "height": 800})
+
+
+def palette(picture: Image.Image) -> Image.Image:
+    """Return 128 colours for a page: its 32 most frequent, exactly, and others spread over all that occur.
+
+    Spread by an octree: by frequency alone, the few pixels of a map would share the colours of photographs.
+    """
+    colours, counts = np.unique(np.asarray(picture).reshape(-1, 3), axis=0, return_counts=True)
+    frequent = colours[np.argsort(-counts)[:32]]
+    spread = picture.quantize(96, Image.Quantize.FASTOCTREE).getpalette() or []
+    made = Image.new("P", (1, 1))
+    made.putpalette([*frequent.ravel().tolist(), *spread])
+    return made
+
+
 if __name__ == "__main__":
-    photograph(ROOT / "docs" / "page.png")
+    photograph(ROOT / "docs")

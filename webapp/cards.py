@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.engine import Engine
-from cascade.rules import PerClass
+from cascade.rules import PerClass, best_answers
 from webapp.answers import Answer, Refused
 from webapp.heatmaps import data_uri, evidence, heat_picture
 
@@ -19,8 +19,9 @@ class Card:
 
     ``main_share`` is the main model's highest probability and ``main_label`` its class; ``certainty`` is the routing
     rule's score, and a picture is routed where it is below ``needed``. ``submodels`` holds the answers about the
-    two classes shown, where they were asked. ``maps`` is empty where the network gives none. ``token`` is what a
-    correction refers to, None where none are collected.
+    two classes shown, where they were asked; ``recognised`` is false where every submodel asked refused the picture.
+    ``maps`` is empty where the network gives none. ``token`` is what a correction refers to, None where none are
+    collected.
     """
 
     answer: Answer
@@ -31,6 +32,7 @@ class Card:
     certainty: float
     needed: float
     submodels: dict[str, float]
+    recognised: bool
     token: str | None
 
     @property
@@ -57,6 +59,7 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
         certainty=float(routing.score(answer.main[np.newaxis])[0]),
         needed=routing.thresholds[first] if isinstance(routing, PerClass) else routing.threshold,
         submodels={label: share for label, share in asked.items() if not np.isnan(share)},
+        recognised=bool(best_answers(answer.submodels[np.newaxis])[0] >= manifest.rules.unsure.submodels_below),
         token=token,
     )
 
