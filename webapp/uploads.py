@@ -20,6 +20,7 @@ from webapp.service import Served
 from webapp.state import state
 
 FIELDS = ("pictures", "file")
+_SMALL = 500_000  # pixels; a picture of no more is held until its answer is there
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,10 @@ def _submit(served: Served, name: str, source: Source, explain: bool) -> _Waitin
                 picture = decode(source, parts.settings.max_pixels)
             preview = _preview(picture) if explain else None
             view = View(picture)
-            view.settle(served.engine.specs)
+            if picture.width * picture.height > _SMALL:
+                view.settle(served.engine.specs)
+            else:  # most are not routed: what only the second stage sees is made when it is asked
+                view.pixels(served.manifest.main.preprocess)
         return _Waiting(name, preview, served.batcher.submit(view, maps=explain))
 
 

@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -36,19 +37,24 @@ CLIENTS = (1, 8, 32, 128)
 
 
 @contextmanager
-def running(command: list[str], port: int) -> Iterator[int]:
-    """Run a server until its health check answers; give its process id."""
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+def running(module: str, *words: str) -> Iterator[tuple[int, int]]:
+    """Run a module that serves on the port given as its last word; give its process id and the port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", module, *words, str(port)]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=ROOT, stderr=quiet, stdout=quiet, start_new_session=True)
     try:
-        for _ in range(600):
+        while process.poll() is None:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live").read()
                 break
             except urllib.error.URLError:
                 time.sleep(0.1)
-        yield process.pid
+        yield process.pid, port
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # LitServe leaves its children behind
         process.wait(60)
 
 
@@ -57,13 +63,6 @@ def resident_of_children(pid: int) -> float:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     pages = sum(int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children)
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
@@ -93,12 +92,12 @@ def show(name: str, values: Sequence[float], unit: str) -> None:
 
 
 def load_latency_and_memory(
-    command: list[str], port: int, engine: Engine, pictures: Sequence[bytes], options: argparse.Namespace
+    command: Sequence[str], engine: Engine, pictures: Sequence[bytes], options: argparse.Namespace
 ) -> None:
     """Print what our own service does under load, alone, and over a long time."""
     requests = [post("/api/v1/classify", data) for data in pictures]
     print("\ncanonistia serve, by number of clients")
-    with running(command, port) as pid:
+    with running(*command) as (pid, port):
         run_load(port, requests, 8, 3)
         for clients in CLIENTS:
             seen = run_load(port, requests, clients, options.seconds)
@@ -142,19 +141,17 @@ def main() -> None:
     versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
     print(f"{_processor()}, {os.cpu_count()} cores, {versions}; {len(files)} pictures of {options.pictures.name}")
 
-    port = free_port()
-    ours = [sys.executable, "-m", "canonistia", "serve", "--model", options.model, "--port", str(port)]
-    load_latency_and_memory(ours, port, engine, pictures, options)
+    ours = ("canonistia", "serve", "--model", options.model, "--port")
+    load_latency_and_memory(ours, engine, pictures, options)
     forms = [post_form("/api/v1/classify", data) for data in pictures]
-    servers = {"canonistia serve": ours}
-    servers["plain Flask view"] = [sys.executable, "-m", f"{HERE}.plain_flask", options.model, str(port)]
+    servers = {"canonistia serve": ours, "plain Flask view": (f"{HERE}.plain_flask", options.model)}
     if importlib.util.find_spec("litserve"):
-        servers["LitServe"] = [sys.executable, "-m", f"{HERE}.lit_serve", options.model, str(port)]
+        servers["LitServe"] = (f"{HERE}.lit_serve", options.model)
     rates: dict[str, list[float]] = {name: [] for name in ("canonistia classify", *servers)}
     for _ in range(options.rounds):
         rates["canonistia classify"].append(classify_rate(engine, files))
         for name, command in servers.items():
-            with running(command, port):
+            with running(*command) as (_, port):
                 sent = forms if name == "LitServe" else requests  # it takes no other body
                 run_load(port, sent, 8, 3)
                 rates[name].append(run_load(port, sent, 32, options.seconds).rate)
