@@ -13,7 +13,7 @@ from webapp.problems import Problem
 
 T = TypeVar("T")
 
-_LOOK_EVERY = 0.1  # seconds between looks at a waiting client
+_LOOK_EVERY = 0.25  # seconds between looks at a waiting client
 
 
 class ClientLeftError(ConnectionError):
