@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +33,9 @@ def model_option(command: F) -> F:
 def threads_option(command: F) -> F:
     """Add ``--threads`` to a command."""
     return click.option(
-        "--threads", type=click.IntRange(min=1), help="Threads of an inference. Default: all processors allowed."
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads. Default: one for each core that this process may use, by its affinity and its cgroup's quota.",
     )(command)
 
 
@@ -42,41 +45,53 @@ def threads_option(command: F) -> F:
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write rows to FILE.csv or FILE.jsonl instead."
 )
-@click.option("--batch-size", type=click.IntRange(1, 1024), default=32, show_default=True, help="Pictures at once.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped; only what is new or changed is read.")
+@click.option("--overwrite", is_flag=True, help="Replace what is at --out, and forget a run that was stopped.")
+@click.option("--hash", "by_hash", is_flag=True, help="Tell changed files by their content, not by size and time.")
+@click.option("--allow-other-model", is_flag=True, help="Resume with another bundle, and keep the rows of both.")
+@click.option("--batch-size", type=click.IntRange(1, 1024), default=8, show_default=True, help="Pictures an inference.")
 @threads_option
-def classify(paths: tuple[Path, ...], model: str, out: Path | None, batch_size: int, threads: int | None) -> None:
+def classify(
+    paths: tuple[Path, ...],
+    model: str,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    by_hash: bool,
+    allow_other_model: bool,
+    batch_size: int,
+    threads: int | None,
+) -> None:
     """Name the two most likely classes of pictures.
 
     Each PATH is a picture, or a folder whose pictures are taken, those in folders inside it too.
 
+    With --out, rows are kept safe in FILE.progress while the work goes on, and FILE appears when all are there. A run
+    that was stopped, even by a power cut, goes on with the same command and --resume.
+
     Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
     """
-    from cascade.folders import pictures_below
-    from cascade.loading import load_engine
+    from cascade.job import Job, NothingToClassifyError, run
 
     if out and out.suffix.lower() not in ENDINGS:
         raise click.BadParameter(f"{out} ends in '{out.suffix}'; expected {' or '.join(ENDINGS)}", param_hint="--out")
-    files = [file for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
-    if not files:
-        raise click.UsageError(f"no pictures below {', '.join(map(str, paths))}")
-    engine = load_engine(model, threads)
-    # Imported only now: the runtime that rows need is imported while the bundle is hashed.
-    from cascade.rows import classify_files, row_file, table
-
-    rows = progress(classify_files(engine, files, batch_size), len(files))
-    errors = 0
+    if resume and (overwrite or not out):
+        raise click.UsageError("--resume goes on with an --out, and does not go with --overwrite")
+    job = Job(paths, model, out, batch_size, threads, resume, overwrite, by_hash, allow_other_model)
+    try:
+        done = run(job, click.echo, counted)
+    except NothingToClassifyError as error:
+        raise click.UsageError(str(error)) from error
+    except KeyboardInterrupt:
+        if out:
+            click.echo(f"\nstopped; the rows so far are kept: go on with --resume --out {out}", err=True)
+        raise
+    if done is None:
+        click.echo(f"{out} is finished: there is nothing to resume; --overwrite classifies everything again", err=True)
+        return
     if out:
-        with row_file(out) as write:
-            for row in rows:
-                write(row)
-                errors += row.error is not None
-        click.echo(f"{len(files)} rows in {out}" + (f", {errors} of them errors" if errors else ""), err=True)
-    else:
-        answers = list(rows)
-        errors = sum(row.error is not None for row in answers)
-        # A file name need not be text: what the terminal cannot show is escaped.
-        click.echo(table(answers).encode("utf-8", "backslashreplace"))
-    if errors:
+        click.echo(f"{done.rows} rows in {out}" + (f", {done.errors} of them errors" if done.errors else ""), err=True)
+    if done.errors:
         sys.exit(EXIT_SOME_ERRORS)
 
 
@@ -109,16 +124,18 @@ def evaluate(
     from cascade.evaluation_text import describe
     from cascade.folders import pictures_below
     from cascade.loading import load_engine
+    from cascade.threads import processors
 
     if plots:
         from cascade.plots import write_plots
     strangers = pictures_below(outside) if outside else []
     if outside and not strangers:
         raise click.BadParameter(f"no pictures below {outside}", param_hint="--outside")
-    engine = load_engine(model, threads)
+    workers = threads or processors()
+    engine = load_engine(model, threads=1)
     pictures = labelled_pictures(folder, engine.classes)
     paths = progress((picture.path for picture in pictures), len(pictures))
-    evaluation = run(engine, paths, [picture.label for picture in pictures], strangers)
+    evaluation = run(engine, paths, [picture.label for picture in pictures], strangers, workers)
     report = evaluation.report()
     click.echo(json.dumps(report, indent=2) if as_json else describe(report))
     if plots:
@@ -157,3 +174,19 @@ def progress(items: Iterable[T], total: int) -> Iterator[T]:
         return
     with click.progressbar(items, total, file=sys.stderr, show_pos=True) as shown:
         yield from shown
+
+
+def counted(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items behind a count and a speed on standard error; silent on short work and where no one looks."""
+    if not os.isatty(2):
+        yield from items
+        return
+    started = shown = time.monotonic()
+    for number, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - shown > 0.5:
+            click.echo(f"\r{number:,} pictures, {number / (now - started):.0f} a second ", nl=False, err=True)
+            shown = now
+    if shown > started:
+        click.echo(err=True)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -12,14 +13,14 @@ from PIL import Image
 
 from cascade.bundle import Bundle, BundleError, FileEntry, Submodel, read_bundle
 from cascade.errors import PictureError
-from cascade.picture import Source, decode
+from cascade.picture import Source
 from cascade.prediction import Prediction
 from cascade.preprocess import PreprocessSpec, preprocess
 from cascade.rules import CascadeOutput, run_cascade, top_two
-from cascade.view import View
+from cascade.threads import processors
+from cascade.view import View, see
 
 BATCH_SIZE = 32
-BATCH_PIXELS = 64_000_000
 
 # The runtime's errors have no common ancestor but Exception.
 _REFUSALS = (
@@ -41,7 +42,7 @@ class Engine:
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
         self.bundle = bundle
         self.classes = tuple(bundle.manifest.classes)
-        self._threads = threads or _allowed_processors()
+        self._threads = threads or processors()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._session(bundle.manifest.main.file)
 
@@ -72,7 +73,7 @@ class Engine:
             A picture cannot be read; the message says which.
         """
         predictions: list[Prediction] = []
-        for batch in decoded_batches(sources, batch_size):
+        for batch in self.viewed_batches(sources, batch_size):
             for number, (source, picture) in enumerate(batch, start=len(predictions) + 1):
                 if isinstance(picture, PictureError):
                     name = source if isinstance(source, str | os.PathLike) else f"picture {number}"
@@ -87,6 +88,23 @@ class Engine:
         first = [manifest.main, *([manifest.trunk] if manifest.trunk else [])]
         own = [submodel.preprocess for submodel in manifest.submodels if submodel.preprocess]
         return {*(model.preprocess for model in first), *own}
+
+    def see(self, source: Source) -> View | PictureError:
+        """Return a picture decoded for this bundle's models, or the reason why there is none."""
+        try:
+            view = see(source, self.specs)
+        except PictureError as error:
+            return PictureError(str(error))  # without its traceback, which holds the bytes
+        view.prepare(self.bundle.manifest.main.preprocess, self.specs)
+        return view
+
+    def viewed_batches(
+        self, sources: Iterable[S], size: int = BATCH_SIZE
+    ) -> Iterator[list[tuple[S, View | PictureError]]]:
+        """Yield the sources in order, in batches, each with its decoded picture or the reason why there is none."""
+        sources = iter(sources)
+        while batch := list(islice(sources, size)):
+            yield [(source, self.see(source)) for source in batch]
 
     def run(self, pictures: Sequence[Picture]) -> CascadeOutput:
         """Run the cascade over one batch of decoded pictures."""
@@ -228,12 +246,6 @@ class Engine:
         return session
 
 
-def _allowed_processors() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def stack(pictures: Sequence[Picture], spec: PreprocessSpec) -> np.ndarray:
     """Return the preprocessed batch, uint8 (N, size, size, 3)."""
     return np.stack(
@@ -241,31 +253,6 @@ def stack(pictures: Sequence[Picture], spec: PreprocessSpec) -> np.ndarray:
     )
 
 
-def decoded_batches(
-    sources: Iterable[S], size: int = BATCH_SIZE
-) -> Iterator[list[tuple[S, Image.Image | PictureError]]]:
-    """Yield the sources in order, each with its decoded picture or the reason why there is none.
-
-    A batch ends at ``size`` sources, or earlier when its pictures hold ``BATCH_PIXELS`` pixels: large photographs
-    do not add up in memory.
-    """
-    batch: list[tuple[S, Image.Image | PictureError]] = []
-    pixels = 0
-    for source in sources:
-        try:
-            picture = decode(source)
-        except PictureError as error:
-            batch.append((source, error))
-        else:
-            batch.append((source, picture))
-            pixels += picture.width * picture.height
-        if len(batch) == size or pixels >= BATCH_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
-
-
-def readable(batch: Iterable[tuple[object, Image.Image | PictureError]]) -> list[Image.Image]:
+def readable(batch: Iterable[tuple[object, View | PictureError]]) -> list[View]:
     """Return the pictures of a batch that could be decoded."""
-    return [picture for _, picture in batch if isinstance(picture, Image.Image)]
+    return [view for _, view in batch if isinstance(view, View)]

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from cascade.conformal import coverage_and_size
-from cascade.engine import Engine, decoded_batches, readable
+from cascade.engine import BATCH_SIZE, Engine, readable
 from cascade.errors import CanonistiaError, PictureError
 from cascade.folders import LabelledPicture, class_names, read_class_folders, split_folders
 from cascade.metrics import (
@@ -22,6 +22,8 @@ from cascade.metrics import (
     wilson_interval,
 )
 from cascade.rules import CascadeOutput
+from cascade.threads import in_order
+from cascade.view import View
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,12 @@ def labelled_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPi
     return pictures
 
 
-def evaluate(engine: Engine, paths: Iterable[Path], labels: Sequence[str], outside: Iterable[Path] = ()) -> Evaluation:
+def evaluate(
+    engine: Engine, paths: Iterable[Path], labels: Sequence[str], outside: Iterable[Path] = (), workers: int = 1
+) -> Evaluation:
     """Run the cascade over pictures whose labels, in the same order, are among the bundle's classes.
+
+    ``workers`` batches are decoded and inferred at once.
 
     Raises
     ------
@@ -114,7 +120,7 @@ def evaluate(engine: Engine, paths: Iterable[Path], labels: Sequence[str], outsi
         A picture cannot be read: a figure that passes it over in silence would not be the data set's.
     """
     index = {label: number for number, label in enumerate(engine.classes)}
-    output = _run_all(engine, paths)
+    output = _run_all(engine, paths, workers)
     strangers = list(outside)
     return Evaluation(
         engine,
@@ -123,27 +129,31 @@ def evaluate(engine: Engine, paths: Iterable[Path], labels: Sequence[str], outsi
         output.probabilities,
         output.routed,
         output.doubt,
-        _run_all(engine, strangers) if strangers else None,
+        _run_all(engine, strangers, workers) if strangers else None,
     )
 
 
-def readable_batches(paths: Iterable[Path]) -> Iterator[list[Image.Image]]:
-    """Yield the decoded pictures of files, in order, in batches.
+def readable_batches(engine: Engine, paths: Iterable[Path]) -> Iterator[list[View]]:
+    """Yield the pictures of files, decoded for an engine's models, in order, in batches.
 
     Raises
     ------
     CanonistiaError
         A picture cannot be read.
     """
-    for batch in decoded_batches(paths):
+    for batch in engine.viewed_batches(paths):
         for path, picture in batch:
             if isinstance(picture, PictureError):
                 raise CanonistiaError(f"{path}: {picture}; remove it, or mend it, and start again") from picture
         yield readable(batch)
 
 
-def _run_all(engine: Engine, paths: Iterable[Path]) -> CascadeOutput:
-    outputs = [engine.run(pictures) for pictures in readable_batches(paths)]
+def _run_all(engine: Engine, paths: Iterable[Path], workers: int) -> CascadeOutput:
+    def run(batch: Sequence[Path]) -> CascadeOutput:
+        return engine.run([picture for pictures in readable_batches(engine, batch) for picture in pictures])
+
+    paths = iter(paths)
+    outputs = list(in_order(run, iter(lambda: list(islice(paths, BATCH_SIZE)), []), workers))
     return CascadeOutput(
         **{
             field.name: np.concatenate([getattr(output, field.name) for output in outputs])

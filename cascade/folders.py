@@ -29,15 +29,27 @@ class LabelledPicture:
 
 def pictures_below(folder: Path) -> list[Path]:
     """Return the picture files below a folder, by suffix, in path order; hidden names are passed over."""
-    return sorted(_walk(folder))
+    return [found for found in walk(folder) if isinstance(found, Path)]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for base, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(base, name)
+def walk(folder: Path) -> Iterator[Path | OSError]:
+    """Yield the picture files below a folder in path order, and in its turn why a folder inside could not be listed.
+
+    One folder's names are held at a time, and those of the folders around it. Links to folders are not followed, so
+    that a circle of them has no end to reach.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            visible = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if entry.name[0] != "."]
+    except OSError as error:
+        yield error
+        return
+    visible.sort()
+    for name, is_folder in visible:
+        if is_folder:
+            yield from walk(folder / name)
+        elif Path(name).suffix.lower() in SUFFIXES:
+            yield folder / name
 
 
 def read_class_folders(folder: Path, split: str = "") -> list[LabelledPicture]:

@@ -23,7 +23,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
-def decode(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Image.Image:
     """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, 8 bits a channel.
 
     Parameters
@@ -32,6 +32,9 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
         A path, the bytes of a file, a PIL image, or a uint8 array ``(H, W)`` or ``(H, W, 3)``.
     max_pixels
         The most pixels that a picture may have; a larger one is refused before its pixels are decoded.
+    least_side
+        Where given, a JPEG is decoded at a half, a quarter or an eighth of its size, by its own transform, as long as
+        the shorter side keeps this many pixels (see :func:`cascade.preprocess.least_side`).
 
     Raises
     ------
@@ -57,6 +60,9 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS) -> Image.Image:
             raise PictureError("is empty (0 bytes); a picture was expected")
         file.seek(0)
         with _pillow_errors(max_pixels), Image.open(file, formats=FORMATS) as picture:
+            _check_size(picture.width, picture.height, max_pixels)
+            if least_side:
+                picture.draft(None, (least_side, least_side))
             return _normalise(picture, max_pixels)
 
 

@@ -16,6 +16,9 @@ _RESAMPLING: dict[Interpolation, Image.Resampling] = {
 }
 
 
+_LEAST_SIDE = 704
+
+
 class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a picture becomes pixels; it travels in the bundle."""
 
@@ -38,6 +41,17 @@ def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
     return pixels  # (size, size, 3)
+
+
+def least_side(spec: PreprocessSpec) -> int:
+    """Return how small the shorter side of a picture may be decoded (``cascade.picture.decode``) for a model.
+
+    At least twice the model's side. Models of up to 352 pixels all have the same, and so see one decoded picture.
+    """
+    side = _LEAST_SIDE
+    while side < 2 * spec.size:
+        side *= 2
+    return side
 
 
 def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO
 
-from cascade.engine import BATCH_SIZE, Engine, decoded_batches, readable
-from cascade.errors import CanonistiaError, PictureError
+from cascade.errors import CanonistiaError
+from cascade.inputs import Item
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,18 @@ class Row:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An item with its row."""
+
+    item: Item
+    row: Row
+
+
 RowWriter = Callable[[Row], object]
 
 COLUMNS = tuple(field.name for field in fields(Row))
-
-
-def classify_files(engine: Engine, paths: Iterable[Path], batch_size: int = BATCH_SIZE) -> Iterator[Row]:
-    """Yield a row for each file, in order; a file that cannot be read gives a row with its error."""
-    for batch in decoded_batches(paths, batch_size):
-        pictures = readable(batch)
-        answers = iter(engine.predictions(engine.run(pictures)) if pictures else ())
-        for path, picture in batch:
-            if isinstance(picture, PictureError):
-                yield Row(os.fspath(path), error=str(picture))
-            else:
-                yield Row(os.fspath(path), **asdict(next(answers)))
+TABLE_ROWS = 1000
 
 
 @contextmanager
@@ -96,8 +93,27 @@ def _json_word(value: bool | None) -> str | None:
     return None if value is None else str(value).lower()
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Return rows as a table for a terminal."""
+@contextmanager
+def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered], object]]:
+    """Give a writer of answers to a table for a terminal, in blocks of ``TABLE_ROWS``, each as wide as needed."""
+    block: list[Row] = []
+
+    def finish() -> None:
+        # A file name need not be text: what the terminal cannot show is escaped.
+        show(_table(block).encode("utf-8", "backslashreplace"))
+        block.clear()
+
+    def write(answered: Answered) -> None:
+        block.append(answered.row)
+        if len(block) == TABLE_ROWS:
+            finish()
+
+    yield write
+    if block:
+        finish()
+
+
+def _table(rows: Iterable[Row]) -> str:
     lines = [("picture", "most likely", "", "second", "", "decided by")]
     for row in rows:
         if row.error:

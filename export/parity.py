@@ -31,7 +31,7 @@ def check_parity(engine: Engine, paths: Sequence[Path], trained: Answers, fitted
         picture gets another answer, stage or mark; the message names the worst picture.
     """
     main, far, submodels, outputs = [], [], [], []
-    for pictures in readable_batches(track(paths, "checking parity")):
+    for pictures in readable_batches(engine, track(paths, "checking parity")):
         everything = np.ones((len(pictures), len(engine.classes)), dtype=bool)
         logits, distance = engine.main_outputs(pictures, "logits", "distance")
         main.append(logits)

@@ -123,7 +123,7 @@ def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
 
 def _answers(engine: Engine, paths: list[Path], targets: np.ndarray) -> Answers:
     main, far, submodels = [], [], []
-    for pictures in readable_batches(track(paths, "asking both stages")):
+    for pictures in readable_batches(engine, track(paths, "asking both stages")):
         logits, distance = engine.main_outputs(pictures, "logits", "distance")
         main.append(logits)
         far.append(distance)

@@ -121,7 +121,7 @@ def test_a_broken_bundle_is_one_sentence(run: Run, photos: Path, tmp_path: Path)
     assert "not a bundle's manifest" in result.output
 
 
-def test_ctrl_c_leaves_no_output_behind(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_rows_to_go_on_from_and_nothing_half_written(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     large = Image.fromarray(np.random.default_rng(0).integers(0, 255, (700, 700, 3), dtype=np.uint8))
@@ -129,14 +129,16 @@ def test_ctrl_c_leaves_no_output_behind(tiny_bundle: Path, tmp_path: Path) -> No
     for number in range(1, 400):
         os.link(folder / "0.png", folder / f"{number}.png")
     command = [sys.executable, "-m", "canonistia", "classify", str(folder), "--model", str(tiny_bundle)]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".rows.csv.*.partial")) and time.monotonic() < deadline:
+    while not (tmp_path / "rows.csv.progress").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
     # 1 from click; by the signal itself when it fell into an import, where Python remembers it until the end.
-    assert process.wait(timeout=60) in (1, -signal.SIGINT)
-    assert [path.name for path in tmp_path.iterdir()] == ["many"]
+    assert process.returncode in (1, -signal.SIGINT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "rows.csv.progress"]
+    assert process.returncode != 1 or b"--resume" in said
 
 
 def test_evaluate_prints_the_contracted_object(run: Run, tiny_bundle: Path, tiny_data: Path) -> None:

@@ -32,6 +32,21 @@ def test_hidden_folders_and_files_are_no_pictures(tmp_path: Path) -> None:
     assert len(pictures_below(tmp_path)) == 2
 
 
+def test_files_come_in_path_order_one_folder_at_a_time(tmp_path: Path) -> None:
+    for name in ("b.png", "b/c.png", "b/a/z.png", "b.d/e.png", "a-b/f.png", "a/f.png", "a.png", "Z.PNG"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    found = pictures_below(tmp_path)
+    assert len(found) == 8
+    assert found == sorted(found)
+
+
+def test_links_in_circles_come_to_an_end(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"sky": 1}, 0)
+    (tmp_path / "sky" / "again").symlink_to(tmp_path)
+    assert len(pictures_below(tmp_path)) == 1
+
+
 def test_two_names_for_one_split_are_refused(tmp_path: Path) -> None:
     for folder in ("train", "val", "validation"):
         write_class_folders(tmp_path / folder, {"sky": 1}, 0)

@@ -1,14 +1,16 @@
 """Decoding: each kind of file gives the pixels that a person would see."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cascade.errors import PictureError
+from cascade.errors import PictureError, TooManyPixelsError
 from cascade.picture import MAX_PIXELS, decode
+from cascade.preprocess import Interpolation, PreprocessSpec, least_side, preprocess
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5  # (6, 8)
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)  # (6, 8, 3)
@@ -157,3 +159,55 @@ def test_the_size_limit_is_checked_before_the_pixels_are_read() -> None:
     over = Image.new("1", (side, side))
     with pytest.raises(PictureError, match="over the limit"):
         decode(over)
+
+
+def large_jpeg(width: int, height: int, mode: str, **options: object) -> bytes:
+    """Return a JPEG with edges, fine texture and noise, which are what reduced decoding could get wrong."""
+    y, x = np.mgrid[0:height, 0:width]
+    value = 128 + 50 * np.sin(x * y / 9000) + 40 * ((x // 97 + y // 61) % 2) - 20
+    noise = np.random.default_rng(4).normal(0, 12, (height, width, 3))
+    pixels = np.clip(value[..., None] * (0.9, 1.0, 0.8) + noise, 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, "JPEG", quality=88, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(("size", "scale"), [((3000, 2200), 2), ((2900, 3000), 4)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_what_models_see_of_a_reduced_photo_is_within_six_levels(
+    mode: str, size: tuple[int, int], scale: int, interpolation: Interpolation
+) -> None:
+    data = large_jpeg(*size, mode, progressive=scale == 4)
+    for spec in (
+        PreprocessSpec(size=224, interpolation=interpolation, colour="grey"),
+        PreprocessSpec(size=352, interpolation=interpolation, resize="crop"),
+    ):
+        reduced = decode(data, least_side=least_side(spec))
+        assert reduced.size == (math.ceil(size[0] / scale), math.ceil(size[1] / scale))
+        assert min(reduced.size) >= 2 * spec.size
+        difference = np.abs(preprocess(reduced, spec).astype(int) - preprocess(decode(data), spec))
+        assert difference.max() <= 6
+        assert difference.mean() <= 0.5
+
+
+def test_a_picture_below_twice_the_least_side_and_other_formats_are_decoded_whole() -> None:
+    data = large_jpeg(1500, 1400, "RGB")
+    whole = decode(data)
+    assert decode(data, least_side=704).tobytes() == whole.tobytes()
+    file = io.BytesIO()
+    whole.resize((2900, 2800)).save(file, "PNG", compress_level=1)
+    assert decode(file.getvalue(), least_side=704).size == (2900, 2800)
+
+
+def test_the_limit_holds_for_the_whole_picture_not_for_the_reduced_one() -> None:
+    with pytest.raises(TooManyPixelsError, match="3000x2200"):
+        decode(large_jpeg(3000, 2200, "L"), max_pixels=3_000_000, least_side=704)
+
+
+def test_larger_models_keep_twice_their_side() -> None:
+    assert [least_side(PreprocessSpec(size=size)) for size in (16, 224, 352, 353, 704, 705)] == [
+        *[704] * 3,
+        *[1408] * 2,
+        2816,
+    ]

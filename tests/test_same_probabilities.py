@@ -12,7 +12,9 @@ from PIL import Image
 import canonistia
 from cascade.engine import Engine
 from cascade.picture import decode
+from cascade.preprocess import preprocess
 from cascade.rows import COLUMNS
+from cascade.view import see
 from tests.conftest import Run, draw
 from tests.webapps import application, upload
 from trainers.pictures import PictureDataset
@@ -93,3 +95,27 @@ def test_every_path_gives_the_same_probabilities(
         from_pixels.label_2,
         from_pixels.probability_2,
     ) == expected
+
+
+def test_a_photo_that_is_decoded_at_half_its_size_is_so_in_every_path(
+    engine: Engine, tiny_bundle: Path, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.jpg"
+    draw("rows", 41, (1500, 1450)).save(path, quality=90)
+    spec = engine.bundle.manifest.main.preprocess
+    (seen,) = PictureDataset([path], np.zeros(1, dtype=np.int64), spec)
+    pixels = seen[0].numpy()
+    assert (pixels != preprocess(decode(path), spec)).any()
+
+    (expected,) = engine.classify([path])
+    with open(path, "rb") as file:
+        assert engine.classify([file.read()]) == [expected]
+    main = engine.main_outputs([see(path, engine.specs)], "probabilities")[0]
+    assert (main == engine.main_outputs([Image.fromarray(pixels)], "probabilities")[0]).all()
+    run("classify", path, "--model", tiny_bundle, "--out", tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    answer = application(tiny_bundle).test_client().post("/api/v1/classify", data=path.read_bytes())
+    (result,) = answer.json["results"]
+    for given in (row, result):
+        assert (given["label_1"], float(given["probability_1"])) == (expected.label_1, expected.probability_1)

@@ -13,7 +13,9 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 import canonistia
-from cascade.rows import COLUMNS, classify_files
+from cascade.inputs import items_of
+from cascade.pipeline import answers
+from cascade.rows import COLUMNS
 from tests.conftest import CLASSES, draw
 from tests.webapps import application, encoded, upload
 from webapp.settings import Settings
@@ -36,8 +38,8 @@ def test_results_are_the_rows_of_classify(client: FlaskClient, tiny_bundle: Path
         files.append(tmp_path / f"{label}.png")
     (tmp_path / "broken.png").write_bytes(files[0].read_bytes()[:90])
     files.insert(1, tmp_path / "broken.png")
-    rows = [asdict(row) for row in classify_files(canonistia.load(str(tiny_bundle)), files)]
-    expected = [row | {"path": Path(row["path"]).name} for row in rows]
+    rows = [one.row for one in answers(canonistia.load(str(tiny_bundle)), items_of(files), workers=1)]
+    expected = [asdict(row) | {"path": Path(row.path).name} for row in rows]
     expected[1]["error"] = f"This file {expected[1]['error']}."
     answer = client.post("/api/v1/classify", data=upload(*((path.read_bytes(), path.name) for path in files)))
     assert answer.status_code == 200

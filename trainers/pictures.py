@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CanonistiaError, PictureError
 from cascade.picture import decode
-from cascade.preprocess import PreprocessSpec, preprocess
+from cascade.preprocess import PreprocessSpec, least_side, preprocess
 from trainers.augment import Augmentation
 from trainers.progress import track
 
@@ -38,7 +38,8 @@ class PictureDataset(Dataset[Example]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        picture = _decoded(self.paths[index])
+        # Random crops want every pixel; what is only evaluated is decoded as in serving.
+        picture = _decoded(self.paths[index], None if self.augment else least_side(self.spec))
         if self.augment:
             picture = self.augment(picture)
         pixels = torch.from_numpy(preprocess(picture, self.spec).copy())
@@ -74,8 +75,8 @@ def _is_grey(picture: Image.Image) -> bool:
     return red.tobytes() == green.tobytes() == blue.tobytes()
 
 
-def _decoded(path: Path) -> Image.Image:
+def _decoded(path: Path, side: int | None = None) -> Image.Image:
     try:
-        return decode(path)
+        return decode(path, least_side=side)
     except PictureError as error:
         raise CanonistiaError(f"{path}: {error}; remove it ('canonistia check-data' lists all such files)") from error

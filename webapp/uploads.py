@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from flask import g, request
 from PIL import Image
 
-from cascade.picture import Source, decode
-from cascade.view import View
+from cascade.picture import Source
+from cascade.view import see
 from webapp.answers import PREVIEW_SIDE, Answer, Refused, answer_of
 from webapp.batcher import Outcome
 from webapp.connection import wait_for
@@ -20,7 +20,6 @@ from webapp.service import Served
 from webapp.state import state
 
 FIELDS = ("pictures", "file")
-_SMALL = 500_000  # pixels; a picture of no more is held until its answer is there
 
 
 @dataclass(frozen=True)
@@ -93,24 +92,14 @@ def _submit(served: Served, name: str, source: Source, explain: bool) -> _Waitin
     with served.batcher.coming():
         with parts.decoders, parts.metrics.decode.time():
             with picture_problems():
-                picture = decode(source, parts.settings.max_pixels)
-            preview = _preview(picture) if explain else None
-            view = View(picture)
-            if picture.width * picture.height > _SMALL:
-                view.settle(served.engine.specs)
-            else:  # most are not routed: what only the second stage sees is made when it is asked
-                view.pixels(served.manifest.main.preprocess)
+                view = see(source, served.engine.specs, parts.settings.max_pixels)
+            preview = view.thumbnail(PREVIEW_SIDE) if explain else None
+            view.prepare(served.manifest.main.preprocess, served.engine.specs)
         return _Waiting(name, preview, served.batcher.submit(view, maps=explain))
 
 
 def _finished(waiting: _Waiting, until: float) -> Answer:
     return answer_of(waiting.name, wait_for(waiting.answer, until), waiting.preview)
-
-
-def _preview(picture: Image.Image) -> Image.Image:
-    small = picture.copy()
-    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    return small
 
 
 def _count(served: Served, answers: Sequence[Answer | Refused]) -> None:

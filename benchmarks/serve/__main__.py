@@ -28,8 +28,10 @@ from benchmarks.serve.load import post, post_form, run_load
 from cascade.bundle import find_bundle
 from cascade.engine import Engine, stack
 from cascade.folders import pictures_below
+from cascade.inputs import items_of
 from cascade.picture import decode
-from cascade.rows import classify_files
+from cascade.pipeline import answers
+from cascade.threads import processors
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = "benchmarks.serve"
@@ -66,9 +68,9 @@ def resident_of_children(pid: int) -> float:
 
 
 def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
-    """Return pictures a second of the command's own loop, models opened and warm."""
+    """Return pictures a second of the command's own pipeline, models opened and warm."""
     started = time.perf_counter()
-    answered = sum(row.error is None for row in classify_files(engine, files))
+    answered = sum(one.row.error is None for one in answers(engine, items_of(files), processors()))
     return answered / (time.perf_counter() - started)
 
 
