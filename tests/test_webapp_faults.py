@@ -263,3 +263,14 @@ def test_two_hundred_megabytes_are_refused_before_they_arrive(bundle: Path) -> N
         assert connection.recv(1000).startswith(b"HTTP/1.1 413")
         connection.close()
         assert ask(server.port, PICTURES[0])[0] == 200
+
+
+def test_the_log_is_one_json_object_a_line(bundle: Path) -> None:
+    with running("--model", bundle, "--log", "json") as server:
+        ask(server.port, PICTURES[0])
+        ask(server.port, b"text")
+        lines = [json.loads(line) for line in server.said()]
+    asked = [line for line in lines if line.get("route") == ASK]
+    assert [line["status"] for line in asked] == [200, 415]
+    assert asked[0]["pictures"] == 1
+    assert asked[1]["problem"] == "format"
