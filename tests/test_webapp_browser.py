@@ -143,7 +143,9 @@ def test_pictures_chosen_by_button_show_bars_stage_and_maps(
     page: Page, pictures: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     page.set_viewport_size({"width": 360, "height": 800})
-    choose(page, pictures / "sky.png", pictures / "text.jpg", pictures / "rows.png")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_text("Choose pictures").click()
+    chooser.value.set_files([pictures / "sky.png", pictures / "text.jpg", pictures / "rows.png"])
     assert page.locator("#chosen img").count() == 2
     assert page.locator("#chosen .plain").inner_text() == "text.jpg"
     assert page.get_by_role("status").inner_text() == "3 pictures chosen."
@@ -270,6 +272,27 @@ def test_a_correction_is_stored_with_its_picture(page: Page, pictures: Path, col
         (row,) = (row for row in csv.DictReader(file) if row["label"] == "dots")
     assert row["label_1"] == next(iter(shares(card)))
     assert decode(collected / row["path"]).tobytes() == decode(pictures / "sky.png").tobytes()
+
+
+def test_the_keyboard_reaches_everything(page: Page, pictures: Path) -> None:
+    def press_tab() -> str:
+        page.keyboard.press("Tab")
+        return str(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+
+    assert press_tab() == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert press_tab() == "pictures"
+    assert page.locator(".picker label").first.evaluate("label => getComputedStyle(label).outlineStyle") == "solid"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(pictures / "sky.png")
+    expected = ["×", "model-1", "About tiny", "About doubting", "order", "submit"]
+    assert [press_tab() for _ in expected] == expected
+    page.keyboard.press("Enter")
+    page.locator("article").wait_for()
+    assert [press_tab() for _ in range(3)] == ["csv", "Why", "Not right? Say what it is"]
+    page.keyboard.press("Enter")
+    assert page.get_by_label("Class of sky.png").is_visible()
 
 
 def test_nothing_chosen_is_told_in_place(page: Page) -> None:
