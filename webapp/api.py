@@ -73,8 +73,8 @@ class ProblemDetails(msgspec.Struct):
 def classify() -> Response:
     """Classify one or many pictures.
 
-    Send files in the form field ``file``, or one picture as the whole body. A picture that cannot be read among
-    others gives a result with its ``error``; where no picture could be read the first one's problem is the answer.
+    Send files in the form field "file", or one picture as the whole body. A picture that cannot be read among others
+    gives a result with its error; where no picture could be read the first one's problem is the answer.
     """
     with_scores = _flag("scores")
     with state().service.use(request.args.get("model")) as served:

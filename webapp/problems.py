@@ -46,13 +46,17 @@ _OF_STATUS = {
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """A refusal: its kind, one English sentence, and after how many seconds it is worth trying again."""
+    """A refusal: its kind, one English sentence, and after how many seconds it is worth trying again.
 
-    def __init__(self, kind: str, detail: str, retry_after: int | None = None) -> None:
+    ``reason`` is what ``canonistia classify`` would write in the picture's row.
+    """
+
+    def __init__(self, kind: str, detail: str, retry_after: int | None = None, reason: str | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.retry_after = retry_after
+        self.reason = reason or detail
 
     @property
     def status(self) -> int:
@@ -65,12 +69,14 @@ def picture_problems() -> Iterator[None]:
     """Turn what decoding says of a picture into a problem."""
     try:
         yield
-    except UnknownFormatError as error:
-        raise Problem("format", f"This file {error}.") from error
-    except TooManyPixelsError as error:
-        raise Problem("picture_too_large", f"This file {error}.") from error
     except PictureError as error:
-        raise Problem("damaged", f"This file {error}.") from error
+        raise Problem(_kind_of(error), f"This file {error}.", reason=str(error)) from error
+
+
+def _kind_of(error: PictureError) -> str:
+    if isinstance(error, UnknownFormatError):
+        return "format"
+    return "picture_too_large" if isinstance(error, TooManyPixelsError) else "damaged"
 
 
 def problem_of(error: HTTPException) -> Problem:
