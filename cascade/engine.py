@@ -27,6 +27,7 @@ _REFUSALS = (
     runtime_errors.InvalidArgument,
     runtime_errors.InvalidGraph,
     runtime_errors.InvalidProtobuf,
+    runtime_errors.NoSuchFile,
     runtime_errors.NotImplemented,
     runtime_errors.RuntimeException,
 )
@@ -192,17 +193,18 @@ class Engine:
         """
         self.open_all()
         pictures = [Image.linear_gradient("L").rotate(90 * number) for number in range(batch_size)]
-        try:
-            main = self.main_outputs(pictures, "probabilities")[0]  # (N, K)
-            asked = self.ask_submodels(pictures, np.ones(main.shape, dtype=bool))  # (N, K)
-        except _REFUSALS as error:
-            raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
         expected = (batch_size, len(self.classes))
-        sums_to_one = main.shape == expected and np.allclose(main.sum(axis=1), 1, atol=1e-3)
-        if not sums_to_one or not np.all((asked >= 0) & (asked <= 1)):
+        try:
+            main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
+            if main.shape != expected or distance.shape != expected[:1]:
+                raise ValueError(f"the main model answers with {main.shape} and {distance.shape}")
+            asked = self.ask_submodels(pictures, np.ones(expected, dtype=bool))  # (N, K)
+        except (*_REFUSALS, ValueError, IndexError) as error:
+            raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
+        if not np.allclose(main.sum(axis=1), 1, atol=1e-3) or not np.all((asked >= 0) & (asked <= 1)):
             raise BundleError(
-                f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities of "
-                f"{len(self.classes)} classes; export the bundle again"
+                f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities; "
+                "export the bundle again"
             )
 
     def _submodel_session(self, submodel: Submodel) -> onnxruntime.InferenceSession:

@@ -132,7 +132,7 @@ def downloaded(page: Page, to: Path) -> list[dict[str, str]]:
 
 
 def assert_same_rows(rows: list[dict[str, str]], expected: dict[str, dict[str, str]]) -> None:
-    """Compare rows; what the page says of a file that is no picture is a whole sentence."""
+    """Compare rows by path."""
     assert {row["path"] for row in rows} == set(expected)
     for row in rows:
         known = expected[row["path"]]

@@ -18,7 +18,7 @@ from webapp.service import Served
 from webapp.settings import MB
 from webapp.state import state
 from webapp.texts import LANGUAGES, Texts, texts
-from webapp.uploads import classify_uploads
+from webapp.uploads import classify_sources, sent_files
 
 page = Blueprint("page", __name__)
 page.add_app_template_global(zip)
@@ -44,8 +44,9 @@ def form() -> str:
 def classify() -> tuple[str, int]:
     """Answer about the pictures sent."""
     order, model = request.form.get("order", "sent"), request.form.get("model")
+    sources = sent_files()
     with state().service.use(model) as served:
-        answers = classify_uploads(served, explain=True)
+        answers = classify_sources(served, sources, explain=True)
         header, *lines = (line.removesuffix("\r\n") for line in csv_lines(answer.row for answer in answers))
         cards = [answer if isinstance(answer, Refused) else _card(answer, served) for answer in answers]
         ranks = doubt_ranks(answers)
@@ -80,18 +81,17 @@ def correct() -> str:
 @page.get("/model/<name>")
 def model(name: str) -> str:
     """Return the page about a bundle: its figures, its classes, where it errs, how far its probabilities hold."""
-    with state().service.use(name) as served:
-        bundle = served.engine.bundle
-        card = bundle.folder / CARD
-        return render_template(
-            "model.html",
-            model=name,
-            manifest=bundle.manifest,
-            classes=class_facts(bundle.manifest),
-            shades=shades(bundle.manifest.measured.confusion),
-            size=sum(file.size for file in bundle.manifest.files),
-            card=card.read_text(encoding="utf-8") if card.is_file() else "",
-        )
+    bundle = state().service.bundle(name)
+    card = bundle.folder / CARD
+    return render_template(
+        "model.html",
+        model=name,
+        manifest=bundle.manifest,
+        classes=class_facts(bundle.manifest),
+        shades=shades(bundle.manifest.measured.confusion),
+        size=sum(file.size for file in bundle.manifest.files),
+        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+    )
 
 
 def problem_page(problem: Problem) -> str:

@@ -45,6 +45,17 @@ _OF_STATUS = {
 }
 
 
+_SENTENCES = {
+    "malformed": "The request cannot be understood.",
+    "not_found": "There is nothing at this address.",
+    "method": "This address does not take that method.",
+    "upload_too_large": "That is too much at once: too many bytes, or too many parts of a form.",
+    "media_type": "The body is not of a kind that is taken here.",
+    "rate": "Too many requests; at most {} from one address.",
+    "internal": "Something broke here; the fault is not yours.",
+}
+
+
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """A refusal: its kind, one English sentence, and after how many seconds it is worth trying again.
 
@@ -57,6 +68,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.detail = detail
         self.retry_after = retry_after
         self.reason = reason or detail
+        self.counted = False  # in the metrics, with the picture that it is about
 
     @property
     def status(self) -> int:
@@ -84,4 +96,5 @@ def problem_of(error: HTTPException) -> Problem:
     if isinstance(error, SecurityError):
         return Problem("host", "This server is not called by that name.")
     status = error.code or 500
-    return Problem(_OF_STATUS.get(status, "malformed" if status < 500 else "internal"), error.description or error.name)
+    kind = _OF_STATUS.get(status, "malformed" if status < 500 else "internal")
+    return Problem(kind, _SENTENCES[kind].format(error.description))

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flask import g, request
-from PIL import Image
+from PIL import Image, ImageOps
 
-from cascade.picture import Source, decode
+from cascade.picture import Source, decode, pixel_count
 from cascade.view import View
 from webapp.answers import PREVIEW_SIDE, Answer, Refused, answer_of
 from webapp.batcher import Outcome
-from webapp.connection import wait_for
+from webapp.connection import check_wanted, wait_for
 from webapp.problems import Problem, picture_problems
 from webapp.service import Served
 from webapp.state import state
@@ -30,31 +30,41 @@ class _Waiting:
     answer: "Future[Outcome]"
 
 
-def classify_uploads(served: Served, explain: bool = False) -> list[Answer | Refused]:
-    """Return an answer for each picture of the current request, in order; a bad one does not stop the others.
+def sent_files() -> list[tuple[str, Source]]:
+    """Return the files of the current request's form, each with its name.
+
+    Raises
+    ------
+    Problem
+        Nothing was sent, or it did not arrive whole.
+    """
+    files = [upload for field in FIELDS for upload in request.files.getlist(field) if upload.filename]
+    if not files:
+        raise Problem("no_picture", "No picture was sent; choose at least one.")
+    return [(str(upload.filename), upload.read()) for upload in files]
+
+
+def classify_sources(
+    served: Served, sources: Sequence[tuple[str, Source]], explain: bool = False
+) -> list[Answer | Refused]:
+    """Return an answer for each named picture, in order; a bad one does not stop the others.
 
     Parameters
     ----------
     served
         The bundle that answers.
+    sources
+        Names, and the bytes of files or uint8 arrays (H, W, 3).
     explain
         Whether to make previews and activation maps.
 
     Raises
     ------
     Problem
-        The request as a whole is refused: nothing was sent, too much, or the service is full.
+        The request as a whole is refused: too many pictures, no time left, or the service is full.
+    ClientLeftError
+        Nobody waits for the answers any more.
     """
-    files = [upload for field in FIELDS for upload in request.files.getlist(field) if upload.filename]
-    if not files:
-        raise Problem("no_picture", "No picture was sent; choose at least one.")
-    return classify_sources(served, [(str(upload.filename), upload.read()) for upload in files], explain)
-
-
-def classify_sources(
-    served: Served, sources: Sequence[tuple[str, Source]], explain: bool = False
-) -> list[Answer | Refused]:
-    """Return an answer for each named picture, in order (see :func:`classify_uploads`)."""
     settings = state().settings
     if len(sources) > settings.max_pictures:
         raise Problem(
@@ -65,10 +75,8 @@ def classify_sources(
         waiting: list[_Waiting | Refused] = []
         try:
             for name, source in sources:
-                try:
-                    waiting.append(_submit(served, name, source, explain))
-                except Problem as problem:
-                    waiting.append(Refused(name, problem))
+                check_wanted(until)
+                waiting.append(_submit(served, name, source, explain, until))
             answers = [item if isinstance(item, Refused) else _finished(item, until) for item in waiting]
         finally:
             for item in waiting:
@@ -88,18 +96,21 @@ def _places(count: int) -> Iterator[None]:
         admission.give_back(count)
 
 
-def _submit(served: Served, name: str, source: Source, explain: bool) -> _Waiting:
+def _submit(served: Served, name: str, source: Source, explain: bool, until: float) -> _Waiting | Refused:
     parts = state()
-    with served.batcher.coming():
-        with parts.decoders, parts.metrics.decode.time():
+    pixels = pixel_count(source) if isinstance(source, bytes) else 0  # an array is decoded already
+    with served.batcher.coming(), parts.decoding.share(pixels, until), parts.metrics.decode.time():
+        try:
             with picture_problems():
                 picture = decode(source, parts.settings.max_pixels)
-            preview = _preview(picture) if explain else None
-            view = View(picture)
-            if picture.width * picture.height > _SMALL:
-                view.settle(served.engine.specs)
-            else:  # most are not routed: what only the second stage sees is made when it is asked
-                view.pixels(served.manifest.main.preprocess)
+        except Problem as problem:
+            return Refused(name, problem)
+        preview = _preview(picture) if explain else None
+        view = View(picture)
+        if picture.width * picture.height > _SMALL:
+            view.settle(served.engine.specs)
+        else:  # most are not routed: what only the second stage sees is made when it is asked
+            view.pixels(served.manifest.main.preprocess)
         return _Waiting(name, preview, served.batcher.submit(view, maps=explain))
 
 
@@ -108,9 +119,8 @@ def _finished(waiting: _Waiting, until: float) -> Answer:
 
 
 def _preview(picture: Image.Image) -> Image.Image:
-    small = picture.copy()
-    small.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
-    return small
+    side = (PREVIEW_SIDE, PREVIEW_SIDE)
+    return ImageOps.contain(picture, side) if max(picture.size) > PREVIEW_SIDE else picture
 
 
 def _count(served: Served, answers: Sequence[Answer | Refused]) -> None:
@@ -119,6 +129,7 @@ def _count(served: Served, answers: Sequence[Answer | Refused]) -> None:
     for answer in answers:
         if isinstance(answer, Refused):
             metrics.errors.labels(answer.problem.kind).inc()
+            answer.problem.counted = True
         else:
             metrics.pictures.labels(served.name, answer.prediction.stage).inc()
             if answer.prediction.unsure:
