@@ -14,6 +14,7 @@ __all__ = ["CanonistiaError", "load"]
 
 _COMMANDS = {
     "check-data": "trainers.cli:check_data",
+    "backbones": "trainers.cli:backbones",
     "train-main": "trainers.cli:train_main",
     "train-sub": "trainers.cli:train_sub",
     "export": "export.cli:export",
@@ -26,10 +27,13 @@ _COMMANDS = {
 }
 # What a serving install leaves out on purpose.
 _TRAIN_EXTRA = (
+    "accelerate",
+    "huggingface_hub",
     "imagehash",
     "matplotlib",
     "onnx",
     "onnxscript",
+    "ray",
     "rich",
     "safetensors",
     "scipy",

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from cascade.bundle import Bundle, FileEntry, Submodel, read_bundle
+from cascade.bundle import Bundle, BundleError, FileEntry, Submodel, read_bundle
 from cascade.errors import PictureError
 from cascade.picture import Source, decode
 from cascade.prediction import Prediction
@@ -77,14 +77,30 @@ class Engine:
             lambda rows, asked: self.ask_submodels([pictures[int(row)] for row in rows], asked),
         )
 
+    @property
+    def has_activation_maps(self) -> bool:
+        """Return whether the main model has a feature map, and so gives ``activation_maps``."""
+        given = self._session(self.bundle.manifest.main.file).get_outputs()
+        return "activation_maps" in [output.name for output in given]
+
     def main_outputs(self, pictures: Sequence[Image.Image], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
 
         ``probabilities`` and ``logits`` are (N, K) float32; ``distance`` (N,) is how far the picture lies from the
         nearest class of the training pictures, about 1 for those; ``activation_maps`` is (N, K, h, w), each class's
         evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150).
+
+        Raises
+        ------
+        BundleError
+            Activation maps are asked of a backbone without a spatial feature map.
         """
         model = self.bundle.manifest.main
+        if "activation_maps" in outputs and not self.has_activation_maps:
+            raise BundleError(
+                f"{self.bundle.folder} gives no activation maps: its backbone {model.backbone} has no spatial feature "
+                "map that is averaged into the answer; train one that has, such as efficientnet_lite0 or resnet50"
+            )
         return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
 
     def ask_submodels(

@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
-from torch.nn import functional
 
 from export.distance import ClassDistances, DistanceGraph
-from trainers.network import Classifier
+from trainers.network import Classifier, activation_maps
 
 # The oldest operator set that the exporter writes itself, for the widest choice of runtimes.
 OPSET = 18
@@ -21,7 +20,8 @@ OPSET = 18
 class MainGraph(nn.Module):
     """uint8 pixels (N, H, W, 3) to probabilities (N, K), logits (N, K), distance (N,), activation maps (N, K, h, w).
 
-    The temperature is a tensor of the graph by that name, so that it can be set again.
+    A backbone without a feature map gives the first three alone. The temperature is a tensor of the graph by that
+    name, so that it can be set again.
     """
 
     temperature: torch.Tensor
@@ -32,14 +32,18 @@ class MainGraph(nn.Module):
         self.distance = DistanceGraph(fitted)
         self.register_buffer("temperature", torch.tensor(temperature))
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the four outputs; the logits are the means of the maps."""
-        feature_map = self.network.feature_map(pixels)  # (N, C, h, w)
-        features = feature_map.mean(dim=(2, 3))
-        head = self.network.head
-        logits = head(features)
-        maps = functional.conv2d(feature_map, head.weight[:, :, None, None], head.bias)
-        return torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), maps
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the outputs."""
+        return ("probabilities", "logits", "distance", *(["activation_maps"] * self.network.backbone.spatial))
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs; the logits are the means of the maps."""
+        seen = self.network.seen(pixels)  # (N, D, h, w) or (N, D)
+        features = seen.mean(dim=(2, 3)) if self.network.backbone.spatial else seen
+        logits = self.network.head(features)
+        answers = (torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features))
+        return (*answers, activation_maps(self.network, seen)) if self.network.backbone.spatial else answers
 
 
 class TrunkGraph(nn.Module):
@@ -104,10 +108,15 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
 
 def set_scalars(path: Path, values: Mapping[str, float]) -> None:
     """Set scalar tensors of a graph file by name, each of which must be there once."""
-    model = onnx.load(path)
+    write_like(path, path, {name: np.array(value, dtype=np.float32) for name, value in values.items()})
+
+
+def write_like(template: Path, path: Path, values: Mapping[str, np.ndarray]) -> None:
+    """Write a graph that differs from that of another file in some tensors, by their names."""
+    model = onnx.load(template)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for name, value in values.items():
-        tensors[name].CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(value, name))
     onnx.save(model, path)
 
 

@@ -19,14 +19,14 @@ def batches(value: float) -> TensorBatches:
 
 def test_an_epoch_schedule_gives_each_epoch_its_batches_and_stays_at_the_last() -> None:
     schedule = EpochSchedule([batches(1), batches(1), batches(2)])
-    seen = [{float(inputs[0, 0]) for inputs, _, _ in schedule} for _ in range(4)]
+    seen = [{float(inputs[0, 0]) for inputs, _, _ in schedule.epoch(number)} for number in range(1, 5)]
     assert seen == [{1.0}, {1.0}, {2.0}, {2.0}]
     assert len(schedule) == 2
 
 
 def test_rates_fall_from_the_head_towards_the_picture() -> None:
     network = build_classifier("efficientnet_lite0", 3, 0.0, pretrained=False)
-    for parameter in network.backbone.stages[0].parameters():
+    for parameter in network.backbone.stage_parameters(0):
         parameter.requires_grad_(False)
     groups = rate_groups(network, Recipe(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5))
     rates = [group["lr"] for group in groups]

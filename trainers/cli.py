@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -14,6 +15,11 @@ from trainers.recipe import MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+_RESUME = click.option(
+    "--resume", is_flag=True, help="Go on with what was interrupted in --out, to the same result; start what is not."
+)
 
 
 def _eyes_options(backbone: str) -> Callable[[F], F]:
@@ -30,6 +36,12 @@ def _eyes_options(backbone: str) -> Callable[[F], F]:
                 show_default=True,
                 help="squash: the whole picture as a square; crop: its central square.",
             ),
+            click.option(
+                "--pretrained/--no-pretrained",
+                default=True,
+                show_default=True,
+                help="Start from pretrained weights, or from random ones.",
+            ),
             click.option("--size", type=click.IntRange(32, 1024), help="Side in pixels. Default: the backbone's own."),
             click.option(
                 "--weights",
@@ -40,7 +52,7 @@ def _eyes_options(backbone: str) -> Callable[[F], F]:
                 "--backbone",
                 default=backbone,
                 show_default=True,
-                help="efficientnet_lite0, efficientnet_lite1, efficientnet_lite2 or resnet50; A+B: two side by side.",
+                help="A name that 'canonistia backbones' lists, timm/NAME, hf-hub:ORG/NAME, or A+B: two side by side.",
             ),
         ):
             command = option(command)
@@ -64,13 +76,39 @@ def check_data(folder: Path, as_json: bool) -> None:
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else describe(report))
 
 
+@click.command()
+@click.argument("pattern", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def backbones(pattern: str | None, as_json: bool) -> None:
+    """List the networks that --backbone knows, with parameters, own side and whether their weights are here.
+
+    PATTERN is a part of a name, or has * in it: "convnext", "timm/vit_*". Without one, the packaged and torchvision's
+    networks are listed, and timm's only counted. A model of the Hugging Face hub that timm reads is named
+    hf-hub:ORG/NAME and not listed. Weights that are not here are fetched when a training asks for them.
+    """
+    from trainers.catalogue import entries, matching
+
+    names = matching(pattern)
+    if not as_json:
+        click.echo(f"{'backbone':<46} {'parameters':>12} {'side':>5}  weights")
+    for entry in entries(names):
+        if as_json:
+            click.echo(json.dumps(asdict(entry)))
+        else:
+            here = "here" if entry.weights_here else "to fetch"
+            click.echo(f"{entry.name:<46} {entry.parameters / 1e6:>10.1f} M {entry.size:>5}  {here}")
+    if pattern is None:
+        click.echo(f"and {len(matching('timm/*'))} of timm: canonistia backbones 'timm/*'", err=True)
+
+
 @click.command("train-main")
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's new folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out.")
+@_RESUME
 @_eyes_options("efficientnet_lite0")
 @recipe_options(MAIN_DEFAULTS)
-def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None:
+def train_main(folder: Path, out: Path, overwrite: bool, resume: bool, **options: Any) -> None:
     """Train the main multiclass network on a folder of labelled pictures.
 
     By default the backbone stays frozen and only the head is trained, which takes a minute or two without a GPU.
@@ -80,7 +118,7 @@ def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None
     from trainers.training import Eyes
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
-    train(folder, out, Eyes(**options), recipe, overwrite)
+    train(folder, out, Eyes(**options), recipe, overwrite, resume)
     click.echo(f"trained {out}; next: canonistia train-sub {folder} --main {out} --out RUNS", err=True)
 
 
@@ -89,6 +127,7 @@ def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None
 @click.option("--main", "main_run", type=FOLDER, required=True, help="The run of the main model.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The submodels' folder.")
 @click.option("--overwrite", is_flag=True, help="Replace submodels of the same classes in --out.")
+@_RESUME
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Train this class only; may be repeated.")
 @click.option(
     "--negatives",
@@ -100,6 +139,13 @@ def train_main(folder: Path, out: Path, overwrite: bool, **options: Any) -> None
     "model which has not seen them mistakes counting up to five times as much.",
 )
 @click.option("--trunk", type=FOLDER, help="A run of train-main whose fine-tuned backbone all submodels share.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="local: one after another; ray: side by side, on this machine or the cluster of $RAY_ADDRESS.",
+)
 @click.option("--own-networks", is_flag=True, help="Every submodel is a whole network of its own; no shared trunk.")
 @_eyes_options("efficientnet_lite2")
 @recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
@@ -111,10 +157,12 @@ def train_sub(
     main_run: Path,
     out: Path,
     overwrite: bool,
+    resume: bool,
     classes: tuple[str, ...],
     negatives: str,
     trunk: Path | None,
     own_networks: bool,
+    engine: Literal["local", "ray"],
     **options: Any,
 ) -> None:
     """Train the binary submodels, one a class: is the picture of this class, or not?
@@ -132,6 +180,6 @@ def train_sub(
     if trunk and given:
         raise click.UsageError(f"--trunk brings its own {', '.join(given)}: leave --{' and --'.join(given)} out")
     recipe = take_recipe(SUB_DEFAULTS, options)
-    plan = SubmodelPlan(Eyes(**options), "own" if own_networks else "shared", trunk, classes, negatives)
-    trained = train(folder, main_run, out, plan, recipe, overwrite)
+    plan = SubmodelPlan(Eyes(**options), "own" if own_networks else "shared", trunk, classes, negatives, engine)
+    trained = train(folder, main_run, out, plan, recipe, overwrite, resume)
     click.echo(f"trained {len(trained)} submodels in {out}", err=True)

@@ -112,7 +112,8 @@ def load_submodels(folder: Path) -> Submodels:
     if common.kind == "own":
         networks: list[nn.Module] = [load_run(class_run(folder, label)).network for label in common.classes]
         return Submodels(common, None, networks)
-    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False, flip=common.flip)
+    size = common.preprocess.size
+    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False, flip=common.flip, size=size)
     load_tensors(trunk.backbone, folder / _TRUNK)
     heads = [_load_head(class_run(folder, label), trunk.backbone.features) for label in common.classes]
     return Submodels(common, trunk.eval(), heads)
