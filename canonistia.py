@@ -33,6 +33,7 @@ _TRAIN_EXTRA = (
     "matplotlib",
     "onnx",
     "onnxscript",
+    "pyarrow",
     "ray",
     "rich",
     "safetensors",

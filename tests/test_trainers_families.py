@@ -76,10 +76,11 @@ def with_statistics(name: str, size: int, path: Path) -> Path:
     for norm in norms:
         norm.momentum = None  # the plain mean over all batches
     pixels = np.stack([np.asarray(draw(label, seed, (size, size))) for label in CLASSES for seed in range(2)])
-    if name == "inception_v3":
-        network.aux_logits = False
+    auxiliary, network.AuxLogits = getattr(network, "AuxLogits", None), None  # it pools small pictures to nothing
     with torch.no_grad():
         network.train()((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.45) / 0.225)
+    if auxiliary:
+        network.AuxLogits = auxiliary
     save_file(network.state_dict(), path)
     return path
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from cascade.errors import CanonistiaError
-from trainers.runs import STATE, write_bytes
+from trainers.files import write_bytes
+from trainers.runs import STATE
 
 
 @dataclass

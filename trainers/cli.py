@@ -1,6 +1,7 @@
 """The training commands. Each imports its recipe when called, so that --help needs no PyTorch."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from trainers.recipe import MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DATA = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
@@ -62,18 +64,37 @@ def _eyes_options(backbone: str) -> Callable[[F], F]:
 
 
 @click.command("check-data")
-@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("source", type=DATA, metavar="DATA")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
-def check_data(folder: Path, as_json: bool) -> None:
+@click.option(
+    "--fix",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.csv",
+    help="Write a manifest without unreadable files, copies and pictures under two labels, and OUT.left_out.csv with "
+    "those, grouped, and why. No picture is touched.",
+)
+def check_data(source: Path, as_json: bool, fix: Path | None) -> None:
     """Report what a data set holds and what is wrong with it.
 
-    DIR holds splits (training or train, validation, valid or val, test) of class folders, or class folders alone.
+    DATA is a folder that holds splits (training or train, validation, valid or val, test) of class folders, or class
+    folders alone; or a manifest: a CSV or Parquet table with the columns path, label and split, whose paths start
+    from its folder.
     """
-    from trainers.audit import audit
+    from trainers.audit import audit, examine
     from trainers.audit_text import describe
+    from trainers.cleaning import clean, write_cleaned
 
-    report = audit(folder)
+    examined = examine(source)
+    report = audit(examined)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else describe(report))
+    if fix:
+        cleaned = clean(examined)
+        beside = write_cleaned(cleaned, fix)
+        click.echo(
+            f"wrote {fix} with {len(cleaned.kept)} pictures, and {beside} with {len(cleaned.left_out)} left out, of "
+            f"which {cleaned.conflicts} under two labels: give each of those one label, and add it",
+            err=True,
+        )
 
 
 @click.command()
@@ -102,18 +123,30 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
 
 @click.command("train-main")
-@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("folder", type=DATA, metavar="DATA")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's new folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out.")
 @_RESUME
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Share every batch among so many processes, each with a GPU of its own where there are GPUs.",
+)
 @_eyes_options("efficientnet_lite0")
 @recipe_options(MAIN_DEFAULTS)
-def train_main(folder: Path, out: Path, overwrite: bool, resume: bool, **options: Any) -> None:
-    """Train the main multiclass network on a folder of labelled pictures.
+def train_main(folder: Path, out: Path, overwrite: bool, resume: bool, processes: int, **options: Any) -> None:
+    """Train the main multiclass network on labelled pictures: a folder or a manifest (see check-data).
 
     By default the backbone stays frozen and only the head is trained, which takes a minute or two without a GPU.
-    Fine-tuning gives more accuracy: --unfreeze all --epochs 8.
+    Fine-tuning gives more accuracy: --unfreeze all --epochs 8. Several machines: accelerate launch ... -m canonistia
+    train-main ..., the same on each.
     """
+    if processes > 1:
+        from trainers.placement import launch, without_processes
+
+        raise SystemExit(launch(processes, options["device"], without_processes(sys.argv[1:])))
     from trainers.train_main import train_main as train
     from trainers.training import Eyes
 
@@ -123,7 +156,7 @@ def train_main(folder: Path, out: Path, overwrite: bool, resume: bool, **options
 
 
 @click.command("train-sub")
-@click.argument("folder", type=FOLDER, metavar="DIR")
+@click.argument("folder", type=DATA, metavar="DATA")
 @click.option("--main", "main_run", type=FOLDER, required=True, help="The run of the main model.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The submodels' folder.")
 @click.option("--overwrite", is_flag=True, help="Replace submodels of the same classes in --out.")

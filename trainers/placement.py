@@ -82,6 +82,16 @@ def placement(device: str) -> Placement:
     return Placement(str(state.device), state.process_index, state.num_processes)
 
 
+def without_processes(words: Sequence[str]) -> list[str]:
+    """Return a command's words without ``--processes N`` and ``--processes=N``."""
+    left, skip = [], False
+    for word in words:
+        if not skip and not word.startswith("--processes"):
+            left.append(word)
+        skip = word == "--processes"
+    return left
+
+
 def launch(processes: int, device: str, words: Sequence[str]) -> int:
     """Run a canonistia command in several processes through ``accelerate launch``; return its exit status.
 

@@ -15,7 +15,8 @@ from torch import nn
 from trainers.checkpoint import load_state
 from trainers.curves import plot_curves
 from trainers.evaluated import Evaluated
-from trainers.runs import STATE, SUMMARY, Metrics, Sidecar, save_checkpoint, write_json, write_metrics, write_text
+from trainers.files import write_json, write_text
+from trainers.runs import STATE, SUMMARY, Metrics, Sidecar, save_checkpoint, write_metrics
 from trainers.tracking import Tracker, checkpoint_artifact, data_artifact
 
 WORST = 24  # how many mistakes are kept with their pictures

@@ -22,6 +22,7 @@ from torch import nn
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
 from trainers.dataset import DataSet
+from trainers.files import write_bytes, write_json, write_text
 from trainers.network import Classifier, build_classifier
 
 Metrics = Mapping[str, float]
@@ -101,39 +102,6 @@ def check_run_folder(folder: Path, overwrite: bool) -> None:
         raise CanonistiaError(
             f"{folder} is not empty; choose another --out, --overwrite an earlier run, or --resume an interrupted one"
         )
-
-
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole: a reader, or a process after a crash, finds the old content or the new, never a part.
-
-    Raises
-    ------
-    CanonistiaError
-        The disk is full, or the file cannot be written; the old content is still there.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise CanonistiaError(
-            f"{path} could not be written ({error.strerror}, {len(content)} bytes); make room on the disk and go on "
-            "with --resume: the file as it was before is kept"
-        ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole (see :func:`write_bytes`)."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

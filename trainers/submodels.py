@@ -10,8 +10,9 @@ from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
+from trainers.files import write_json
 from trainers.network import Classifier, build_classifier
-from trainers.runs import load_run, load_tensors, read_sidecar, save_tensors, write_json
+from trainers.runs import load_run, load_tensors, read_sidecar, save_tensors
 
 _MANIFEST = "submodels.json"
 _TRUNK = "trunk.safetensors"

@@ -12,7 +12,7 @@ import click
 
 from cascade.errors import CanonistiaError
 from trainers.evaluated import Evaluated
-from trainers.runs import write_text
+from trainers.files import write_text
 from trainers.thumbnails import thumbnail
 
 # How long a run waits for the W&B service before it gives up, in seconds.

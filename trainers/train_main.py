@@ -15,13 +15,14 @@ from trainers.backbones import backbone_spec
 from trainers.checkpoint import check_same_config
 from trainers.dataset import DataSet, load_data_set
 from trainers.evaluated import Evaluated
+from trainers.files import write_json
 from trainers.fit import Task
 from trainers.losses import multiclass_loss
 from trainers.network import build_classifier
 from trainers.placement import Placement, placement
 from trainers.recipe import Recipe
 from trainers.record import RunRecord
-from trainers.runs import SUMMARY, TrainedRun, check_run_folder, is_begun, load_run, new_run, read_config, write_json
+from trainers.runs import SUMMARY, TrainedRun, check_run_folder, is_begun, load_run, new_run, read_config
 from trainers.scores import multiclass_scores
 from trainers.tracking import start_tracker
 from trainers.training import Examples, Eyes, preprocessing, sidecar_for, train_network

@@ -1,6 +1,5 @@
 """The submodels' training: one binary model a class, on a shared trunk or each on a network of its own."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from trainers.network import Classifier, build_classifier
 from trainers.placement import Placement
 from trainers.recipe import POLICIES, Recipe
 from trainers.record import RunRecord
-from trainers.runs import TrainedRun, check_run_folder, check_same_data, is_begun, load_run, read_config, write_json
+from trainers.runs import TrainedRun, check_run_folder, check_same_data, is_begun, load_run, read_config, read_metrics
 from trainers.scores import binary_scores
 from trainers.submodels import SubmodelSet, check_set, class_run, join_set
 from trainers.tracking import start_tracker
@@ -96,6 +95,7 @@ def train_sub(
     CanonistiaError
         The data set is not the main run's, a class is unknown, or a setting or folder is not usable.
     """
+    torch.manual_seed(recipe.seed)
     device = resolve_device(recipe.device)
     main = load_run(main_run)
     data = load_data_set(folder, main.sidecar.seed)
@@ -182,7 +182,8 @@ def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
     resumed = prepared.resume and is_begun(run)
     with run_folder(run, config, prepared.overwrite, resumed, place) as is_open:
         if not is_open:
-            return json.loads((run / "scores.json").read_bytes())
+            last = read_metrics(run)[-1]
+            return {name: last[f"validation_{name}"] for name in ("loss", "average_precision", "precision", "recall")}
         tracker = start_tracker(recipe.tracker, run, label, group=prepared.group, job="train-sub", config=config)
         torch.manual_seed(recipe.seed)
         with RunRecord(run, sidecar, tracker, _TASK.best_by, prepared.group, quiet=True) as record:
@@ -200,9 +201,7 @@ def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
             yes = expit(logits[:, 0].astype(np.float64))
             both = np.stack([1 - yes, yes], axis=1)  # (M, 2)
             record.evaluation(Evaluated(check.paths, check.targets, both, ("other", label)))
-        scores = binary_scores(logits, check.targets)
-        write_json(run / "scores.json", scores)
-    return scores
+    return binary_scores(logits, check.targets)
 
 
 def trained_by(engine: str) -> Callable[[Prepared, Sequence[str]], Iterator[tuple[str, dict[str, float]]]]:
