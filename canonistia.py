@@ -15,6 +15,7 @@ __all__ = ["CanonistiaError", "load"]
 _COMMANDS = {
     "check-data": "trainers.cli:check_data",
     "backbones": "trainers.cli:backbones",
+    "find-lr": "trainers.cli:find_lr",
     "train-main": "trainers.cli:train_main",
     "train-sub": "trainers.cli:train_sub",
     "export": "export.cli:export",
@@ -28,6 +29,7 @@ _COMMANDS = {
 # What a serving install leaves out on purpose.
 _TRAIN_EXTRA = (
     "accelerate",
+    "cleanlab",
     "huggingface_hub",
     "imagehash",
     "matplotlib",

@@ -93,7 +93,7 @@ def test_a_family_trains_exports_agrees_with_pytorch_and_classifies(
     eyes = Eyes(name, size=FAMILIES[name], pretrained=False)
     if name in FLAT_AT_FIRST:
         eyes = replace(eyes, weights=with_statistics(name, FAMILIES[name], tmp_path / "start.safetensors"))
-    run = train_main(few, tmp_path / "main", eyes, recipe)
+    run = train_main(few, tmp_path / "main", eyes, recipe, report=False)
     assert run.network.backbone.spatial == (name not in WITHOUT_MAPS)
     plan = ExportPlan(tmp_path / "main", light_subs, few, tmp_path / "models" / "small")
     bundle, _ = export_bundle(plan)  # refuses a bundle that disagrees with PyTorch

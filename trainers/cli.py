@@ -128,6 +128,12 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out.")
 @_RESUME
 @click.option(
+    "--report/--no-report",
+    default=True,
+    show_default=True,
+    help="Write report.html; for its likely label errors the backbone as it was looks at all training pictures.",
+)
+@click.option(
     "--processes",
     type=click.IntRange(min=1),
     default=1,
@@ -136,7 +142,9 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 )
 @_eyes_options("efficientnet_lite0")
 @recipe_options(MAIN_DEFAULTS)
-def train_main(folder: Path, out: Path, overwrite: bool, resume: bool, processes: int, **options: Any) -> None:
+def train_main(
+    folder: Path, out: Path, overwrite: bool, resume: bool, report: bool, processes: int, **options: Any
+) -> None:
     """Train the main multiclass network on labelled pictures: a folder or a manifest (see check-data).
 
     By default the backbone stays frozen and only the head is trained, which takes a minute or two without a GPU.
@@ -151,8 +159,37 @@ def train_main(folder: Path, out: Path, overwrite: bool, resume: bool, processes
     from trainers.training import Eyes
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
-    train(folder, out, Eyes(**options), recipe, overwrite, resume)
+    train(folder, out, Eyes(**options), recipe, overwrite, resume, report)
     click.echo(f"trained {out}; next: canonistia train-sub {folder} --main {out} --out RUNS", err=True)
+
+
+@click.command("find-lr")
+@click.argument("folder", type=DATA, metavar="DATA")
+@click.option("--steps", type=click.IntRange(min=20), default=100, show_default=True, help="Steps, of rising rates.")
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("learning_rate.png"),
+    show_default=True,
+    help="Where the loss against the rate is drawn.",
+)
+@_eyes_options("efficientnet_lite0")
+@recipe_options(MAIN_DEFAULTS)
+def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
+    """Suggest learning rates for train-main: train for some steps while they rise, and see where the loss falls most.
+
+    Give the options that train-main will get; --backbone-lr keeps its ratio to --lr.
+    """
+    from trainers.find_lr import find_lr as find
+    from trainers.find_lr import plot_rates, rounded
+    from trainers.training import Eyes
+
+    recipe = take_recipe(MAIN_DEFAULTS, options)
+    found = find(folder, Eyes(**options), recipe, steps)
+    plot_rates(found, plot)
+    lr = rounded(found.suggested)
+    click.echo(f"--lr {lr:g} --backbone-lr {rounded(lr * recipe.backbone_lr / recipe.lr):g}")
+    click.echo(f"drew {plot}", err=True)
 
 
 @click.command("train-sub")

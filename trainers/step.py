@@ -90,9 +90,11 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), max_norm=self.recipe.clip)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.schedule.step()
+        if self.scaler.get_scale() >= scale:  # else the step was left out: its gradients had overflowed in fp16
+            self.schedule.step()
         if self.averaged:
             self.averaged.update_parameters(self.network)
         return loss

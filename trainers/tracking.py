@@ -113,7 +113,7 @@ class WandbTracker:
                 config=dict(config),
                 mode="offline" if self._offline else "online",
                 id=known,
-                resume="allow",
+                resume="allow" if known else None,
                 settings=settings,
             )
         except wandb.errors.AuthenticationError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from scipy.special import softmax
 
 from trainers.augment import augmentation
 from trainers.backbones import backbone_spec
+from trainers.batch_size import fitting_batch
 from trainers.checkpoint import check_same_config
 from trainers.dataset import DataSet, load_data_set
 from trainers.evaluated import Evaluated
@@ -19,22 +21,32 @@ from trainers.files import write_json
 from trainers.fit import Task
 from trainers.losses import multiclass_loss
 from trainers.network import build_classifier
+from trainers.out_of_fold import keep_unseen_answers, unseen_answers
 from trainers.placement import Placement, placement
 from trainers.recipe import Recipe
 from trainers.record import RunRecord
+from trainers.report import Eye, write_report
 from trainers.runs import SUMMARY, TrainedRun, check_run_folder, is_begun, load_run, new_run, read_config
 from trainers.scores import multiclass_scores
+from trainers.suspects import Suspect, likely_label_errors
 from trainers.tracking import start_tracker
 from trainers.training import Examples, Eyes, preprocessing, sidecar_for, train_network
 from trainers.unfreeze import unfreeze_plan
 
 
 def train_main(
-    folder: Path, out: Path, eyes: Eyes, recipe: Recipe, overwrite: bool = False, resume: bool = False
+    folder: Path,
+    out: Path,
+    eyes: Eyes,
+    recipe: Recipe,
+    overwrite: bool = False,
+    resume: bool = False,
+    report: bool = True,
 ) -> TrainedRun:
     """Train the main multiclass network on a data set and return the finished run.
 
-    With ``resume`` a run that was interrupted goes on, to the result that it would have had.
+    With ``resume`` a run that was interrupted goes on, to the result that it would have had. ``report`` writes
+    ``report.html``, whose likely label errors take a look at the training pictures with the backbone as it was.
 
     Raises
     ------
@@ -57,6 +69,9 @@ def train_main(
             eyes.backbone, len(data.classes), recipe.dropout, eyes.pretrained, eyes.weights, eyes.flip, spec.size
         )
     unfreeze_plan(recipe.unfreeze, len(network.backbone.stages), recipe.epochs)
+    if recipe.batch_size == 0:
+        kept = read_config(out)["batch_size"] if resumed else fitting_batch(network, spec.size, place.device)
+        recipe = replace(recipe, batch_size=kept)
     augmentation(recipe.augment, spec.size)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
@@ -77,9 +92,22 @@ def train_main(
                 network, training, validation, spec, recipe, task, place, out, record.epoch
             )  # (N, K)
             probabilities = softmax(logits.astype(np.float64), axis=1)
-            record.evaluation(Evaluated(validation.paths, validation.targets, probabilities, data.classes))
+            evaluated = Evaluated(validation.paths, validation.targets, probabilities, data.classes)
+            record.evaluation(evaluated)
+            if report:
+                trained = load_run(out)
+                eye = Eye(trained.network, spec)
+                write_report(out, evaluated, eye, _suspects(trained, training, data.classes, place.device))
         place.wait()
     return load_run(out)
+
+
+def _suspects(run: TrainedRun, training: Examples, classes: tuple[str, ...], device: str) -> list[Suspect] | None:
+    if np.bincount(training.targets).min() < 2:
+        return None  # a picture that is alone in its class is always seen
+    unseen = unseen_answers(run, training.paths, training.targets, device)  # (N, K)
+    keep_unseen_answers(run.folder, training.paths, training.targets, unseen)
+    return likely_label_errors(training.paths, training.targets, unseen, classes)
 
 
 @contextmanager

@@ -19,12 +19,14 @@ from trainers.device import resolve_device
 from trainers.evaluated import Evaluated
 from trainers.features import cached_features, weights_sha256
 from trainers.fit import Task
-from trainers.negatives import cross_fitted, example_weights
+from trainers.negatives import example_weights
 from trainers.network import Classifier, build_classifier
+from trainers.out_of_fold import unseen_answers
 from trainers.placement import Placement
 from trainers.recipe import POLICIES, Recipe
 from trainers.record import RunRecord
-from trainers.runs import TrainedRun, check_run_folder, check_same_data, is_begun, load_run, read_config, read_metrics
+from trainers.report import write_report
+from trainers.runs import check_run_folder, check_same_data, is_begun, load_run, read_metrics
 from trainers.scores import binary_scores
 from trainers.submodels import SubmodelSet, check_set, class_run, join_set
 from trainers.tracking import start_tracker
@@ -106,6 +108,8 @@ def train_sub(
             check_run_folder(class_run(out, label), overwrite)
     if plan.negatives not in POLICIES:
         raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
+    if recipe.batch_size == 0:
+        raise CanonistiaError("a batch is fitted to a GPU's memory by train-main alone; give --batch-size a number")
     if plan.kind == "shared":
         check_used(recipe)
     if plan.kind == "shared" and recipe.unfreeze != "head":
@@ -127,13 +131,13 @@ def train_sub(
     check_set(out, common)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
-    untrained = _untrained_on_these(main, recipe.dropout)
-    main_features = cached_features(untrained, training.paths, main.sidecar.preprocess, device)
-    unseen_answers = cross_fitted(main_features.numpy(), training.targets)  # (N, K)
+    unseen = unseen_answers(main, training.paths, training.targets, device)  # (N, K)
     features = None
     if plan.kind == "shared":
-        seen, unseen = (cached_features(trunk, part.paths, spec, device) for part in (training, validation))
-        features = seen, unseen
+        seen, checked = (
+            cached_features(trunk, part.paths, spec, device, recipe.workers) for part in (training, validation)
+        )
+        features = seen, checked
 
     join_set(out, common, trunk, plan.trunk)
     prepared = Prepared(
@@ -141,7 +145,7 @@ def train_sub(
         data=data,
         training=training,
         validation=validation,
-        unseen=unseen_answers,
+        unseen=unseen,
         features=features,
         start=None if features else trunk.backbone.state_dict(),
         common=common,
@@ -200,7 +204,9 @@ def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
                 logits = train_network(network, learn, check, spec, recipe, _TASK, place, run, record.epoch)
             yes = expit(logits[:, 0].astype(np.float64))
             both = np.stack([1 - yes, yes], axis=1)  # (M, 2)
-            record.evaluation(Evaluated(check.paths, check.targets, both, ("other", label)))
+            evaluated = Evaluated(check.paths, check.targets, both, ("other", label))
+            record.evaluation(evaluated)
+            write_report(run, evaluated, None, None)
     return binary_scores(logits, check.targets)
 
 
@@ -211,17 +217,6 @@ def trained_by(engine: str) -> Callable[[Prepared, Sequence[str]], Iterator[tupl
 
         return train_side_by_side
     return lambda prepared, labels: ((label, train_submodel(prepared, label)) for label in labels)
-
-
-def _untrained_on_these(main: TrainedRun, dropout: float) -> Classifier:
-    """Return the main model's network as it was before it saw a training picture, but for its head."""
-    config = read_config(main.folder)
-    if config["unfreeze"] == "head" and config.get("pretrained", True):
-        return main.network
-    weights = Path(config["weights"]) if config.get("weights") else None
-    seen = main.sidecar
-    size = seen.preprocess.size
-    return build_classifier(seen.backbone, 1, dropout, config.get("pretrained", True), weights, seen.flip, size)
 
 
 def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:

@@ -27,7 +27,7 @@ from trainers.placement import Placement
 from trainers.recipe import MAIN_DEFAULTS, Recipe
 from trainers.runs import Sidecar, code_version
 from trainers.sampling import balanced, shuffled, slice_of
-from trainers.unfreeze import unfreeze_plan
+from trainers.unfreeze import UnfreezePlan, unfreeze_plan
 
 MIN_SIDE = 32
 
@@ -130,10 +130,7 @@ def train_network(
 
     if place.count > 1 and place.device.startswith("cuda"):
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    # The optimizer knows the stages that are trained in any epoch.
-    for stage in range(len(network.backbone.stages)):
-        for parameter in network.backbone.stage_parameters(stage):
-            parameter.requires_grad_(stage >= plan.fewest_frozen)
+    thaw(network, plan)
     decode = decoder(recipe.cache, [*training.paths, *validation.paths])
     mine = slice_of(len(validation.paths), place.index, place.count)
     checks = pictures_in_order(
@@ -142,7 +139,7 @@ def train_network(
     _, logits = fit(
         network,
         rate_groups(network, recipe),
-        _training_batches(training, spec, recipe, place, decode),
+        training_batches(training, spec, recipe, place, decode),
         checks,
         recipe,
         task,
@@ -163,6 +160,13 @@ def check_used(recipe: Recipe) -> None:
             )
 
 
+def thaw(network: Classifier, plan: UnfreezePlan) -> None:
+    """Mark the stages that are trained in any epoch, for the optimizer to know them."""
+    for stage in range(len(network.backbone.stages)):
+        for parameter in network.backbone.stage_parameters(stage):
+            parameter.requires_grad_(stage >= plan.fewest_frozen)
+
+
 def rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
     """Return the parameters with their rates: one a stage that falls towards the picture, and the head's at the end."""
     backbone = network.backbone
@@ -177,9 +181,17 @@ def rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
     return [*(group for group in body if group["params"]), head]
 
 
-def _training_batches(
+def training_batches(
     training: Examples, spec: PreprocessSpec, recipe: Recipe, place: Placement, decode: Decoder
 ) -> Batches:
+    """Return the batches of each epoch, as the recipe samples, augments and sizes them; this process's share.
+
+    Raises
+    ------
+    CanonistiaError
+        There are fewer pictures than processes, or a setting does not fit the data or the other ones.
+    """
+
     def order(epoch: int) -> list[np.ndarray]:
         if recipe.sampler == "balanced":
             return balanced(training.targets, recipe.batch_size, recipe.seed, epoch)
