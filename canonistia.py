@@ -18,6 +18,7 @@ _COMMANDS = {
     "find-lr": "trainers.cli:find_lr",
     "train-main": "trainers.cli:train_main",
     "train-sub": "trainers.cli:train_sub",
+    "new-class": "trainers.cli:new_class",
     "export": "export.cli:export",
     "tune": "export.cli:tune",
     "benchmark-cascade": "export.cli:benchmark_cascade",

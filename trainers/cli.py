@@ -192,6 +192,26 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
     click.echo(f"drew {plot}", err=True)
 
 
+@click.command("new-class")
+@click.argument("folder", type=DATA, metavar="DATA")
+@click.option("--main", "main_run", type=FOLDER, required=True, help="A main run of the grown data set.")
+@click.option("--subs", type=FOLDER, required=True, help="The submodels of the classes that were there before.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The grown set's new folder.")
+@click.option("--negatives", type=click.Choice(POLICIES), default="weighted", show_default=True, help="See train-sub.")
+@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
+def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: str, **options: Any) -> None:
+    """Add classes to a cascade: train their submodels alone, and keep all others as they are.
+
+    First train-main on the grown data set, whose old pictures keep their splits; then this; then export with --subs
+    OUT, which calibrates and measures everything anew. To train one submodel again, without a class more: train-sub
+    --class NAME --overwrite, then export.
+    """
+    from trainers.new_class import new_class as grow
+
+    growth = grow(folder, main_run, subs, out, negatives, take_recipe(SUB_DEFAULTS, options))
+    click.echo(f"trained {', '.join(growth.added)} and kept {len(growth.kept)} submodels in {out}", err=True)
+
+
 @click.command("train-sub")
 @click.argument("folder", type=DATA, metavar="DATA")
 @click.option("--main", "main_run", type=FOLDER, required=True, help="The run of the main model.")

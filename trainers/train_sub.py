@@ -28,7 +28,7 @@ from trainers.record import RunRecord
 from trainers.report import write_report
 from trainers.runs import check_run_folder, check_same_data, is_begun, load_run, read_metrics
 from trainers.scores import binary_scores
-from trainers.submodels import SubmodelSet, check_set, class_run, join_set
+from trainers.submodels import SubmodelSet, check_set, class_run, join_set, load_trunk, read_submodel_set
 from trainers.tracking import start_tracker
 from trainers.train_main import examples, run_folder
 from trainers.training import Examples, Eyes, check_used, preprocessing, sidecar_for, train_head, train_network
@@ -52,6 +52,7 @@ class SubmodelPlan:
     classes: tuple[str, ...] = ()
     negatives: str = "weighted"
     engine: Literal["local", "ray"] = "local"
+    kept: Path | None = None  # a folder of submodels whose trunk is used
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,6 @@ def train_sub(
     CanonistiaError
         The data set is not the main run's, a class is unknown, or a setting or folder is not usable.
     """
-    torch.manual_seed(recipe.seed)
     device = resolve_device(recipe.device)
     main = load_run(main_run)
     data = load_data_set(folder, main.sidecar.seed)
@@ -117,6 +117,7 @@ def train_sub(
             "a shared trunk is frozen while its heads are trained; fine-tune it once with train-main and give "
             "that run as --trunk, or train every submodel whole with --own-networks"
         )
+    torch.manual_seed(recipe.seed)
     trunk, spec = _trunk(plan, folder, data, recipe.dropout)
     unfreeze_plan(recipe.unfreeze, len(trunk.backbone.stages), recipe.epochs)
     common = SubmodelSet(
@@ -220,6 +221,9 @@ def trained_by(engine: str) -> Callable[[Prepared, Sequence[str]], Iterator[tupl
 
 
 def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:
+    if plan.kept:
+        kept = read_submodel_set(plan.kept)
+        return load_trunk(plan.kept, kept), kept.preprocess
     if plan.trunk:
         finished = load_run(plan.trunk)
         check_same_data(folder, data, finished)
