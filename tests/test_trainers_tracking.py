@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import yaml
 from PIL import Image
 
+import canonistia
 from cascade.errors import CanonistiaError
 from tests import wandb_file
 from tests.conftest import CLASSES, Run, run_command
@@ -173,3 +176,23 @@ def test_an_account_without_a_network_records_offline(
     while "seed" not in wandb_file.config(run_file(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert wandb_file.config(run_file(tmp_path))["seed"] == 4
+
+
+def test_the_sweep_calls_train_main_with_options_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    sweep = yaml.safe_load((Path(__file__).resolve().parent.parent / "docs" / "sweep.yaml").read_text())
+    trial = {
+        name: {"value": (given.get("values") or [given.get("min")])[0]} for name, given in sweep["parameters"].items()
+    }
+    words = create_sweep_command(sweep["command"])
+    assert words[:3] == ["${env}", "canonistia", "train-main"]
+    words = [*words[3:-1], *create_sweep_command_args({"args": trial})["args"]]
+    assert "runs/abc123" in words
+    command = canonistia.main.get_command(click.Context(canonistia.main), "train-main")
+    assert command is not None
+    context = command.make_context("train-main", ["." if word == "photos" else word for word in words])
+    assert context.params["lr"] == 0.0003
+    assert context.params["mix"] == "none"
+    assert sweep["metric"]["name"] == "best_top1"

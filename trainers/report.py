@@ -102,7 +102,7 @@ def advice(
         lines.append(f"{first} and {second} are confused most ({count} pictures): do their labels mean one thing?")
     if suspects:
         lines.append(
-            f"{len(suspects)} training pictures are probably mislabelled: look at them, correct a manifest "
+            f"Training pictures that are probably mislabelled: {len(suspects)}. Look at them, correct a manifest "
             "(canonistia check-data --fix), and train again."
         )
     if config.get("positive") is None:
@@ -117,8 +117,8 @@ def _note(suspects: Sequence[Suspect] | None) -> str:
         return "None found among the training pictures, by models that had not seen them (cleanlab)."
     shown = min(len(suspects), _SUSPECTS)
     return (
-        f"{len(suspects)} training pictures whose label is doubted by models that had not seen them (cleanlab), of "
-        f"which {shown} are shown, the least likely label first."
+        f"Training pictures whose label is doubted by models that had not seen them (cleanlab): {len(suspects)}; "
+        f"{shown} shown, the least likely label first."
     )
 
 
