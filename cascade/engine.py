@@ -101,6 +101,12 @@ class Engine:
 
         return run_cascade(manifest.rules, main, distance, ask)
 
+    @property
+    def has_activation_maps(self) -> bool:
+        """Return whether the main model has a feature map, and so gives ``activation_maps``."""
+        given = self._session(self.bundle.manifest.main.file).get_outputs()
+        return "activation_maps" in [output.name for output in given]
+
     def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
 
@@ -108,8 +114,18 @@ class Engine:
         nearest class of the training pictures, about 1 for those; ``activation_maps`` is (N, K, h, w), each class's
         evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150);
         ``features`` (N, M) are pooled, and there where the manifest's ``head_features`` is ``both``.
+
+        Raises
+        ------
+        BundleError
+            Activation maps are asked of a backbone without a spatial feature map.
         """
         model = self.bundle.manifest.main
+        if "activation_maps" in outputs and not self.has_activation_maps:
+            raise BundleError(
+                f"{self.bundle.folder} gives no activation maps: its backbone {model.backbone} has no spatial feature "
+                "map that is averaged into the answer; train one that has, such as efficientnet_lite0 or resnet50"
+            )
         return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
 
     def ask_submodels(
@@ -168,12 +184,6 @@ class Engine:
             )
             for row, (first, second) in enumerate(order)
         ]
-
-    @property
-    def has_activation_maps(self) -> bool:
-        """Return whether the main model shows where in a picture it found each class."""
-        outputs = self._session(self.bundle.manifest.main.file).get_outputs()
-        return "activation_maps" in {output.name for output in outputs}
 
     def open_all(self) -> None:
         """Open every model of the second stage now: a service does not depend on the bundle's files after that."""

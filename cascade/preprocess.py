@@ -23,6 +23,7 @@ class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resize: ResizeRule = "squash"  # squash: the whole picture; crop: its central square
     interpolation: Interpolation = "bicubic"
     colour: Colour = "rgb"  # grey: a colour photo is turned grey, as the training pictures were
+    crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0  # with crop: the square's share of the shorter side
 
 
 def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
@@ -45,6 +46,6 @@ def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float,
     width, height = size
     if spec.resize == "squash":
         return (0.0, 0.0, float(width), float(height))
-    side = min(width, height)
+    side = min(width, height) * spec.crop
     left, top = (width - side) / 2, (height - side) / 2
     return (left, top, left + side, top + side)
