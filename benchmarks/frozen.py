@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cascade.preprocess import PreprocessSpec
 from trainers.dataset import load_data_set
 from trainers.features import compute_features
-from trainers.network import build_classifier
+from trainers.network import Classifier, build_classifier
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
 from trainers.train_main import train_main
 from trainers.train_sub import SubmodelPlan, train_sub
@@ -30,13 +31,10 @@ def timed(what: str, work: Callable[[], object]) -> tuple[float, float]:
     return seconds
 
 
-def features(photos: Path) -> None:
+def features(paths: list[Path], seen: list[tuple[Classifier, PreprocessSpec]]) -> None:
     """Compute the features of both backbones, of every picture, once."""
-    data = load_data_set(photos, 0)
-    paths = [picture.path for picture in (*data.training, *data.validation)]
-    for eyes in (MAIN, TRUNK):
-        network = build_classifier(eyes.backbone, 1, 0.0, pretrained=True)
-        compute_features(network, paths, preprocessing(eyes, data), "cpu")
+    for network, spec in seen:
+        compute_features(network, paths, spec, "cpu")
 
 
 def trainings(photos: Path, out: Path) -> None:
@@ -51,6 +49,9 @@ if __name__ == "__main__":
     photos = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CANONISTIA_CACHE"] = f"{folder}/cache"
-        once = timed("features once", lambda: features(photos))
+        data = load_data_set(photos, 0)
+        paths = [picture.path for picture in (*data.training, *data.validation)]
+        seen = [(build_classifier(e.backbone, 1, 0.0, pretrained=True), preprocessing(e, data)) for e in (MAIN, TRUNK)]
+        once = timed("features once", lambda: features(paths, seen))
         whole = timed("main head and submodels", lambda: trainings(photos, Path(folder)))
     print(f"ratio {whole[0] / once[0]:.2f} on the clock, {whole[1] / once[1]:.2f} of processor time")

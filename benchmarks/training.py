@@ -130,6 +130,8 @@ def timm_loop(precision: str) -> float:
 
 def fastai_loop(precision: str) -> float:
     """Return the seconds of an epoch of fastai's Learner on the same batch in memory."""
+    import fastai.callback.fp16
+    import fastai.callback.progress  # noqa: F401  adds no_bar
     from fastai.callback.core import Callback
     from fastai.data.core import DataLoaders
     from fastai.learner import Learner

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from tests.conftest import Run, run_command, write_class_folders, write_data_set
 from trainers.submodels import class_run, load_submodels
 
-# Layer norm, and no chance but in the order: what is left is the arithmetic of the gradients.
 TINY = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", "32", "--tracker", "none", "--seed", "1")
+# No chance but in the order: what is left is the arithmetic of the gradients.
 PLAIN = (*TINY, "--unfreeze", "all", "--augment", "light", "--dropout", "0", "--epochs", "2", "--batch-size", "5")
 SCORES = ("training_loss", "validation_loss", "validation_top1", "validation_top2", "validation_seed_score")
 
@@ -36,10 +36,12 @@ def metrics(run: Path) -> list[list[float]]:
         return [[float(row[name]) for name in SCORES] for row in csv.DictReader(file)]
 
 
-def test_two_processes_and_one_with_the_same_batch_give_the_same(few: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backbone", ["timm/test_vit", "timm/test_resnet"])  # layer norm, batch norm
+def test_two_processes_and_one_with_the_same_batch_give_the_same(backbone: str, few: Path, tmp_path: Path) -> None:
     # 12 pictures in batches of 5: the last step has 2, one for each process; of the others one process has 3.
-    assert run_command("train-main", few, "--out", tmp_path / "one", *PLAIN).exit_code == 0
-    words = command("train-main", few, "--out", tmp_path / "two", *PLAIN, "--processes", 2)
+    options = (*PLAIN, "--backbone", backbone)
+    assert run_command("train-main", few, "--out", tmp_path / "one", *options).exit_code == 0
+    words = command("train-main", few, "--out", tmp_path / "two", *options, "--processes", 2)
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")

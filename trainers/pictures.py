@@ -1,6 +1,8 @@
 """Pictures as tensors: batches of files, decoded, augmented and preprocessed, the same for every number of workers."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,7 @@ class PictureBatches:
             A picture cannot be read.
         """
         shares = [share_of(rows, self.place.index, self.place.count) for rows in self.order(number)[start:]]
-        keys = [[(int(row), float(w), number) for row, w in zip(s.rows, s.weights, strict=True)] for s in shares]
+        keys = [[(int(row), share.factor, number) for row in share.rows] for share in shares]
         # A generator of its own: the loader draws a seed, which must not move the training's random state.
         generator = torch.Generator().manual_seed(number)
         pinned = self.place.device.startswith("cuda")
@@ -120,9 +122,9 @@ def all_grey(paths: Sequence[Path]) -> bool:
     CanonistiaError
         A picture cannot be read.
     """
-    colourful = 0
-    for path in track(paths, "checking pictures"):
-        colourful += not _is_grey(decoded(path))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves the interpreter free
+        grey = pool.map(lambda path: _is_grey(decoded(path)), paths)
+        colourful = sum(not one for one in track(grey, "checking pictures", len(paths)))
     return colourful == 0
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cascade.errors import CanonistiaError
+from trainers.batch_norm import SharedStatistics
 from trainers.device import resolve_device
 
 T = TypeVar("T")
@@ -41,6 +42,10 @@ class Placement:
             return network
         devices = [torch.device(self.device)] if self.device.startswith("cuda") else None
         return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+
+    def common_statistics(self) -> AbstractContextManager[object]:
+        """Return a context in which batch norm takes its statistics over the pictures of all processes."""
+        return SharedStatistics() if self.count > 1 else nullcontext()
 
     def gathered(self, value: T) -> list[T]:
         """Return the value of every process, in their order."""

@@ -71,7 +71,7 @@ class RunRecord:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         summary = self._summary()
-        if self._rows:
+        if error is not None and self._rows:
             plot_curves(self.folder, self._rows, self.folder.name)
         if error is None:
             self.tracker.makes(checkpoint_artifact(self.folder, self.group))

@@ -10,14 +10,13 @@ from cascade.errors import CanonistiaError
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of one batch that one process takes, and the factor on their weights.
+    """The rows of one batch that one process takes, and the factor on the weight of each.
 
-    Rows are padded so that every process has as many; the padding has weight zero. The mean over the processes of
-    each one's mean is then the mean over the batch.
+    The mean over the processes of each one's mean is then the mean over the batch.
     """
 
     rows: np.ndarray
-    weights: np.ndarray
+    factor: float
 
 
 def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -64,12 +63,9 @@ def balanced(targets: np.ndarray, batch_size: int, seed: int, epoch: int) -> lis
 
 
 def share_of(rows: np.ndarray, process: int, processes: int) -> Share:
-    """Return one process's share of a batch."""
-    each = math.ceil(len(rows) / processes)
+    """Return one process's share of a batch; where there is no row for it, one that counts nothing."""
     mine = rows[process::processes]
-    padding = each - len(mine)
-    weights = np.concatenate([np.full(len(mine), each * processes / len(rows)), np.zeros(padding)])
-    return Share(np.concatenate([mine, rows[:padding]]), weights)
+    return Share(mine, len(mine) * processes / len(rows)) if len(mine) else Share(rows[:1], 0.0)
 
 
 def slice_of(count: int, process: int, processes: int) -> slice:

@@ -86,7 +86,8 @@ class Stepper:
                 f"{self.place.device} has too little memory for a step of {len(batch[1])} pictures; lower "
                 f"--batch-size, or raise --accumulate (now {self.recipe.accumulate}); the last checkpoint is kept"
             ) from error
-        check_finite(torch.tensor(loss), epoch)
+        if not math.isfinite(loss):
+            raise not_finite(epoch)
         self.scaler.unscale_(self.optimizer)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), max_norm=self.recipe.clip)
@@ -105,7 +106,7 @@ class Stepper:
         parts = list(zip(*(values.chunk(self.recipe.accumulate) for values in batch), strict=True))
         for number, (inputs, targets, weights) in enumerate(parts, start=1):
             mixed = self.mix(inputs)
-            with contextlib.ExitStack() as around:
+            with contextlib.ExitStack() as around, self.place.common_statistics():
                 if number < len(parts) and isinstance(self.shared, nn.parallel.DistributedDataParallel):
                     around.enter_context(self.shared.no_sync())  # the processes meet once a step
                 with torch.autocast(self.kind, _AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST):
@@ -139,10 +140,15 @@ class Stepper:
 def check_finite(values: torch.Tensor, epoch: int) -> None:
     """Raise CanonistiaError unless all values are finite numbers."""
     if not torch.isfinite(values).all():
-        raise CanonistiaError(
-            f"the network gave numbers that are not finite in epoch {epoch}; lower --lr or --backbone-lr "
-            "(the checkpoints of the epochs before are kept)"
-        )
+        raise not_finite(epoch)
+
+
+def not_finite(epoch: int) -> CanonistiaError:
+    """Return the error of a training that has diverged."""
+    return CanonistiaError(
+        f"the network gave numbers that are not finite in epoch {epoch}; lower --lr or --backbone-lr "
+        "(the checkpoints of the epochs before are kept)"
+    )
 
 
 def warmed_cosine(step: int, steps: int, warmup: float) -> float:
@@ -168,7 +174,7 @@ def _averaging(decay: float) -> Callable[[Tensors, Tensors, Any], None]:
 
 def _optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=_MOMENTUM, nesterov=True, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(groups, momentum=_MOMENTUM, nesterov=True, weight_decay=recipe.weight_decay, fused=True)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
     raise CanonistiaError(f"unknown optimizer '{recipe.optimizer}'; expected adamw or sgd")

@@ -128,8 +128,6 @@ def train_network(
         # The processes do the same: a linear head is trained faster than they could meet.
         return train_head(network.head, seen, training, unseen, validation, recipe, task, place.alone, folder, end)
 
-    if place.count > 1 and place.device.startswith("cuda"):
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)
     thaw(network, plan)
     decode = decoder(recipe.cache, [*training.paths, *validation.paths])
     mine = slice_of(len(validation.paths), place.index, place.count)
