@@ -50,7 +50,7 @@ WITHOUT_MAPS = {
     "timm/test_vit", "timm/test_convnext", "timm/test_mambaout",
 }  # fmt: skip
 # Random weights without batch-norm statistics give every picture the same features but for rounding.
-FLAT_AT_FIRST = {"efficientnet_b0", "inception_v3"}
+FLAT_AT_FIRST = {"efficientnet_b0", "googlenet", "inception_v3"}
 LIGHT = ("--backbone", "timm/test_resnet", "--no-pretrained", "--size", 32, "--tracker", "none", "--epochs", 1)
 
 
@@ -71,7 +71,8 @@ def light_subs(few: Path) -> Path:
 def with_statistics(name: str, size: int, path: Path) -> Path:
     """Write a random start that has seen a few pictures."""
     torch.manual_seed(0)
-    network = get_model(name, weights=None, init_weights=True) if name == "inception_v3" else get_model(name)
+    wished = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network = get_model(name, weights=None, **wished)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # the plain mean over all batches
