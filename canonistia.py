@@ -14,8 +14,11 @@ __all__ = ["CanonistiaError", "load"]
 
 _COMMANDS = {
     "check-data": "trainers.cli:check_data",
+    "backbones": "trainers.cli:backbones",
+    "find-lr": "trainers.cli:find_lr",
     "train-main": "trainers.cli:train_main",
     "train-sub": "trainers.cli:train_sub",
+    "new-class": "trainers.cli:new_class",
     "export": "export.cli:export",
     "tune": "export.cli:tune",
     "benchmark-cascade": "export.cli:benchmark_cascade",
@@ -26,10 +29,15 @@ _COMMANDS = {
 }
 # What a serving install leaves out on purpose.
 _TRAIN_EXTRA = (
+    "accelerate",
+    "cleanlab",
+    "huggingface_hub",
     "imagehash",
     "matplotlib",
     "onnx",
     "onnxscript",
+    "pyarrow",
+    "ray",
     "rich",
     "safetensors",
     "scipy",

@@ -222,7 +222,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         ) from error
     try:
         version = msgspec.json.decode(content, type=_Version).schema_version
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not a bundle's manifest; export the bundle again") from error
     if version != SCHEMA_VERSION:
         raise BundleError(

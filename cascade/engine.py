@@ -28,6 +28,7 @@ _REFUSALS = (
     runtime_errors.InvalidArgument,
     runtime_errors.InvalidGraph,
     runtime_errors.InvalidProtobuf,
+    runtime_errors.NoSuchFile,
     runtime_errors.NotImplemented,
     runtime_errors.RuntimeException,
 )
@@ -118,6 +119,12 @@ class Engine:
 
         return run_cascade(manifest.rules, main, distance, ask)
 
+    @property
+    def has_activation_maps(self) -> bool:
+        """Return whether the main model has a feature map, and so gives ``activation_maps``."""
+        given = self._session(self.bundle.manifest.main.file).get_outputs()
+        return "activation_maps" in [output.name for output in given]
+
     def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
 
@@ -125,8 +132,18 @@ class Engine:
         nearest class of the training pictures, about 1 for those; ``activation_maps`` is (N, K, h, w), each class's
         evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150);
         ``features`` (N, M) are pooled, and there where the manifest's ``head_features`` is ``both``.
+
+        Raises
+        ------
+        BundleError
+            Activation maps are asked of a backbone without a spatial feature map.
         """
         model = self.bundle.manifest.main
+        if "activation_maps" in outputs and not self.has_activation_maps:
+            raise BundleError(
+                f"{self.bundle.folder} gives no activation maps: its backbone {model.backbone} has no spatial feature "
+                "map that is averaged into the answer; train one that has, such as efficientnet_lite0 or resnet50"
+            )
         return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
 
     def ask_submodels(
@@ -186,12 +203,6 @@ class Engine:
             for row, (first, second) in enumerate(order)
         ]
 
-    @property
-    def has_activation_maps(self) -> bool:
-        """Return whether the main model shows where in a picture it found each class."""
-        outputs = self._session(self.bundle.manifest.main.file).get_outputs()
-        return "activation_maps" in {output.name for output in outputs}
-
     def open_all(self) -> None:
         """Open every model of the second stage now: a service does not depend on the bundle's files after that."""
         manifest = self.bundle.manifest
@@ -210,17 +221,18 @@ class Engine:
         """
         self.open_all()
         pictures = [Image.linear_gradient("L").rotate(90 * number) for number in range(batch_size)]
-        try:
-            main = self.main_outputs(pictures, "probabilities")[0]  # (N, K)
-            asked = self.ask_submodels(pictures, np.ones(main.shape, dtype=bool))  # (N, K)
-        except _REFUSALS as error:
-            raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
         expected = (batch_size, len(self.classes))
-        sums_to_one = main.shape == expected and np.allclose(main.sum(axis=1), 1, atol=1e-3)
-        if not sums_to_one or not np.all((asked >= 0) & (asked <= 1)):
+        try:
+            main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
+            if main.shape != expected or distance.shape != expected[:1]:
+                raise ValueError(f"the main model answers with {main.shape} and {distance.shape}")
+            asked = self.ask_submodels(pictures, np.ones(expected, dtype=bool))  # (N, K)
+        except (*_REFUSALS, ValueError, IndexError) as error:
+            raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
+        if not np.allclose(main.sum(axis=1), 1, atol=1e-3) or not np.all((asked >= 0) & (asked <= 1)):
             raise BundleError(
-                f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities of "
-                f"{len(self.classes)} classes; export the bundle again"
+                f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities; "
+                "export the bundle again"
             )
 
     def _submodel_session(self, submodel: Submodel) -> onnxruntime.InferenceSession:

@@ -16,6 +16,7 @@ from cascade.errors import PictureError, TooManyPixelsError, UnknownFormatError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 120_000_000
+_STRIP = 4_000_000  # pixels
 
 # Pillow warns from half its own limit on; MAX_PIXELS is the limit here, and it is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -66,6 +67,15 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None 
             return _normalise(picture, max_pixels)
 
 
+def pixel_count(data: bytes) -> int:
+    """Return how many pixels a file says that it holds, from its first bytes; 0 where it says nothing."""
+    try:
+        with _pillow_errors(MAX_PIXELS), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return picture.width * picture.height
+    except PictureError:
+        return 0
+
+
 def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
@@ -100,10 +110,19 @@ def _normalise(picture: Image.Image, max_pixels: int) -> Image.Image:
     if upright.mode.startswith("I"):
         return _from_16_bit(upright)
     if upright.has_transparency_data:
-        pixels = upright.convert("RGBA")
-        white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, pixels).convert("RGB")
+        return _on_white(upright)
     return upright.convert("RGB")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """Lay transparency on white, a strip at a time: whole copies of a large picture would take gigabytes."""
+    result = Image.new("RGB", picture.size)
+    rows = max(1, _STRIP // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height))).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        result.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return result
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:

@@ -26,6 +26,7 @@ class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resize: ResizeRule = "squash"  # squash: the whole picture; crop: its central square
     interpolation: Interpolation = "bicubic"
     colour: Colour = "rgb"  # grey: a colour photo is turned grey, as the training pictures were
+    crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0  # with crop: the square's share of the shorter side
 
 
 def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
@@ -46,10 +47,11 @@ def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
 def least_side(spec: PreprocessSpec) -> int:
     """Return how small the shorter side of a picture may be decoded (``cascade.picture.decode``) for a model.
 
-    At least twice the model's side. Models of up to 352 pixels all have the same, and so see one decoded picture.
+    What the model sees of it then has at least twice the model's side. Models of up to 352 pixels that see all of it
+    have the same, and so see one decoded picture.
     """
     side = _LEAST_SIDE
-    while side < 2 * spec.size:
+    while side * (spec.crop if spec.resize == "crop" else 1) < 2 * spec.size:
         side *= 2
     return side
 
@@ -59,6 +61,6 @@ def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float,
     width, height = size
     if spec.resize == "squash":
         return (0.0, 0.0, float(width), float(height))
-    side = min(width, height)
+    side = min(width, height) * spec.crop
     left, top = (width - side) / 2, (height - side) / 2
     return (left, top, left + side, top + side)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cascade.picture import MAX_PIXELS, Source, decode
 from cascade.preprocess import PreprocessSpec, least_side, preprocess
@@ -31,12 +31,10 @@ class View:
             self._seen[spec] = preprocess(self._reduced.get(least_side(spec), self._picture), spec)
         return self._seen[spec]
 
-    def thumbnail(self, side: int) -> Image.Image:
-        """Return a copy of the picture of at most ``side`` pixels a side."""
+    def preview(self, side: int) -> Image.Image:
+        """Return the picture at no more than ``side`` pixels a side."""
         assert self._picture is not None
-        small = self._picture.copy()
-        small.thumbnail((side, side))
-        return small
+        return ImageOps.contain(self._picture, (side, side)) if max(self._picture.size) > side else self._picture
 
     def prepare(self, first: PreprocessSpec, specs: Iterable[PreprocessSpec]) -> None:
         """Make the pixels for the first model; where the picture is large also all others, and let go of it."""

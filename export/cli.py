@@ -48,7 +48,12 @@ def false_alarm_option(command: F) -> F:
 @click.command()
 @click.option("--main", "main_run", type=_FOLDER, required=True, help="The run of train-main.")
 @click.option("--subs", type=_FOLDER, required=True, help="The folder of train-sub.")
-@click.option("--data", type=_FOLDER, required=True, help="The data set of both; its validation split is used.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="The data set of both; its validation split is used.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle's new folder, models/NAME.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier bundle in --out.")
 @click.option(

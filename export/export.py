@@ -20,6 +20,7 @@ from export.measure import EPOCH_NOTE, measure
 from export.model_files import described, measured_submodels, write_models
 from export.parity import check_parity
 from export.plan import ExportPlan
+from export.recording import record_bundle
 from export.writing import write_manifest, written_at_once
 from trainers.dataset import load_data_set
 from trainers.features import cached_features, features_sha256
@@ -103,7 +104,9 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
         )
         write_manifest(folder, manifest)
         check_parity(Engine.load(folder), paths, answers, fitted)
-    return read_bundle(plan.out), fitted
+    bundle = read_bundle(plan.out)
+    record_bundle(plan, bundle)
+    return bundle, fitted
 
 
 def _check_out(plan: ExportPlan) -> None:

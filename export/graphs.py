@@ -9,24 +9,21 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
-from torch.nn import functional
 
 from export.distance import ClassDistances, DistanceGraph
-from trainers.network import Classifier
+from trainers.network import Classifier, activation_maps
 
 # The oldest operator set that the exporter writes itself, for the widest choice of runtimes.
 OPSET = 18
 
 
 class MainGraph(nn.Module):
-    """uint8 pixels (N, H, W, 3) to the outputs of ``MainGraph.OUTPUTS``.
+    """uint8 pixels (N, H, W, 3) to what ``outputs`` names.
 
-    They are probabilities (N, K), logits (N, K), distance (N,), pooled features (N, M), activation maps (N, K, h, w);
-    a runtime computes those that it is asked for. The temperature is a tensor of the graph by that name, so that it
-    can be set again.
+    They are probabilities (N, K), logits (N, K), distance (N,), pooled features (N, M) and, where the backbone has a
+    feature map, activation maps (N, K, h, w); a runtime computes those that it is asked for. The temperature is a
+    tensor of the graph by that name, so that it can be set again.
     """
-
-    OUTPUTS = ("probabilities", "logits", "distance", "features", "activation_maps")
 
     temperature: torch.Tensor
 
@@ -36,14 +33,19 @@ class MainGraph(nn.Module):
         self.distance = DistanceGraph(fitted)
         self.register_buffer("temperature", torch.tensor(temperature))
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the outputs."""
+        maps = ["activation_maps"] * self.network.backbone.spatial
+        return ("probabilities", "logits", "distance", "features", *maps)
+
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs; the logits are the means of the maps."""
-        feature_map = self.network.feature_map(pixels)  # (N, C, h, w)
-        features = feature_map.mean(dim=(2, 3))
-        head = self.network.head
-        logits = head(features)
-        maps = functional.conv2d(feature_map, head.weight[:, :, None, None], head.bias)
-        return torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features, maps
+        seen = self.network.seen(pixels)  # (N, D, h, w) or (N, D)
+        features = seen.mean(dim=(2, 3)) if self.network.backbone.spatial else seen
+        logits = self.network.head(features)
+        answers = (torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features)
+        return (*answers, activation_maps(self.network, seen)) if self.network.backbone.spatial else answers
 
 
 class TrunkGraph(nn.Module):
@@ -108,10 +110,15 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
 
 def set_scalars(path: Path, values: Mapping[str, float]) -> None:
     """Set scalar tensors of a graph file by name, each of which must be there once."""
-    model = onnx.load(path)
+    write_like(path, path, {name: np.array(value, dtype=np.float32) for name, value in values.items()})
+
+
+def write_like(template: Path, path: Path, values: Mapping[str, np.ndarray]) -> None:
+    """Write a graph that differs from that of another file in some tensors, by their names."""
+    model = onnx.load(template)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for name, value in values.items():
-        tensors[name].CopyFrom(onnx.numpy_helper.from_array(np.array(value, dtype=np.float32), name))
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(value, name))
     onnx.save(model, path)
 
 

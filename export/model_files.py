@@ -11,7 +11,7 @@ from cascade.bundle import Calibration, PixelModel, Submodel, describe_file
 from cascade.preprocess import PreprocessSpec
 from export.calibration import Calibrators
 from export.distance import ClassDistances
-from export.graphs import MainGraph, SubmodelGraph, TrunkGraph, write_onnx
+from export.graphs import MainGraph, SubmodelGraph, TrunkGraph, write_like, write_onnx
 from export.measure import Measurement
 from trainers.progress import track
 from trainers.runs import TrainedRun
@@ -43,7 +43,7 @@ def write_models(
     (folder / "submodels").mkdir()
     seen = main.sidecar.preprocess
     graph = MainGraph(main.network, calibrators.temperature, fitted)
-    write_onnx(graph, _pixels(seen), "pixels", MainGraph.OUTPUTS, folder / "main.onnx")
+    write_onnx(graph, _pixels(seen), "pixels", graph.outputs, folder / "main.onnx")
     common = submodels.common
     trunk = None
     if submodels.trunk:
@@ -51,12 +51,16 @@ def write_models(
             TrunkGraph(submodels.trunk), _pixels(common.preprocess), "pixels", ("features",), folder / "trunk.onnx"
         )
         trunk = PixelModel(describe_file(folder, "trunk.onnx"), common.preprocess, common.backbone)
-    written = []
+    written: list[SubmodelFile] = []
     for index, label in track(list(enumerate(main.sidecar.classes)), "exporting submodels"):
         head = SubmodelGraph(submodels.networks[index], calibrators.slopes[index], calibrators.intercepts[index])
         example = torch.zeros(2, submodels.head_inputs) if submodels.trunk else _pixels(common.preprocess)
         path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
-        write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
+        if trunk and written:  # linear heads have one graph, and exporting one takes a second or two
+            values = {name: value.numpy() for name, value in head.state_dict().items()}
+            write_like(folder / written[0].path, folder / path, values)
+        else:
+            write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
         eyes = (None, None) if trunk else (common.preprocess, common.backbone)
         written.append(SubmodelFile(path, *eyes))
     return ModelFiles(PixelModel(describe_file(folder, "main.onnx"), seen, main.sidecar.backbone), trunk, written)

@@ -31,7 +31,9 @@ class Running:
 
 
 @contextmanager
-def running(*options: object, python: Path | None = None, folder: Path | None = None) -> Iterator[Running]:
+def running(
+    *options: object, python: Path | None = None, folder: Path | None = None, start_new_session: bool = False
+) -> Iterator[Running]:
     """Give a server started with options; it is killed in the end if it still runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -39,7 +41,7 @@ def running(*options: object, python: Path | None = None, folder: Path | None = 
     command = [str(python or sys.executable), "-m", "canonistia", "serve", "--port", str(port), *map(str, options)]
     address = f"http://127.0.0.1:{port}/"
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stderr=log, cwd=folder)
+        process = subprocess.Popen(command, stderr=log, cwd=folder, start_new_session=start_new_session)
         try:
             _wait_for(f"{address}v2/health/live", process)
             yield Running(address, port, process, log)

@@ -188,7 +188,7 @@ def test_what_models_see_of_a_reduced_photo_is_within_six_levels(
         assert min(reduced.size) >= 2 * spec.size
         difference = np.abs(preprocess(reduced, spec).astype(int) - preprocess(decode(data), spec))
         assert difference.max() <= 6
-        assert difference.mean() <= 0.5
+        assert difference.mean() <= 1.5
 
 
 def test_a_picture_below_twice_the_least_side_and_other_formats_are_decoded_whole() -> None:

@@ -45,3 +45,10 @@ def test_one_pixel_wide_is_enough() -> None:
 def test_an_unknown_rule_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="resize"):
         msgspec.convert({"size": 32, "resize": "stretch"}, PreprocessSpec)
+
+
+def test_a_crop_takes_its_share_of_the_shorter_side() -> None:
+    framed = np.zeros((100, 140), dtype=np.uint8)
+    framed[10:90, 30:110] = 200  # the middle 80 of 100
+    assert (preprocess(Image.fromarray(framed), PreprocessSpec(size=40, resize="crop", crop=0.8)) == 200).all()
+    assert (preprocess(Image.fromarray(framed), PreprocessSpec(size=40, resize="crop")) == 0).any()

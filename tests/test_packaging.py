@@ -13,6 +13,7 @@ import pytest
 from tests.serving import served
 
 ROOT = Path(__file__).resolve().parent.parent
+VENDORED = [f"static/vendor/{name}" for name in ("htmx.min.js", "htmx.LICENSE", "pico.min.css", "pico.LICENSE")]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_the_wheel_classifies(elsewhere: Path, tmp_path: Path) -> None:
 
 def test_the_wheel_serves_the_page_with_its_style(elsewhere: Path, tmp_path: Path) -> None:
     with served(Path("scene15"), python=elsewhere, folder=tmp_path) as address:
-        for path in ("", "static/page.css", "static/page.js", "static/icon.svg"):
+        for path in ("", "static/page.css", "static/page.js", "static/icon.svg", *VENDORED):
             with urllib.request.urlopen(address + path) as answer:
                 assert answer.status == 200
                 assert answer.read()

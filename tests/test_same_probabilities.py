@@ -87,7 +87,7 @@ def test_every_path_gives_the_same_probabilities(
     # Training's evaluation reads its pixels from this data set; the array is already of the model's size, and
     # goes through the engine without another resize.
     spec = engine.bundle.manifest.main.preprocess
-    pixels = PictureDataset([path], np.zeros(1, dtype=np.int64), spec)[0][0].numpy()
+    pixels = PictureDataset([path], np.zeros(1, dtype=np.int64), spec)[0, 1.0, 0][0].numpy()
     from_pixels = engine.classify([pixels])[0]
     assert (
         from_pixels.label_1,
@@ -103,7 +103,7 @@ def test_a_photo_that_is_decoded_at_half_its_size_is_so_in_every_path(
     path = tmp_path / "large.jpg"
     draw("rows", 41, (1500, 1450)).save(path, quality=90)
     spec = engine.bundle.manifest.main.preprocess
-    (seen,) = PictureDataset([path], np.zeros(1, dtype=np.int64), spec)
+    seen = PictureDataset([path], np.zeros(1, dtype=np.int64), spec)[0, 1.0, 0]
     pixels = seen[0].numpy()
     assert (pixels != preprocess(decode(path), spec)).any()
 

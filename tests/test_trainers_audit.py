@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Run, draw, write_data_set
-from trainers.audit import audit
+from trainers.audit import audit, examine
 from trainers.fingerprints import NEAR_BITS, near_pairs
 
 
@@ -32,7 +32,7 @@ def faulty(tmp_path: Path) -> Path:
 
 
 def test_every_fault_is_found(faulty: Path) -> None:
-    report = audit(faulty)
+    report = audit(examine(faulty))
     assert report.pictures == 20
     assert report.classes == ("dots", "rows", "sky")
     assert report.counts["training"] == {"dots": 5, "rows": 3, "sky": 5}

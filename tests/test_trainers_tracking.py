@@ -2,13 +2,19 @@
 
 import csv
 import json
+import time
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+import yaml
+from PIL import Image
 
+import canonistia
 from cascade.errors import CanonistiaError
 from tests import wandb_file
-from tests.conftest import CLASSES, Run
+from tests.conftest import CLASSES, Run, run_command
 from trainers.tracking import start_tracker
 
 
@@ -45,6 +51,79 @@ def test_the_offline_run_holds_config_every_epoch_and_the_confusion_matrix(tiny_
     assert sum(cell[2] for cell in cells) == 24
     summary = wandb_file.summary(path)
     assert summary["best_top1"] == max(float(row["validation_top1"]) for row in rows)
+    assert rows[int(summary["best_epoch"]) - 1]["validation_top1"] == str(summary["best_top1"])
+    assert {"learning_rate", "pictures_per_second", "validation_seed_score"} <= set(logged[0])
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def table(path: Path, name: str) -> list[list[Any]]:
+    (place,) = [entry[f"{name}.path"] for entry in wandb_file.history(path) if f"{name}.path" in entry]
+    return json.loads((path.parent / "files" / place).read_text())["data"]
+
+
+@pytest.fixture(scope="module")
+def unsure_main(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a main run that was hardly trained, so that it makes mistakes, with a submodel of it."""
+    folder = tmp_path_factory.mktemp("unsure")
+    words = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "offline", "--epochs", 1)
+    assert run_command("train-main", tiny_data, "--out", folder / "main", *words).exit_code == 0
+    subs = ("--main", folder / "main", "--out", folder / "subs", "--class", "sky")
+    assert run_command("train-sub", tiny_data, *subs, *words).exit_code == 0
+    return folder / "main"
+
+
+@pytest.mark.parametrize(("place", "classes"), [("main", CLASSES), ("subs/classes/sky", ("other", "sky"))])
+def test_main_and_submodel_record_figures_a_class_mistakes_curves_and_lineage(
+    unsure_main: Path, place: str, classes: tuple[str, ...]
+) -> None:
+    run = unsure_main.parent / place
+    path = run_file(run)
+    on_disk = rows_of(run / "by_class.csv")
+    assert [row[0] for row in table(path, "by_class")] == list(classes)
+    assert [row[1:3] for row in table(path, "by_class")] == [
+        [float(r["precision"]), float(r["recall"])] for r in on_disk
+    ]
+    mistakes = table(path, "mistakes")
+    assert len(mistakes) == len(rows_of(run / "mistakes.csv")) > 0
+    assert all(name.endswith(".png") and true != predicted for _, name, true, predicted, _ in mistakes)
+    thumbnails = wandb_file.table_pictures(path, "mistakes")
+    assert len(thumbnails) == len(mistakes)
+    with Image.open(thumbnails[0]) as thumbnail:
+        assert thumbnail.size == (72, 60)
+    (curves,) = [entry["curves.path"] for entry in wandb_file.history(path) if "curves.path" in entry]
+    assert (path.parent / "files" / curves).exists()
+    used, made = wandb_file.artifacts(path)
+    fingerprint = wandb_file.config(path)["data_fingerprint"]
+    assert used == {f"data-{fingerprint[:12]}": set()}
+    files = {f"{name}.{ending}" for name in ("last", "best") for ending in ("safetensors", "json")}
+    assert made == {f"main-{run.name}": files}
+    assert wandb_file.run(path).run_group == "main"
+
+
+def test_a_bundle_is_recorded_with_the_runs_that_it_was_made_from(tiny_main: Path, tiny_bundle: Path) -> None:
+    path = run_file(tiny_main / "exports" / "tiny")
+    used, made = wandb_file.artifacts(path)
+    fingerprint = wandb_file.config(run_file(tiny_main))["data_fingerprint"]
+    assert set(used) == {f"data-{fingerprint[:12]}", "main-main", *(f"main-{label}" for label in CLASSES)}
+    assert used["main-main"] == wandb_file.artifacts(run_file(tiny_main))[1]["main-main"]
+    (files,) = made.values()
+    assert {f"tiny/{p.relative_to(tiny_bundle)}" for p in tiny_bundle.rglob("*") if p.is_file()} == files
+    assert wandb_file.run(path).run_group == "main"
+
+
+def test_a_resumed_run_goes_on_with_its_wandb_run(tmp_path: Path) -> None:
+    for _ in range(2):
+        tracker = start_tracker("offline", tmp_path, "n", "g", "j", {})
+        tracker.log({"epoch": 1})
+        assert "wandb sync" in tracker.finish({})
+        time.sleep(1.1)  # W&B names a file by its second
+    files = list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(files) == 2
+    assert len({wandb_file.run(path).run_id for path in files}) == 1
 
 
 def test_submodels_join_the_group_of_their_main_model(
@@ -93,4 +172,27 @@ def test_an_account_without_a_network_records_offline(
     tracker.log({"epoch": 1})
     assert "wandb sync" in tracker.finish({})
     assert "Recording this run offline" in capsys.readouterr().err
+    deadline = time.monotonic() + 20  # the service that writes the file may be still busy with the run before
+    while "seed" not in wandb_file.config(run_file(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert wandb_file.config(run_file(tmp_path))["seed"] == 4
+
+
+def test_the_sweep_calls_train_main_with_options_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    monkeypatch.setenv("WANDB_RUN_ID", "abc123")
+    sweep = yaml.safe_load((Path(__file__).resolve().parent.parent / "docs" / "sweep.yaml").read_text())
+    trial = {
+        name: {"value": (given.get("values") or [given.get("min")])[0]} for name, given in sweep["parameters"].items()
+    }
+    words = create_sweep_command(sweep["command"])
+    assert words[:3] == ["${env}", "canonistia", "train-main"]
+    words = [*words[3:-1], *create_sweep_command_args({"args": trial})["args"]]
+    assert "runs/abc123" in words
+    command = canonistia.main.get_command(click.Context(canonistia.main), "train-main")
+    assert command is not None
+    context = command.make_context("train-main", ["." if word == "photos" else word for word in words])
+    assert context.params["lr"] == 0.0003
+    assert context.params["mix"] == "none"
+    assert sweep["metric"]["name"] == "best_top1"

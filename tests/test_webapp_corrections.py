@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import draw
+from tests.conftest import Run, draw
 from tests.serving import running
 from tests.webapps import application, encoded, upload
-from webapp.corrections import MANIFEST
-from webapp.settings import Settings
+from webapp.corrections import MANIFEST, Collector
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -30,7 +29,7 @@ def correct(client, data: bytes, label: str, name: str = "a.png"):
 
 
 def test_a_corrected_picture_is_kept_with_its_answer(tiny_bundle: Path, tmp_path: Path) -> None:
-    client = application(tiny_bundle, settings=Settings(collect=tmp_path)).test_client()
+    client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
     picture = draw("sky", 81)
     data = encoded(picture)
     answer = client.post("/api/v1/classify", data=data).json["results"][0]
@@ -44,7 +43,7 @@ def test_a_corrected_picture_is_kept_with_its_answer(tiny_bundle: Path, tmp_path
 
 
 def test_no_metadata_is_kept(tiny_bundle: Path, tmp_path: Path) -> None:
-    client = application(tiny_bundle, settings=Settings(collect=tmp_path)).test_client()
+    client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
     exif = Image.Exif()
     exif[0x0110] = "a camera with a serial number"
     file = tmp_path / "sent.jpg"
@@ -61,9 +60,8 @@ def test_no_metadata_is_kept(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_one_picture_is_kept_once_and_the_last_word_counts(tiny_bundle: Path, tmp_path: Path) -> None:
-    settings = Settings(collect=tmp_path)
     for label in ("rows", "dots"):  # the second time in another process's place
-        client = application(tiny_bundle, settings=settings).test_client()
+        client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
         assert correct(client, encoded(draw("sky", 83)), label).status_code == 200
     (row,) = rows(tmp_path)
     assert row["label"] == "dots"
@@ -71,7 +69,7 @@ def test_one_picture_is_kept_once_and_the_last_word_counts(tiny_bundle: Path, tm
 
 
 def test_the_most_doubtful_come_first(tiny_bundle: Path, tmp_path: Path) -> None:
-    client = application(tiny_bundle, settings=Settings(collect=tmp_path)).test_client()
+    client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
     noise = Image.effect_noise((90, 60), 90)
     for data in (encoded(draw("sky", 84)), encoded(noise), encoded(draw("rows", 84))):
         correct(client, data, "dots")
@@ -81,7 +79,7 @@ def test_the_most_doubtful_come_first(tiny_bundle: Path, tmp_path: Path) -> None
 
 
 def test_wrong_corrections_are_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    client = application(tiny_bundle, settings=Settings(collect=tmp_path)).test_client()
+    client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
     assert correct(client, encoded(draw("sky", 85)), "no such class").status_code == 422
     assert client.post("/corrections", data={"token": "made up", "label": "sky"}).status_code == 410
     assert not (tmp_path / MANIFEST).exists()
@@ -91,8 +89,8 @@ def test_wrong_corrections_are_refused(tiny_bundle: Path, tmp_path: Path) -> Non
 
 def test_a_full_folder_takes_no_more(tiny_bundle: Path, tmp_path: Path) -> None:
     first = encoded(draw("sky", 86))
-    room = Settings(collect=tmp_path, max_collect_bytes=len(first) + 2000)
-    client = application(tiny_bundle, settings=room).test_client()
+    room = Collector(tmp_path, len(first) + 2000)
+    client = application(tiny_bundle, collector=room).test_client()
     assert correct(client, first, "rows").status_code == 200
     assert correct(client, encoded(draw("rows", 86)), "rows").status_code == 507
     assert correct(client, first, "dots").status_code == 200  # it is there already
@@ -131,7 +129,7 @@ def test_a_disk_that_is_full_harms_neither_the_service_nor_what_is_kept(tiny_bun
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "P", "I;16"])
 def test_a_kept_picture_is_answered_like_the_one_sent(tiny_bundle: Path, tmp_path: Path, mode: str) -> None:
-    client = application(tiny_bundle, settings=Settings(collect=tmp_path)).test_client()
+    client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
     picture = draw("sky", 87)
     sent = (
         Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
@@ -145,3 +143,32 @@ def test_a_kept_picture_is_answered_like_the_one_sent(tiny_bundle: Path, tmp_pat
         client.post("/api/v1/classify", data=body).json for body in (data, (tmp_path / row["path"]).read_bytes())
     ]
     assert answers[0] == answers[1]
+
+
+def test_the_operator_may_take_pictures_and_rows_away(tiny_bundle: Path, tmp_path: Path) -> None:
+    client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
+    for seed in (91, 92):
+        correct(client, encoded(draw("sky", seed)), "rows")
+    gone, kept = rows(tmp_path)
+    (tmp_path / gone["path"]).unlink()
+    lines = (tmp_path / MANIFEST).read_text().splitlines()
+    (tmp_path / MANIFEST).write_text("\n".join([lines[0], lines[2]]) + "\n")
+    assert correct(client, encoded(draw("sky", 93)), "dots").status_code == 200
+    assert {row["path"] for row in rows(tmp_path)} > {kept["path"]}
+    assert gone["path"] not in {row["path"] for row in rows(tmp_path)}
+    for seed in (91, 92):
+        assert correct(client, encoded(draw("sky", seed)), "dots").status_code == 200
+    assert all((tmp_path / row["path"]).exists() for row in rows(tmp_path))
+    assert len(rows(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    "found", ["path,label\n", "nothing of the kind\n1\n", "path,label,split,doubt\na,b,training,x\n"]
+)
+def test_a_manifest_of_another_kind_is_refused_before_anything_is_served(
+    run: Run, tiny_bundle: Path, tmp_path: Path, found: str
+) -> None:
+    (tmp_path / MANIFEST).write_text(found)
+    result = run("serve", "--model", tiny_bundle, "--collect", tmp_path)
+    assert result.exit_code == 1
+    assert "cannot be read" in result.output

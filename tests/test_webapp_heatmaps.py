@@ -1,6 +1,7 @@
 """Activation maps as pictures."""
 
 import numpy as np
+import pytest
 from matplotlib import colormaps
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -51,3 +52,9 @@ def test_the_hottest_place_lies_where_the_evidence_does() -> None:
     row, column = np.unravel_index(warmth.argmax(), warmth.shape)
     assert 10 <= row < 20
     assert 100 <= column < 120
+
+
+@pytest.mark.parametrize("spec", [SQUASH, CROP], ids=["squash", "crop"])
+@pytest.mark.parametrize("size", [(1, 300), (300, 1), (1, 1), (2, 301)])
+def test_a_picture_one_pixel_wide_has_a_map(size: tuple[int, int], spec: PreprocessSpec) -> None:
+    assert heat_picture(Image.new("L", size), np.ones((7, 7)), spec).size == size

@@ -67,6 +67,28 @@ def test_nested_data_and_chosen_outputs_are_understood(client: FlaskClient) -> N
     assert nested == [output for output in flat if output["name"] == "labels"]
 
 
+RAW = {
+    "long words": b'["' + b"a" * 20_000 + b'"' + b',""' * 5_000 + b"]",
+    "empty lists": b"[" + b"[]," * 100_000 + b"[]]",
+    "deep": b"[" * 5_000 + b"]" * 5_000,
+    "more commas than numbers": b"[1,,2]",
+    "an object": b"{}",
+}
+
+
+@pytest.mark.parametrize("kind", RAW)
+def test_data_that_would_take_more_memory_than_bytes_are_refused(client: FlaskClient, kind: str) -> None:
+    body = b'{"inputs":[{"name":"pixels","datatype":"UINT8","shape":[1,2,2,3],"data":' + RAW[kind] + b"}]}"
+    answer = client.post("/v2/models/tiny/infer", data=body)
+    assert answer.status_code == 400
+    assert answer.json["type"] == "urn:canonistia:problem:tensor"
+
+
+def test_text_that_is_no_unicode_is_refused(client: FlaskClient) -> None:
+    body = b'{"inputs":[{"name":"\xff","datatype":"UINT8","shape":[1,2,2,3],"data":[]}]}'
+    assert client.post("/v2/models/tiny/infer", data=body).status_code == 400
+
+
 BAD = {
     "wrong name": (tensor(PIXELS, name="image"), 400),
     "wrong type": (tensor(PIXELS, datatype="FP32"), 400),

@@ -100,6 +100,22 @@ def test_the_log_names_no_file_and_no_address(
     }
 
 
+def test_metrics_grow_with_nothing_that_a_client_invents(tiny_bundle: Path) -> None:
+    asked = client(tiny_bundle)
+    for number in range(20):
+        asked.open(f"/{number}", method=f"INVENTED{number}")
+    text = asked.get("/metrics").text
+    assert "INVENTED" not in text
+    assert text.count("canonistia_requests_total{") == 1
+
+
+def test_a_picture_refused_is_counted_once(tiny_bundle: Path) -> None:
+    asked = client(tiny_bundle)
+    asked.post("/api/v1/classify", data=b"text")
+    asked.post("/", data=upload((b"text", "a.png"), field="pictures"))
+    assert 'canonistia_errors_total{kind="format"} 2.0' in asked.get("/metrics").text
+
+
 def test_metrics_count_what_happened(tiny_bundle: Path) -> None:
     asked = client(tiny_bundle)
     asked.post("/api/v1/classify", data=upload((PICTURE, "a.png"), (b"text", "b.png")))

@@ -4,20 +4,27 @@ import dataclasses
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import onnx
 import pytest
 
-from cascade.bundle import MANIFEST, BundleError
+from cascade.bundle import MANIFEST, BundleError, describe_file, read_manifest
 from cascade.picture import decode
 from cascade.view import View
-from tests.conftest import draw
+from tests.conftest import Run, draw
 from tests.webapps import application, encoded
 from webapp.admission import Admission
+from webapp.app import create_app
+from webapp.decoding import PixelBudget
+from webapp.limits import memory_of
 from webapp.metrics import Metrics
 from webapp.problems import Problem
+from webapp.reloading import Reloader
 from webapp.service import Service
 from webapp.settings import Settings
 
@@ -38,10 +45,7 @@ def named(bundle: Path, folder: Path) -> Path:
 @pytest.fixture
 def tight(bundles: list[Path]) -> Iterator[Service]:
     """Return a service with room for two of its three bundles."""
-    roomy = Service(bundles[:1], Metrics())
-    with roomy.use() as served:
-        one = served.memory
-    roomy.close()
+    one = memory_of(read_manifest(bundles[0])[0])
     service = Service(bundles, Metrics(), memory=int(2.5 * one))
     yield service
     service.close()
@@ -137,3 +141,71 @@ def test_admission_counts_pictures_and_bytes() -> None:
     admission.take(1, 100)
     admission.give_back(2, 700)
     admission.take(2, 0)
+
+
+def test_pixels_are_decoded_within_a_budget_and_a_deadline() -> None:
+    budget = PixelBudget(100)
+    with budget.share(60, time.monotonic()), budget.share(40, time.monotonic()):
+        for pixels in (1, 1000):
+            with pytest.raises(Problem, match="too long"), budget.share(pixels, time.monotonic() + 0.02):
+                pass
+    with budget.share(1000, time.monotonic()):  # larger than the whole budget: alone
+        pass
+
+
+def test_describing_models_loads_none(tight: Service) -> None:
+    client = create_app(tight, Metrics()).test_client()
+    for name in ("second", "third"):
+        for path in (f"/v2/models/{name}", f"/v2/models/{name}/ready", f"/model/{name}"):
+            assert client.get(path).status_code == 200
+    assert [tight.is_loaded(name) for name in tight.names] == [True, False, False]
+
+
+def test_too_little_memory_is_told_at_once(run: Run, bundles: list[Path]) -> None:
+    models = [word for bundle in bundles for word in ("--model", bundle)]
+    result = run("serve", *models, "--memory", 1)
+    assert result.exit_code == 1
+    assert "--memory allows 1" in result.output
+
+
+def test_models_that_answer_in_another_shape_fail_the_self_test(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "short"))
+    model = onnx.load(folder / "main.onnx")
+    # All outputs but the first column of the probabilities: a network of two classes for three.
+    starts, ends, axes = (
+        onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
+        for name, value in (("from", 1), ("to", 3), ("along", 1))
+    )
+    model.graph.initializer.extend([starts, ends, axes])
+    for node in model.graph.node:
+        node.output[:] = ["whole" if name == "probabilities" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Slice", ["whole", "from", "to", "along"], ["probabilities"]))
+    for output in model.graph.output:
+        if output.name == "probabilities":
+            output.type.tensor_type.shape.dim[1].dim_value = 2
+    onnx.save(model, folder / "main.onnx")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["main"]["file"] = msgspec.to_builtins(describe_file(folder, "main.onnx"))
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="fails its self-test"):
+        Service([folder], Metrics())
+
+
+def test_the_reloader_outlives_what_nobody_foresaw(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service([tiny_bundle], Metrics())
+    seen = []
+
+    def reload(changed_only: bool) -> None:
+        seen.append(changed_only)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(service, "reload", reload)
+    reloader = Reloader()
+    reloader.start(service)
+    for times in (1, 2):
+        reloader.ask()
+        deadline = time.monotonic() + 10
+        while seen.count(False) < times and time.monotonic() < deadline:
+            time.sleep(0.01)
+    reloader.stop()
+    assert seen.count(False) == 2

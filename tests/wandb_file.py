@@ -61,6 +61,36 @@ def summary(path: Path) -> dict[str, Any]:
     return values
 
 
+def artifacts(path: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """Return the artifacts that the run used and that it made: the files of each by its name.
+
+    The tables that a run logs are artifacts of their own, and are left out.
+    """
+    used: dict[str, set[str]] = {}
+    made: dict[str, set[str]] = {}
+    for record in records(path):
+        if record.HasField("request") and record.request.HasField("log_artifact"):
+            artifact = record.request.log_artifact.artifact
+        elif record.HasField("artifact"):
+            artifact = record.artifact
+        else:
+            continue
+        if artifact.type == "run_table":
+            continue
+        files = {entry.path for entry in artifact.manifest.contents}
+        (used if artifact.use_after_commit else made)[artifact.name] = files
+    return used, made
+
+
+def table_pictures(path: Path, name: str) -> list[Path]:
+    """Return the picture files of a logged table, which is an artifact with them inside."""
+    (table,) = [
+        record.artifact for record in records(path)
+        if record.HasField("artifact") and record.artifact.name.endswith(f"-{name}")
+    ]  # fmt: skip
+    return [Path(entry.local_path) for entry in table.manifest.contents if entry.path.startswith("media/images")]
+
+
 def run(path: Path) -> Any:
     """Return the run's own record: name, group, job type."""
     return next(record.run for record in records(path) if record.HasField("run"))

@@ -7,15 +7,18 @@ from flask import Flask
 from PIL import Image
 
 from webapp.app import create_app
+from webapp.corrections import Collector
 from webapp.metrics import Metrics
 from webapp.service import Service
 from webapp.settings import Settings
 
 
-def application(*bundles: Path, settings: Settings | None = None, memory: int | None = None) -> Flask:
+def application(
+    *bundles: Path, settings: Settings | None = None, memory: int | None = None, collector: Collector | None = None
+) -> Flask:
     """Return an application that serves bundles."""
     metrics = Metrics()
-    return create_app(Service(bundles, metrics, memory=memory), metrics, settings)
+    return create_app(Service(bundles, metrics, memory=memory), metrics, settings, collector)
 
 
 def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:

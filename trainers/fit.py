@@ -1,32 +1,35 @@
-"""The training loop: epochs of steps, averaged weights, scores on validation."""
+"""The training loop: epochs of steps, scores on validation, and a state that survives the process."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cascade.errors import CanonistiaError
-from trainers.device import resolve_precision
+from trainers.checkpoint import TrainingState, load_state, random_state, save_state, set_random_state
+from trainers.interrupt import Interruption, interruptions
 from trainers.losses import Loss
-from trainers.mixing import mixing
-from trainers.progress import track
+from trainers.placement import Placement
+from trainers.progress import steps_shown
 from trainers.recipe import Recipe
+from trainers.sampling import in_order, shuffled
+from trainers.step import Batch, Stepper, check_finite
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs (N, ...), targets (N,), weights (N,)
+_SAVE_SECONDS = 600  # in a long epoch the state is saved this often
 
 
 class Batches(Protocol):
-    """Batches that can be gone through once an epoch, and their number."""
-
-    def __iter__(self) -> Iterator[Batch]: ...
+    """Batches of an epoch by its number, which alone decides what they hold; they can be begun at any step."""
 
     def __len__(self) -> int: ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from one step on."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,19 @@ class TensorBatches:
         self.targets = torch.from_numpy(targets)
         self.weights = torch.ones(len(targets)) if weights is None else torch.from_numpy(weights).float()
         self.batch_size = batch_size
-        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self.seed = seed
 
     def __len__(self) -> int:
-        return math.ceil(len(self.targets) / self.batch_size)
+        return len(in_order(len(self.targets), self.batch_size))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from one step on."""
         count = len(self.targets)
-        order = torch.arange(count) if self._generator is None else torch.randperm(count, generator=self._generator)
-        for rows in order.split(self.batch_size):
+        if self.seed is None:
+            batches = in_order(count, self.batch_size)
+        else:
+            batches = shuffled(count, self.batch_size, self.seed, number)
+        for rows in map(torch.from_numpy, batches[start:]):
             yield self.inputs[rows], self.targets[rows], self.weights[rows]
 
 
@@ -69,14 +76,25 @@ class EpochSchedule:
     """Batches of another kind in each epoch, all kinds of the same length; ``epochs`` holds one entry an epoch."""
 
     def __init__(self, epochs: Sequence[Batches]) -> None:
-        self._left = list(epochs)
+        self.epochs = epochs
 
     def __len__(self) -> int:
-        return len(self._left[0])
+        return len(self.epochs[0])
 
-    def __iter__(self) -> Iterator[Batch]:
-        current = self._left.pop(0) if len(self._left) > 1 else self._left[0]
-        return iter(current)
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from one step on; epochs beyond the last entry are of its kind."""
+        return self.epochs[min(number, len(self.epochs)) - 1].epoch(number, start)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a training calls: ``begin`` before each epoch, to set what is trained, and ``end`` after it.
+
+    ``end`` is given the epoch's row of metrics and the network to use.
+    """
+
+    begin: Callable[[int], object]
+    end: Callable[[dict[str, float], nn.Module], None]
 
 
 def fit(
@@ -86,98 +104,101 @@ def fit(
     validation: Batches,
     recipe: Recipe,
     task: Task,
-    device: str,
-    train_mode: Callable[[], object],
-    on_epoch: Callable[[dict[str, float], nn.Module], None],
-) -> nn.Module:
-    """Train a network in place and return the network to use: the averaged weights, or itself without averaging.
+    place: Placement,
+    hooks: Hooks,
+    folder: Path,
+) -> tuple[nn.Module, np.ndarray]:
+    """Train a network in place; return the network to use and its validation logits, (N, K) or (N, 1).
 
-    Parameters
-    ----------
-    network
-        Gives logits (N, K), or (N, 1) for a binary task.
-    groups
-        AdamW parameter groups, each with its ``lr``.
-    train_mode
-        Puts the network in training mode, called at the start of every epoch.
-    on_epoch
-        Called after each epoch with its row of metrics and the network to use.
+    The state is kept in ``folder`` after every epoch, and a training goes on from the one that it finds there, to the
+    same result.
 
     Raises
     ------
     CanonistiaError
-        The loss is no longer a finite number.
+        The loss is no longer a finite number, the memory or the disk is full, or the process was asked to end; the
+        last state is kept.
     """
-    bf16 = resolve_precision(recipe.precision, device) == "bf16"
-    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * len(training)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, recipe.warmup))
-    mix = mixing(recipe.mix)
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    result = averaged.module if recipe.ema else network
-
-    for epoch in range(1, recipe.epochs + 1):
-        started = time.perf_counter()
-        train_mode()
-        losses: list[float] = []
-        seen = 0
-        for inputs, targets, weights in _shown(training, f"epoch {epoch} of {recipe.epochs}"):
-            mixed = mix(inputs)
-            with torch.autocast(device.split(":", maxsplit=1)[0], torch.bfloat16, enabled=bf16):
-                logits = network(mixed.inputs.to(device))
-            loss = mixed.loss(task.loss, logits.float(), targets.to(device), weights.to(device))
-            losses.append(loss.item())
-            _check_finite(loss.detach(), epoch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), max_norm=5.0)
-            optimizer.step()
-            schedule.step()
-            if recipe.ema:
-                averaged.update_parameters(network)
-            seen += len(targets)
-        seconds = time.perf_counter() - started
-        logits, truth = predict(result, validation, device)
-        _check_finite(torch.from_numpy(logits), epoch)
-        scores = {f"validation_{name}": value for name, value in task.scores(logits, truth).items()}
-        on_epoch(
-            {
-                "epoch": epoch,
-                "training_loss": float(np.mean(losses)),
-                **scores,
-                "learning_rate": float(schedule.get_last_lr()[-1]),
-                "pictures_per_second": seen / seconds,
-                "seconds": seconds,
-            },
-            result,
-        )
-    return result
+    stepper = Stepper(network, groups, recipe, task.loss, place, recipe.epochs * len(training))
+    state = load_state(folder)
+    if state:
+        stepper.restore(state.parts)
+    else:
+        state = TrainingState(random=random_state())
+    logits = None
+    with interruptions() as asked:
+        while state.epoch <= recipe.epochs and not _is_stale(state.history, task, recipe.patience):
+            hooks.begin(state.epoch)
+            stepper.share()
+            set_random_state(state.random)
+            _train_epoch(stepper, training, state, asked, folder)
+            logits, truth = predict(stepper.result, validation, place)
+            check_finite(torch.from_numpy(logits), state.epoch)
+            row = _row(
+                state, stepper, training, {f"validation_{k}": float(v) for k, v in task.scores(logits, truth).items()}
+            )
+            hooks.end(row, stepper.result)
+            state = TrainingState(epoch=state.epoch + 1, history=[*state.history, row])
+            _save(stepper, state, folder)
+    if logits is None:  # the last epoch was done before the process ended
+        logits, _ = predict(stepper.result, validation, place)
+    return stepper.result, logits
 
 
-def predict(network: nn.Module, batches: Iterable[Batch], device: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits (N, K) in full precision and the targets (N,)."""
+def predict(network: nn.Module, batches: Batches, place: Placement) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits (N, K) in full precision and the targets (N,), of every process's batches in their order."""
     network.eval()
     with torch.inference_mode():
-        pairs = [(network(inputs.to(device)).cpu(), targets) for inputs, targets, _ in batches]
-    return torch.cat([logits for logits, _ in pairs]).numpy(), torch.cat([targets for _, targets in pairs]).numpy()
+        pairs = [(network(inputs.to(place.device)).cpu(), targets) for inputs, targets, _ in batches.epoch(0)]
+    parts = place.gathered((torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])))
+    return torch.cat([x for x, _ in parts]).numpy(), torch.cat([y for _, y in parts]).numpy()
 
 
-def _check_finite(values: torch.Tensor, epoch: int) -> None:
-    if not torch.isfinite(values).all():
-        raise CanonistiaError(
-            f"the network gave numbers that are not finite in epoch {epoch}; lower --lr or --backbone-lr "
-            "(the checkpoints of the epochs before are kept)"
-        )
-
-
-def _rate(step: int, steps: int, warmup: float) -> float:
-    """Return the factor on the learning rates: linear warm-up, then half a cosine to zero (arXiv 1608.03983)."""
-    rising = max(1, round(steps * warmup))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + np.cos(np.pi * (step - rising) / max(1, steps - rising)))
-
-
-def _shown(batches: Batches, what: str) -> Iterable[Batch]:
+def _train_epoch(stepper: Stepper, training: Batches, state: TrainingState, asked: Interruption, folder: Path) -> None:
+    started = saved = time.perf_counter()
+    before = state.seconds
+    batches = training.epoch(state.epoch, state.step)
+    what = f"epoch {state.epoch} of {stepper.recipe.epochs}"
     # Batches in memory fly past: a bar for them would only flicker.
-    return batches if isinstance(batches, TensorBatches) else track(batches, what)
+    shown = batches if isinstance(training, TensorBatches) else steps_shown(batches, what, state.step, len(training))
+    for batch in shown:
+        state.losses.append(stepper.step(batch, state.epoch))
+        state.step += 1
+        now = time.perf_counter()
+        state.seconds = before + now - started
+        names = [name for name in stepper.place.gathered(asked.name) if name]
+        if names or now - saved > _SAVE_SECONDS:
+            _save(stepper, state, folder)
+            saved = now
+        if names:
+            raise CanonistiaError(
+                f"ended by {names[0]} in epoch {state.epoch}, step {state.step} of {len(training)}; everything is "
+                "saved: go on with the same command and --resume"
+            )
+
+
+def _save(stepper: Stepper, state: TrainingState, folder: Path) -> None:
+    state.parts, state.random = stepper.state(), random_state()
+    if stepper.place.is_main:
+        save_state(folder, state)
+
+
+def _row(state: TrainingState, stepper: Stepper, training: Batches, scores: dict[str, float]) -> dict[str, float]:
+    mean = float(np.mean(stepper.place.gathered(float(np.mean(state.losses)))))
+    pictures = len(training) * stepper.recipe.batch_size
+    rates = stepper.schedule.get_last_lr()
+    return {
+        "epoch": state.epoch,
+        "training_loss": mean,
+        **scores,
+        "learning_rate": float(rates[-1]),
+        "backbone_learning_rate": float(max(rates[:-1], default=0.0)),
+        "pictures_per_second": pictures / state.seconds,
+        "seconds": state.seconds,
+    }
+
+
+def _is_stale(history: Sequence[dict[str, float]], task: Task, patience: int) -> bool:
+    """Return whether the best score is more than ``patience`` epochs old; never with a patience of 0."""
+    scores = [row[f"validation_{task.best_by}"] for row in history]
+    return patience > 0 and len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from cascade.errors import CanonistiaError
 from trainers.backbones import Backbone, backbone_spec, build_backbone
 
 
@@ -33,62 +33,41 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
-    def feature_map(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the backbone's output, (N, features, h, w)."""
+    def seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the backbone's output: a feature map (N, features, h, w) when it is spatial, else (N, features)."""
         x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, H, W), channels last in memory
         x = (x - self.mean) / self.std
         if self.flip and not self.training:
-            return (self.backbone(x) + self.backbone(x.flip(3)).flip(3)) / 2
+            mirrored = self.backbone(x.flip(3))
+            return (self.backbone(x) + (mirrored.flip(3) if self.backbone.spatial else mirrored)) / 2
         return self.backbone(x)
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the pooled features, (N, features)."""
-        return self.feature_map(pixels).mean(dim=(2, 3))
+        seen = self.seen(pixels)
+        return seen.mean(dim=(2, 3)) if self.backbone.spatial else seen
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, outputs)."""
         return self.head(self.dropout(self.features(pixels)))
 
 
-def build_classifier(
-    backbone: str, outputs: int, dropout: float, pretrained: bool, weights: Path | None = None, flip: bool = False
-) -> Classifier:
-    """Return a classifier with a fresh head."""
-    return Classifier(build_backbone(backbone, pretrained, weights), backbone, outputs, dropout, flip)
+def activation_maps(network: Classifier, maps: torch.Tensor) -> torch.Tensor:
+    """Return each output's evidence over the picture (N, outputs, h, w), of a feature map (N, features, h, w).
 
-
-class Freezing:
-    """Which stages of a classifier are trained: ``head``, ``last-N`` (stages of the backbone) or ``all``."""
-
-    def __init__(self, unfreeze: str, stages: int) -> None:
-        self.frozen = frozen_stages(unfreeze, stages)
-        self.whole = self.frozen == stages
-
-    def apply(self, network: Classifier) -> None:
-        """Freeze the parameters of the frozen stages."""
-        for stage in network.backbone.stages[: self.frozen]:
-            stage.requires_grad_(False)
-
-    def train_mode(self, network: Classifier) -> None:
-        """Set training mode, with the frozen stages' batch-norm statistics left as they are."""
-        network.train()
-        for stage in network.backbone.stages[: self.frozen]:
-            stage.eval()
-
-
-def frozen_stages(unfreeze: str, stages: int) -> int:
-    """Return how many of a backbone's first stages stay frozen.
-
-    Raises
-    ------
-    CanonistiaError
-        The text is none of ``head``, ``all``, ``last-1`` ... ``last-<stages>``.
+    It is class activation mapping (Zhou et al., arXiv 1512.04150): the head at every place, whose mean is the logits.
     """
-    if unfreeze == "head":
-        return stages
-    if unfreeze == "all":
-        return 0
-    number = unfreeze.removeprefix("last-")
-    if number == unfreeze or not number.isdigit() or not 1 <= int(number) <= stages:
-        raise CanonistiaError(f"unfreeze is '{unfreeze}'; expected head, all, or last-1 to last-{stages}")
-    return stages - int(number)
+    return functional.conv2d(maps, network.head.weight[:, :, None, None], network.head.bias)
+
+
+def build_classifier(
+    backbone: str,
+    outputs: int,
+    dropout: float,
+    pretrained: bool,
+    weights: Path | None = None,
+    flip: bool = False,
+    size: int | None = None,
+) -> Classifier:
+    """Return a classifier with a fresh head, for pictures of side ``size`` (by default the backbone's own)."""
+    return Classifier(build_backbone(backbone, pretrained, weights, size), backbone, outputs, dropout, flip)

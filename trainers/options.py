@@ -8,35 +8,54 @@ from typing import Any, TypeVar
 
 import click
 
-from trainers.recipe import AUGMENTATIONS, LOSSES, MIXES, PRECISIONS, TRACKERS, Recipe
+from trainers.recipe import (
+    AUGMENTATIONS,
+    CACHES,
+    LOSSES,
+    MIXES,
+    OPTIMIZERS,
+    PRECISIONS,
+    SAMPLERS,
+    TRACKERS,
+    Recipe,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _HELP = {
     "epochs": "How often the training pictures are gone through.",
-    "batch_size": "Pictures a step.",
+    "batch_size": "Pictures a step, over all processes; 0: as many as fit into the GPU's memory.",
     "lr": "Highest learning rate of the head.",
     "backbone_lr": "Highest learning rate of the unfrozen stages.",
-    "weight_decay": "AdamW's weight decay.",
+    "optimizer": "adamw, or sgd with Nesterov momentum 0.9.",
+    "weight_decay": "Weight decay.",
     "warmup": "Share of the steps in which the rates rise from zero, before a cosine brings them back.",
     "label_smoothing": "Probability spread over the other classes in the target.",
     "dropout": "Share of the features dropped before the head.",
     "ema": "Decay a step of the averaged weights, which are the ones kept; 0 turns averaging off.",
-    "unfreeze": "What is trained: head, last-N stages of the backbone, or all.",
+    "accumulate": "Parts in which a step's batch is computed, one after another, for GPUs with little memory.",
+    "clip": "Largest norm of the gradients; 0 does not clip.",
+    "patience": "End after so many epochs without a better validation score; 0: never before the last.",
+    "sampler": "shuffled: every picture once an epoch; balanced: every class equally often in each batch.",
+    "unfreeze": "What is trained: head, last-N stages of the backbone, all, or a schedule: head,last-2@3,all@6.",
     "augment": "Random changes to training pictures: none, light or strong. A frozen backbone sees none.",
     "layer_decay": "Factor on the learning rate from each backbone stage to the one before it; 1 treats them alike.",
     "mix": "Blend pairs of pictures (mixup), paste one into the other (cutmix), or both at random; targets mix alike.",
     "early_size": "Side in pixels of all but the last --final-epochs; faster, and often better. 0: --size throughout.",
     "final_epochs": "Epochs at the full side that end a training with --early-size.",
     "loss": "cross_entropy, or top2, which forgives a true class in second place.",
-    "precision": "fp32, bf16, or auto: bf16 where the hardware has it.",
+    "precision": "fp32, bf16, fp16 (with scaled gradients), or auto: bf16 where the hardware has it.",
     "device": "cpu, cuda, or auto: a GPU where PyTorch sees one.",
     "workers": "Processes that decode pictures; 0 decodes in the main one.",
+    "cache": "Keep decoded pictures in memory, or on disk, for the epochs that follow.",
     "seed": "Seed of the split, the head, the order and the augmentation.",
     "tracker": "Weights & Biases: online, offline, none, or auto: online with an account, else a file in the run.",
 }
 _CHOICES = {
     "augment": AUGMENTATIONS,
+    "cache": CACHES,
+    "optimizer": OPTIMIZERS,
+    "sampler": SAMPLERS,
     "loss": LOSSES,
     "mix": MIXES,
     "precision": PRECISIONS,
@@ -44,7 +63,10 @@ _CHOICES = {
 }
 _RANGES: dict[str, click.IntRange | click.FloatRange] = {
     "epochs": click.IntRange(min=1),
-    "batch_size": click.IntRange(min=1),
+    "batch_size": click.IntRange(min=0),
+    "accumulate": click.IntRange(min=1),
+    "clip": click.FloatRange(min=0),
+    "patience": click.IntRange(min=0),
     "lr": click.FloatRange(min=0, min_open=True),
     "backbone_lr": click.FloatRange(min=0, min_open=True),
     "weight_decay": click.FloatRange(min=0),

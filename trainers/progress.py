@@ -5,9 +5,29 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", bound=tuple[Sized, ...])
+
+
+class _Rate(ProgressColumn):
+    """Pictures a second, over the last steps."""
+
+    def render(self, task: Task) -> Text:
+        """Return the cell; empty before the first step is over."""
+        each = task.fields.get("each", 0)
+        return Text(f"{task.speed * each:.0f} pictures/s" if task.speed and each else "")
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
@@ -15,8 +35,24 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     if not sys.stderr.isatty():
         yield from items
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        if total is None and isinstance(items, Sized):
-            total = len(items)
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with _bar(TimeRemainingColumn()) as progress:
         yield from progress.track(items, total=total, description=what)
+
+
+def steps_shown(batches: Iterable[Rows], what: str, done: int, total: int) -> Iterator[Rows]:
+    """Yield the batches of an epoch, of which some are done, behind a bar with throughput and time left."""
+    if not sys.stderr.isatty():
+        yield from batches
+        return
+    with _bar(_Rate(), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(what, total=total, completed=done)
+        for batch in batches:
+            yield batch
+            progress.update(task, advance=1, each=len(batch[0]))
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    first = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*first, *columns, console=Console(stderr=True), transient=True)

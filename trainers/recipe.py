@@ -5,7 +5,10 @@ from typing import Any
 
 LOSSES = ("cross_entropy", "top2")
 AUGMENTATIONS = ("none", "light", "strong")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+OPTIMIZERS = ("adamw", "sgd")
+SAMPLERS = ("shuffled", "balanced")
+CACHES = ("none", "memory", "disk")
 TRACKERS = ("auto", "online", "offline", "none")
 MIXES = ("none", "mixup", "cutmix", "both")
 POLICIES = ("all", "siblings", "weighted", "hard")  # of negatives, for submodels
@@ -20,11 +23,16 @@ class Recipe:
     batch_size: int = 32
     lr: float = 1e-3  # of the head
     backbone_lr: float = 2e-4  # of unfrozen stages
+    optimizer: str = "adamw"
     weight_decay: float = 0.02
     warmup: float = 0.1  # share of the steps in which the rates rise from zero
     label_smoothing: float = 0.0
     dropout: float = 0.2
     ema: float = 0.98  # decay a step of the averaged weights; 0 turns averaging off
+    accumulate: int = 1  # parts that a step's batch is computed in
+    clip: float = 5.0  # largest norm of the gradients; 0 does not clip
+    patience: int = 0  # epochs without a better score after which a training ends; 0 goes on to the last
+    sampler: str = "shuffled"
     unfreeze: str = "head"
     layer_decay: float = 1.0  # factor on the rate from each backbone stage to the one before it
     augment: str = "light"
@@ -35,6 +43,7 @@ class Recipe:
     precision: str = "auto"
     device: str = "auto"
     workers: int = 0
+    cache: str = "none"
     seed: int = 0
     tracker: str = "auto"
 

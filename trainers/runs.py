@@ -1,10 +1,11 @@
 """The run folder: configuration, metrics and checkpoints of one training, each file written whole."""
 
 import csv
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,15 +15,20 @@ from typing import Any
 import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
 from trainers.dataset import DataSet
+from trainers.files import write_bytes, write_json, write_text
 from trainers.network import Classifier, build_classifier
 
 Metrics = Mapping[str, float]
+
+SUMMARY = "summary.json"  # written when a run is finished
+STATE = "state.pt"  # of an unfinished one (trainers.checkpoint)
 
 
 class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,7 +63,7 @@ class TrainedRun:
 
 @contextmanager
 def new_run(folder: Path, overwrite: bool) -> Iterator[None]:
-    """Make an empty run folder; when the run fails before its first epoch is done, leave everything as it was.
+    """Make an empty run folder; when the run fails before it has anything to keep, leave everything as it was.
 
     Raises
     ------
@@ -75,7 +81,7 @@ def new_run(folder: Path, overwrite: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if (folder / "last.json").exists():
+        if any((folder / name).exists() for name in ("last.json", STATE)):
             shutil.rmtree(old, ignore_errors=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -83,24 +89,19 @@ def new_run(folder: Path, overwrite: bool) -> Iterator[None]:
                 os.replace(old, folder)
 
 
+def is_begun(folder: Path) -> bool:
+    """Return whether a folder holds a run that can be resumed, or is finished."""
+    return (folder / "config.json").exists()
+
+
 def check_run_folder(folder: Path, overwrite: bool) -> None:
     """Raise CanonistiaError when a run may not be written into a folder."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(path.suffix == ".partial" for path in folder.iterdir())):
         return
-    if not overwrite or not (folder / "config.json").exists():
-        raise CanonistiaError(f"{folder} is not empty; choose another --out, or --overwrite an earlier run")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole: a reader sees the old content or the new, never a part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole."""
-    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+    if not overwrite or not is_begun(folder):
+        raise CanonistiaError(
+            f"{folder} is not empty; choose another --out, --overwrite an earlier run, or --resume an interrupted one"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -118,15 +119,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return content
 
 
-def append_metrics(folder: Path, row: Mapping[str, float]) -> None:
-    """Add one epoch's row to ``metrics.csv``; the first row gives the columns."""
-    path = folder / "metrics.csv"
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def write_metrics(folder: Path, rows: Sequence[Metrics]) -> None:
+    """Write ``metrics.csv``, a row an epoch; the first row gives the columns."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "metrics.csv", text.getvalue())
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -137,9 +136,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 def save_tensors(path: Path, state: Mapping[str, torch.Tensor]) -> None:
     """Write a safetensors file whole."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({key: value.detach().contiguous() for key, value in state.items()}, partial)
-    os.replace(partial, path)
+    write_bytes(path, serialised({key: value.detach().clone().contiguous() for key, value in state.items()}))
 
 
 def load_tensors(network: nn.Module, path: Path) -> None:
@@ -189,7 +186,10 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     path = folder / f"{checkpoint}.json"
     sidecar = read_sidecar(path)
     outputs = 1 if sidecar.positive else len(sidecar.classes)
-    network = build_classifier(sidecar.backbone, outputs, sidecar.dropout, pretrained=False, flip=sidecar.flip)
+    size = sidecar.preprocess.size
+    network = build_classifier(
+        sidecar.backbone, outputs, sidecar.dropout, pretrained=False, flip=sidecar.flip, size=size
+    )
     load_tensors(network, path.with_suffix(".safetensors"))
     return TrainedRun(folder, network.eval(), sidecar)
 

@@ -1,6 +1,7 @@
 """The folder of submodels that ``train-sub`` writes and ``export`` reads."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,8 +11,9 @@ from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
+from trainers.files import write_json
 from trainers.network import Classifier, build_classifier
-from trainers.runs import load_run, load_tensors, read_sidecar, save_tensors, write_json
+from trainers.runs import load_run, load_tensors, read_sidecar, save_tensors
 
 _MANIFEST = "submodels.json"
 _TRUNK = "trunk.safetensors"
@@ -127,11 +129,50 @@ def load_submodels(folder: Path) -> Submodels:
     if common.kind == "own":
         networks: list[nn.Module] = [load_run(class_run(folder, label)).network for label in common.classes]
         return Submodels(common, None, networks)
-    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False, flip=common.flip)
-    load_tensors(trunk.backbone, folder / _TRUNK)
-    submodels = Submodels(common, trunk.eval(), [])
+    submodels = Submodels(common, load_trunk(folder, common).eval(), [])
     heads = [_load_head(class_run(folder, label), submodels.head_inputs) for label in common.classes]
     return replace(submodels, networks=heads)
+
+
+def load_trunk(folder: Path, common: SubmodelSet) -> Classifier:
+    """Return what the submodels of a folder share, or start from: the trunk, or networks with fresh weights.
+
+    Raises
+    ------
+    CanonistiaError
+        The file of the trunk is missing or damaged, or every submodel has a network of its own.
+    """
+    if common.kind == "own":
+        raise CanonistiaError(
+            f"the submodels of {folder} share no trunk; train the new one with train-sub --own-networks"
+        )
+    size = common.preprocess.size
+    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False, flip=common.flip, size=size)
+    load_tensors(trunk.backbone, folder / _TRUNK)
+    return trunk
+
+
+def copy_set(folder: Path, out: Path, common: SubmodelSet, labels: Sequence[str]) -> None:
+    """Copy the trunk and the submodels of some classes into a new folder, described by ``common``.
+
+    Raises
+    ------
+    CanonistiaError
+        A class has no finished submodel, or the new folder cannot be written.
+    """
+    missing = [label for label in labels if not (class_run(folder, label) / "last.json").exists()]
+    if missing:
+        raise CanonistiaError(f"{folder} lacks a submodel for {', '.join(missing)}; run train-sub for these classes")
+    try:
+        out.mkdir(parents=True)
+        for name in (_TRUNK, TRUNK_CONFIG):
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, out / name)
+        for label in labels:
+            shutil.copytree(class_run(folder, label), class_run(out, label))
+        write_json(out / _MANIFEST, msgspec.to_builtins(common))
+    except OSError as error:
+        raise CanonistiaError(f"{out} cannot be written ({error}); choose another --out") from error
 
 
 def _load_head(run: Path, features: int) -> nn.Module:

@@ -2,14 +2,18 @@
 
 import netrc
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
-import numpy as np
 
 from cascade.errors import CanonistiaError
+from trainers.evaluated import Evaluated
+from trainers.files import write_text
+from trainers.thumbnails import thumbnail
 
 # How long a run waits for the W&B service before it gives up, in seconds.
 _PATIENCE = 20
@@ -19,17 +23,52 @@ class UnreachableError(CanonistiaError):
     """The W&B service does not answer."""
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """A version of something that runs make or use; the same name, files and facts are the same version.
+
+    ``files`` are files and folders on disk, by their name in the artifact.
+    """
+
+    name: str
+    kind: str
+    files: Mapping[str, Path]
+    facts: Mapping[str, Any]
+
+
 class Tracker(Protocol):
-    """What the loop tells the record of a run."""
+    """What a training tells the record of its run."""
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Record one epoch."""
 
-    def confusion(self, matrix: np.ndarray, classes: Sequence[str]) -> None:
-        """Record counts (K, K), true classes in rows."""
+    def evaluation(self, evaluated: Evaluated, curves: Path, worst: int) -> None:
+        """Record confusion, precision and recall a class, so many of the worst mistakes, and the picture of curves."""
+
+    def uses(self, files: Artifact) -> None:
+        """Record what the run was made from."""
+
+    def makes(self, files: Artifact) -> None:
+        """Record what the run made."""
 
     def finish(self, summary: Mapping[str, float], failed: bool = False) -> str:
         """Close the record; return one line for the user, empty when there is nothing to say."""
+
+
+def data_artifact(fingerprint: str, classes: Sequence[str]) -> Artifact:
+    """Return a data set as an artifact: its fingerprint, not its pictures."""
+    return Artifact(f"data-{fingerprint[:12]}", "data-set", {}, {"fingerprint": fingerprint, "classes": list(classes)})
+
+
+def checkpoint_artifact(run: Path, group: str) -> Artifact:
+    """Return a finished run's checkpoints as an artifact."""
+    names = [f"{name}.{ending}" for name in ("last", "best") for ending in ("safetensors", "json")]
+    return Artifact(_safe(f"{group}-{run.name}"), "model", {name: run / name for name in names}, {"run": run.name})
+
+
+def bundle_artifact(bundle: Path) -> Artifact:
+    """Return a bundle as an artifact."""
+    return Artifact(_safe(f"bundle-{bundle.name}"), "bundle", {bundle.name: bundle}, {})
 
 
 class NoTracker:
@@ -38,7 +77,13 @@ class NoTracker:
     def log(self, metrics: Mapping[str, float]) -> None:
         """Ignore."""
 
-    def confusion(self, matrix: np.ndarray, classes: Sequence[str]) -> None:
+    def evaluation(self, evaluated: Evaluated, curves: Path, worst: int) -> None:
+        """Ignore."""
+
+    def uses(self, files: Artifact) -> None:
+        """Ignore."""
+
+    def makes(self, files: Artifact) -> None:
         """Ignore."""
 
     def finish(self, summary: Mapping[str, float], failed: bool = False) -> str:
@@ -54,6 +99,9 @@ class WandbTracker:
 
         self._wandb = wandb
         self._offline = mode == "offline"
+        # A run that is resumed finds its id in its folder, and goes on with the same run of W&B.
+        kept = folder / "wandb_id.txt"
+        known = kept.read_text(encoding="utf-8") if kept.exists() else None
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=_PATIENCE)
         try:
             self._run = wandb.init(
@@ -64,6 +112,8 @@ class WandbTracker:
                 job_type=job,
                 config=dict(config),
                 mode="offline" if self._offline else "online",
+                id=known,
+                resume="allow" if known else None,
                 settings=settings,
             )
         except wandb.errors.AuthenticationError as error:
@@ -79,18 +129,56 @@ class WandbTracker:
                 f"Weights & Biases refused the run: {error}; check WANDB_API_KEY, or use --tracker offline or none"
             ) from error
 
+        write_text(kept, self._run.id)
+
     def log(self, metrics: Mapping[str, float]) -> None:
         """Record one epoch."""
         self._run.log(dict(metrics))
 
-    def confusion(self, matrix: np.ndarray, classes: Sequence[str]) -> None:
-        """Record the matrix as a table of true class, predicted class and count."""
-        rows = [
+    def evaluation(self, evaluated: Evaluated, curves: Path, worst: int) -> None:
+        """Record three tables and a picture: ``confusion``, ``by_class``, ``mistakes``, ``curves``."""
+        table, image = self._wandb.Table, self._wandb.Image
+        matrix, classes = evaluated.confusion(), evaluated.classes
+        cells = [
             [true, predicted, int(matrix[row, column])]
             for row, true in enumerate(classes)
             for column, predicted in enumerate(classes)
         ]
-        self._run.log({"confusion": self._wandb.Table(["true", "predicted", "pictures"], rows)})
+        figures = [[item.label, item.precision, item.recall, item.pictures] for item in evaluated.by_class()]
+        mistakes = [
+            [image(thumbnail(item.path)), item.path.name, item.label, item.predicted, item.probability]
+            for item in evaluated.mistakes(worst)
+        ]
+        self._run.log(
+            {
+                "confusion": table(["true", "predicted", "pictures"], cells),
+                "by_class": table(["class", "precision", "recall", "pictures"], figures),
+                "mistakes": table(["picture", "file", "true", "predicted", "probability"], mistakes),
+                "curves": image(str(curves)),
+            }
+        )
+
+    def uses(self, files: Artifact) -> None:
+        """Record an artifact as an input of this run."""
+        artifact = self._artifact(files)
+        if self._offline:
+            # use_artifact wants the service; this writes the same entry into the file, which is sent when it is synced.
+            self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+        else:
+            self._run.use_artifact(artifact)
+
+    def makes(self, files: Artifact) -> None:
+        """Record an artifact as an output of this run."""
+        self._run.log_artifact(self._artifact(files))
+
+    def _artifact(self, files: Artifact) -> Any:
+        artifact = self._wandb.Artifact(files.name, files.kind, metadata=dict(files.facts))
+        for name, path in files.files.items():
+            if path.is_dir():
+                artifact.add_dir(str(path), name)
+            else:
+                artifact.add_file(str(path), name)
+        return artifact
 
     def finish(self, summary: Mapping[str, float], failed: bool = False) -> str:
         """Close the run."""
@@ -128,3 +216,7 @@ def _has_account() -> bool:
         return netrc.netrc(path).authenticators("api.wandb.ai") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)

@@ -1,13 +1,14 @@
 """The submodels' training: one binary model a class, on a shared trunk or each on a network of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import nn
 from torch.nn import functional
 
@@ -16,18 +17,31 @@ from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
 from trainers.dataset import DataSet, load_data_set
 from trainers.device import resolve_device
+from trainers.evaluated import Evaluated
 from trainers.features import cached_features, features_sha256, weights_sha256
 from trainers.fit import Task
-from trainers.negatives import cross_fitted, example_weights
-from trainers.network import Classifier, build_classifier, frozen_stages
+from trainers.negatives import example_weights
+from trainers.network import Classifier, build_classifier
+from trainers.out_of_fold import unseen_answers
+from trainers.placement import Placement
 from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
 from trainers.record import RunRecord
-from trainers.runs import TrainedRun, check_run_folder, check_same_data, load_run, new_run, read_config, write_json
+from trainers.report import write_report
+from trainers.runs import TrainedRun, check_run_folder, check_same_data, is_begun, load_run, read_metrics
 from trainers.scores import binary_scores
-from trainers.submodels import MainFeatures, SubmodelSet, check_set, class_run, join_set
+from trainers.submodels import (
+    MainFeatures,
+    SubmodelSet,
+    check_set,
+    class_run,
+    join_set,
+    load_trunk,
+    read_submodel_set,
+)
 from trainers.tracking import start_tracker
-from trainers.train_main import examples
+from trainers.train_main import examples, run_folder
 from trainers.training import Examples, Eyes, check_used, preprocessing, sidecar_for, train_head, train_network
+from trainers.unfreeze import unfreeze_plan
 
 
 def _binary_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -51,12 +65,47 @@ class SubmodelPlan:
     classes: tuple[str, ...] = ()
     negatives: str = DEFAULT_POLICY
     features: HeadFeatures = "trunk"
+    engine: Literal["local", "ray"] = "local"
+    kept: Path | None = None  # a folder of submodels whose trunk is used
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the trainings of all submodels share; plain data, which travels to the processes of other machines.
+
+    ``unseen`` are the cross-fitted probabilities of the training pictures, (N, K). With a shared trunk ``features``
+    holds those of training (N, D) and validation (M, D); else ``start`` holds the weights that each network starts
+    from.
+    """
+
+    out: Path
+    data: DataSet
+    training: Examples
+    validation: Examples
+    unseen: np.ndarray
+    features: tuple[torch.Tensor, torch.Tensor] | None
+    start: dict[str, torch.Tensor] | None
+    common: SubmodelSet
+    recipe: Recipe
+    config: dict[str, Any]
+    group: str
+    negatives: str
+    overwrite: bool
+    resume: bool
 
 
 def train_sub(
-    folder: Path, main_run: Path, out: Path, plan: SubmodelPlan, recipe: Recipe, overwrite: bool
+    folder: Path,
+    main_run: Path,
+    out: Path,
+    plan: SubmodelPlan,
+    recipe: Recipe,
+    overwrite: bool,
+    resume: bool = False,
 ) -> list[str]:
     """Train a binary submodel for the named classes, or for all, and return the classes trained.
+
+    With ``resume`` finished submodels are kept and an interrupted one goes on.
 
     Raises
     ------
@@ -69,10 +118,12 @@ def train_sub(
     check_same_data(folder, data, main)
     wanted = _wanted_classes(plan.classes, data.classes)
     for label in wanted:
-        check_run_folder(class_run(out, label), overwrite)
+        if not (resume and is_begun(class_run(out, label))):
+            check_run_folder(class_run(out, label), overwrite)
     _check_plan(plan, recipe)
+    torch.manual_seed(recipe.seed)
     trunk, spec = _trunk(plan, folder, data, recipe.dropout)
-    frozen_stages(recipe.unfreeze, len(trunk.backbone.stages))
+    unfreeze_plan(recipe.unfreeze, len(trunk.backbone.stages), recipe.epochs)
     common = SubmodelSet(
         kind=plan.kind,
         backbone=trunk.backbone_name,
@@ -86,53 +137,38 @@ def train_sub(
     check_set(out, common)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
-    untrained = _untrained_on_these(main, recipe.dropout)
-    main_features = cached_features(untrained, training.paths, main.sidecar.preprocess, device)
-    unseen_answers = cross_fitted(main_features.numpy(), training.targets)  # (N, K)
+    unseen = unseen_answers(main, training.paths, training.targets, device)  # (N, K)
     features = None
     if plan.kind == "shared":
         read = [(trunk, spec), *([(main.network, main.sidecar.preprocess)] if plan.features == "both" else [])]
-        features = [_side_by_side(read, part.paths, device) for part in (training, validation)]
+        seen, checked = (_side_by_side(read, part.paths, device, recipe.workers) for part in (training, validation))
+        features = seen, checked
 
     join_set(out, common, trunk, plan.trunk)
-    for label in wanted:
-        positive = data.classes.index(label)
-        weights = example_weights(plan.negatives, training.targets, positive, unseen_answers)
-        kept = np.flatnonzero(weights)
-        learn = Examples(
-            [training.paths[row] for row in kept], (training.targets == positive)[kept].astype(int), weights[kept]
-        )
-        check = Examples(validation.paths, (validation.targets == positive).astype(int), np.ones(len(validation.paths)))
-        sidecar = sidecar_for(trunk, data, spec, recipe, positive=label)
-        config = {
-            **recipe.as_dict(),
-            **sidecar.as_config(),
+    prepared = Prepared(
+        out=out,
+        data=data,
+        training=training,
+        validation=validation,
+        unseen=unseen,
+        features=features,
+        start=None if features else trunk.backbone.state_dict(),
+        common=common,
+        recipe=recipe,
+        config={
             "data": folder.resolve().name,
             "kind": plan.kind,
             "negatives": plan.negatives,
             "main": main_run.name,
             "trunk": plan.trunk.name if plan.trunk else None,
             "features": plan.features,
-        }
-        run = class_run(out, label)
-        with new_run(run, overwrite):
-            write_json(run / "config.json", config)
-            tracker = start_tracker(recipe.tracker, run, label, group=main_run.name, job="train-sub", config=config)
-            torch.manual_seed(recipe.seed)
-            with RunRecord(run, sidecar, tracker, _TASK.best_by, quiet=True) as record:
-                if features:
-                    seen, unseen = features
-                    head = nn.Linear(seen.shape[1], 1)
-                    rows = torch.from_numpy(kept)
-                    logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, device, record.epoch)
-                else:
-                    network = build_classifier(
-                        trunk.backbone_name, 1, recipe.dropout, pretrained=False, flip=trunk.flip
-                    )
-                    network.backbone.load_state_dict(trunk.backbone.state_dict())
-                    logits = train_network(network, learn, check, spec, recipe, _TASK, record, device)
-                record.confusion(check.targets, (logits[:, 0] >= 0).astype(int), ("other", label))
-        scores = binary_scores(logits, check.targets)
+        },
+        group=main_run.name,
+        negatives=plan.negatives,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    for label, scores in trained_by(plan.engine)(prepared, wanted):
         click.echo(f"{label}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
     return wanted
 
@@ -140,6 +176,8 @@ def train_sub(
 def _check_plan(plan: SubmodelPlan, recipe: Recipe) -> None:
     if plan.negatives not in POLICIES:
         raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
+    if recipe.batch_size == 0:
+        raise CanonistiaError("a batch is fitted to a GPU's memory by train-main alone; give --batch-size a number")
     if plan.kind == "own":
         if plan.features == "both":
             raise CanonistiaError(
@@ -159,31 +197,76 @@ def _described(main: TrainedRun) -> MainFeatures:
 
 
 def _side_by_side(
-    networks: Sequence[tuple[Classifier, PreprocessSpec]], paths: Sequence[Path], device: str
+    networks: Sequence[tuple[Classifier, PreprocessSpec]], paths: Sequence[Path], device: str, workers: int
 ) -> torch.Tensor:
     """Return the features of several networks for each picture, (N, sum of their numbers)."""
-    return torch.cat([cached_features(network, paths, spec, device) for network, spec in networks], dim=1)
+    return torch.cat([cached_features(network, paths, spec, device, workers) for network, spec in networks], dim=1)
 
 
-def _untrained_on_these(main: TrainedRun, dropout: float) -> Classifier:
-    """Return the main model's network as it was before it saw a training picture, but for its head."""
-    config = read_config(main.folder)
-    if config["unfreeze"] == "head":
-        return main.network
-    weights = Path(config["weights"]) if config.get("weights") else None
-    return build_classifier(main.sidecar.backbone, 1, dropout, pretrained=True, weights=weights, flip=main.sidecar.flip)
+def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
+    """Train the submodel of one class and return its scores on validation."""
+    recipe, data, training, validation = prepared.recipe, prepared.data, prepared.training, prepared.validation
+    place = Placement(resolve_device(recipe.device))
+    positive = data.classes.index(label)
+    weights = example_weights(prepared.negatives, training.targets, positive, prepared.unseen)
+    kept = np.flatnonzero(weights)
+    learn = Examples(
+        [training.paths[row] for row in kept], (training.targets == positive)[kept].astype(int), weights[kept]
+    )
+    check = Examples(validation.paths, (validation.targets == positive).astype(int), np.ones(len(validation.paths)))
+    common = prepared.common
+    spec = common.preprocess
+    sidecar = sidecar_for(common.backbone, common.flip, data, spec, recipe, positive=label)
+    config = {**recipe.as_dict(), **sidecar.as_config(), **prepared.config}
+    run = class_run(prepared.out, label)
+    resumed = prepared.resume and is_begun(run)
+    with run_folder(run, config, prepared.overwrite, resumed, place) as is_open:
+        if not is_open:
+            last = read_metrics(run)[-1]
+            return {name: last[f"validation_{name}"] for name in ("loss", "average_precision", "precision", "recall")}
+        tracker = start_tracker(recipe.tracker, run, label, group=prepared.group, job="train-sub", config=config)
+        torch.manual_seed(recipe.seed)
+        with RunRecord(run, sidecar, tracker, _TASK.best_by, prepared.group, quiet=True) as record:
+            if prepared.features:
+                seen, unseen = prepared.features
+                rows = torch.from_numpy(kept)
+                head = nn.Linear(seen.shape[1], 1)
+                logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, place, run, record.epoch)
+            else:
+                network = build_classifier(
+                    common.backbone, 1, recipe.dropout, pretrained=False, flip=common.flip, size=spec.size
+                )
+                network.backbone.load_state_dict(prepared.start or {})
+                logits = train_network(network, learn, check, spec, recipe, _TASK, place, run, record.epoch)
+            yes = expit(logits[:, 0].astype(np.float64))
+            both = np.stack([1 - yes, yes], axis=1)  # (M, 2)
+            evaluated = Evaluated(check.paths, check.targets, both, ("other", label))
+            record.evaluation(evaluated)
+            write_report(run, evaluated, None, None)
+    return binary_scores(logits, check.targets)
+
+
+def trained_by(engine: str) -> Callable[[Prepared, Sequence[str]], Iterator[tuple[str, dict[str, float]]]]:
+    """Return what trains submodels: one after another here, or side by side with Ray."""
+    if engine == "ray":
+        from trainers.ray_engine import train_side_by_side
+
+        return train_side_by_side
+    return lambda prepared, labels: ((label, train_submodel(prepared, label)) for label in labels)
 
 
 def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:
+    if plan.kept:
+        kept = read_submodel_set(plan.kept)
+        return load_trunk(plan.kept, kept), kept.preprocess
     if plan.trunk:
         finished = load_run(plan.trunk)
         check_same_data(folder, data, finished)
         finished.network.flip = finished.network.flip or plan.eyes.flip
         return finished.network, finished.sidecar.preprocess
-    network = build_classifier(
-        plan.eyes.backbone, 1, dropout, pretrained=True, weights=plan.eyes.weights, flip=plan.eyes.flip
-    )
-    return network, preprocessing(plan.eyes, data)
+    eyes, spec = plan.eyes, preprocessing(plan.eyes, data)
+    network = build_classifier(eyes.backbone, 1, dropout, eyes.pretrained, eyes.weights, eyes.flip, spec.size)
+    return network, spec
 
 
 def _wanted_classes(named: Sequence[str], known: Sequence[str]) -> list[str]:

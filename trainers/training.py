@@ -17,16 +17,21 @@ from cascade.preprocess import Colour, PreprocessSpec, ResizeRule
 from trainers.augment import augmentation
 from trainers.backbones import backbone_spec
 from trainers.dataset import DataSet
+from trainers.decoded import Decoder, decoder
 from trainers.device import keep_freed_memory
 from trainers.features import cached_features
-from trainers.fit import Batches, EpochSchedule, Task, TensorBatches, fit, predict
-from trainers.network import Classifier, Freezing
-from trainers.pictures import PictureDataset, all_grey, loader
+from trainers.fit import Batches, EpochSchedule, Hooks, Task, TensorBatches, fit
+from trainers.network import Classifier
+from trainers.pictures import PictureBatches, PictureDataset, all_grey, pictures_in_order
+from trainers.placement import Placement
 from trainers.recipe import MAIN_DEFAULTS, Recipe
-from trainers.record import RunRecord
 from trainers.runs import Sidecar, code_version
+from trainers.sampling import balanced, shuffled, slice_of
+from trainers.unfreeze import UnfreezePlan, unfreeze_plan
 
 MIN_SIDE = 32
+
+OnEpoch = Callable[[dict[str, float], nn.Module], None]
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,10 @@ class Eyes:
     backbone: str
     weights: Path | None = None
     size: int | None = None
-    resize: ResizeRule = "squash"
+    resize: ResizeRule = "squash"  # crop takes the share that the backbone's weights were measured on
     colour: Colour | None = None
     flip: bool = False
+    pretrained: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,21 +70,22 @@ def preprocessing(eyes: Eyes, data: DataSet) -> PreprocessSpec:
         size=eyes.size or backbone.size,
         resize=eyes.resize,
         interpolation=backbone.interpolation,
+        crop=backbone.crop if eyes.resize == "crop" else 1.0,
         colour=eyes.colour or ("grey" if grey else "rgb"),
     )
 
 
 def sidecar_for(
-    network: Classifier, data: DataSet, spec: PreprocessSpec, recipe: Recipe, positive: str | None = None
+    backbone: str, flip: bool, data: DataSet, spec: PreprocessSpec, recipe: Recipe, positive: str | None = None
 ) -> Sidecar:
     """Return the sidecar of a run before its first epoch; ``positive`` is the class of a binary submodel."""
     return Sidecar(
-        backbone=network.backbone_name,
+        backbone=backbone,
         classes=list(data.classes),
         positive=positive,
         preprocess=spec,
         dropout=recipe.dropout,
-        flip=network.flip,
+        flip=flip,
         data_fingerprint=data.fingerprint,
         seed=recipe.seed,
         epoch=0,
@@ -93,45 +100,57 @@ def train_network(
     spec: PreprocessSpec,
     recipe: Recipe,
     task: Task,
-    record: RunRecord,
-    device: str,
+    place: Placement,
+    folder: Path,
+    on_epoch: OnEpoch,
 ) -> np.ndarray:
-    """Train a network, record every epoch, and return the validation logits (N, outputs) of the result."""
+    """Train a network and return the validation logits (N, outputs) of the result.
+
+    ``on_epoch`` is given the row of metrics and the whole network to use; ``folder`` keeps the state of the training,
+    which goes on from one that it finds there.
+    """
     keep_freed_memory()
-    freezing = Freezing(recipe.unfreeze, len(network.backbone.stages))
-    network.to(device).to(memory_format=torch.channels_last)
-    if freezing.whole:
+    plan = unfreeze_plan(recipe.unfreeze, len(network.backbone.stages), recipe.epochs)
+    network.to(place.device).to(memory_format=torch.channels_last)
+    if plan.head_alone:
         check_used(recipe)
         # A frozen backbone gives each picture the same features every epoch: they are computed once.
-        seen, unseen = (cached_features(network, part.paths, spec, device) for part in (training, validation))
+        with place.main_first():
+            seen, unseen = (
+                cached_features(network, part.paths, spec, place.device, recipe.workers)
+                for part in (training, validation)
+            )
 
-        def on_epoch(row: dict[str, float], trained: nn.Module) -> None:
+        def end(row: dict[str, float], trained: nn.Module) -> None:
             network.head.load_state_dict(trained.state_dict())
-            record.epoch(row, network)
+            on_epoch(row, network)
 
-        return train_head(network.head, seen, training, unseen, validation, recipe, task, device, on_epoch)
+        # The processes do the same: a linear head is trained faster than they could meet.
+        return train_head(network.head, seen, training, unseen, validation, recipe, task, place.alone, folder, end)
 
-    freezing.apply(network)
-    unseen_pictures = PictureDataset(validation.paths, validation.targets, spec)
-    batches = _training_batches(training, spec, recipe)
-    checks = loader(unseen_pictures, recipe.batch_size, shuffle=False, seed=0, workers=recipe.workers)
-    result = fit(
+    thaw(network, plan)
+    decode = decoder(recipe.cache, [*training.paths, *validation.paths])
+    mine = slice_of(len(validation.paths), place.index, place.count)
+    checks = pictures_in_order(
+        validation.paths[mine], validation.targets[mine], spec, recipe.batch_size, recipe.workers, decode
+    )
+    _, logits = fit(
         network,
         rate_groups(network, recipe),
-        batches,
+        training_batches(training, spec, recipe, place, decode),
         checks,
         recipe,
         task,
-        device,
-        lambda: freezing.train_mode(network),
-        record.epoch,
+        place,
+        Hooks(lambda epoch: plan.apply(network, epoch), on_epoch),
+        folder,
     )
-    return predict(result, checks, device)[0]
+    return logits
 
 
 def check_used(recipe: Recipe) -> None:
     """Raise CanonistiaError when a setting is asked for that a frozen backbone would ignore."""
-    for name in ("mix", "early_size"):
+    for name in ("mix", "early_size", "sampler", "cache"):
         if getattr(recipe, name) != getattr(MAIN_DEFAULTS, name):
             raise CanonistiaError(
                 f"--{name.replace('_', '-')} changes what the backbone sees, and a frozen one sees each picture once; "
@@ -139,32 +158,61 @@ def check_used(recipe: Recipe) -> None:
             )
 
 
+def thaw(network: Classifier, plan: UnfreezePlan) -> None:
+    """Mark the stages that are trained in any epoch, for the optimizer to know them."""
+    for stage in range(len(network.backbone.stages)):
+        for parameter in network.backbone.stage_parameters(stage):
+            parameter.requires_grad_(stage >= plan.fewest_frozen)
+
+
 def rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return the parameters with their rates: the head's, and one a stage that falls towards the picture."""
-    stages = list(reversed(network.backbone.stages))
+    """Return the parameters with their rates: one a stage that falls towards the picture, and the head's at the end."""
+    backbone = network.backbone
     body = [
         {
-            "params": [parameter for parameter in stage.parameters() if parameter.requires_grad],
+            "params": [value for value in backbone.stage_parameters(stage) if value.requires_grad],
             "lr": recipe.backbone_lr * recipe.layer_decay**depth,
         }
-        for depth, stage in enumerate(stages)
+        for depth, stage in enumerate(reversed(range(len(backbone.stages))))
     ]
     head = {"params": list(network.head.parameters()), "lr": recipe.lr}
     return [*(group for group in body if group["params"]), head]
 
 
-def _training_batches(training: Examples, spec: PreprocessSpec, recipe: Recipe) -> Batches:
-    def at(size: int, seed: int) -> Batches:
+def training_batches(
+    training: Examples, spec: PreprocessSpec, recipe: Recipe, place: Placement, decode: Decoder
+) -> Batches:
+    """Return the batches of each epoch, as the recipe samples, augments and sizes them; this process's share.
+
+    Raises
+    ------
+    CanonistiaError
+        There are fewer pictures than processes, or a setting does not fit the data or the other ones.
+    """
+
+    def order(epoch: int) -> list[np.ndarray]:
+        if recipe.sampler == "balanced":
+            return balanced(training.targets, recipe.batch_size, recipe.seed, epoch)
+        return shuffled(len(training.paths), recipe.batch_size, recipe.seed, epoch)
+
+    def at(size: int) -> Batches:
         seen = PictureDataset(
             training.paths,
             training.targets,
             msgspec.structs.replace(spec, size=size),
             augmentation(recipe.augment, size),
             training.weights,
+            recipe.seed,
+            decode,
         )
-        return loader(seen, recipe.batch_size, shuffle=True, seed=seed, workers=recipe.workers)
+        return PictureBatches(seen, order, recipe.workers, place)
 
-    late = at(spec.size, recipe.seed)
+    if len(training.paths) < place.count:
+        raise CanonistiaError(
+            f"{place.count} processes share {len(training.paths)} training pictures, expected at least one each; lower "
+            "--processes"
+        )
+    late = at(spec.size)
     early_epochs = recipe.epochs - recipe.final_epochs
     if not recipe.early_size:
         return late
@@ -173,7 +221,7 @@ def _training_batches(training: Examples, spec: PreprocessSpec, recipe: Recipe) 
             f"--early-size {recipe.early_size} is for epochs before the last {recipe.final_epochs} of {recipe.epochs}, "
             f"at a side from {MIN_SIDE} to below {spec.size}; change --epochs, --final-epochs or --early-size"
         )
-    return EpochSchedule([*[at(recipe.early_size, recipe.seed + 1)] * early_epochs, *[late] * recipe.final_epochs])
+    return EpochSchedule([*[at(recipe.early_size)] * early_epochs, *[late] * recipe.final_epochs])
 
 
 def train_head(
@@ -184,31 +232,24 @@ def train_head(
     validation: Examples,
     recipe: Recipe,
     task: Task,
-    device: str,
-    on_epoch: Callable[[dict[str, float], nn.Module], None],
+    place: Placement,
+    folder: Path,
+    on_epoch: OnEpoch,
 ) -> np.ndarray:
     """Train a copy of a linear head on features (N, D), and return the validation logits (N, outputs).
 
     ``on_epoch`` is given the row of metrics and the head to use, an ``nn.Linear``.
     """
-    network = nn.Sequential(nn.Dropout(recipe.dropout), copy.deepcopy(head)).to(device)
+    network = nn.Sequential(nn.Dropout(recipe.dropout), copy.deepcopy(head)).to(place.device)
     batches = TensorBatches(seen, training.targets, recipe.batch_size, training.weights, recipe.seed)
     checks = TensorBatches(unseen, validation.targets, len(validation.targets))
+    # A linear layer gains nothing from fewer bits; features do not mix.
+    plain = replace(recipe, precision="fp32", mix="none")
+    hooks = Hooks(lambda _: network.train(), lambda row, trained: on_epoch(row, trained.get_submodule("1")))
     with _one_thread():
-        result = fit(
-            network,
-            [{"params": list(network.parameters()), "lr": recipe.lr}],
-            batches,
-            checks,
-            replace(
-                recipe, precision="fp32", mix="none"
-            ),  # a linear layer gains nothing from bf16; features do not mix
-            task,
-            device,
-            network.train,
-            lambda row, trained: on_epoch(row, trained.get_submodule("1")),
-        )
-        return predict(result, checks, device)[0]
+        groups = [{"params": list(network.parameters()), "lr": recipe.lr}]
+        _, logits = fit(network, groups, batches, checks, plain, task, place, hooks, folder)
+    return logits
 
 
 @contextmanager

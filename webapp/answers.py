@@ -43,7 +43,7 @@ class Refused:
     @property
     def row(self) -> Row:
         """Return the refusal as a row of ``canonistia classify``."""
-        return Row(self.name, error=self.problem.detail)
+        return Row(self.name, error=self.problem.reason)
 
 
 def answer_of(name: str, outcome: Outcome, preview: Image.Image | None) -> Answer:

@@ -5,12 +5,13 @@ from typing import Any
 import msgspec
 from flask import Blueprint, Response, request
 
-from cascade.bundle import Accuracy
+from cascade.bundle import Accuracy, Manifest
+from cascade.picture import Source
 from webapp.answers import Answer, Refused, scores_of
 from webapp.problems import STATUS, Problem
 from webapp.service import Served
 from webapp.state import state
-from webapp.uploads import classify_sources, classify_uploads
+from webapp.uploads import classify_sources, sent_files
 
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
@@ -73,12 +74,13 @@ class ProblemDetails(msgspec.Struct):
 def classify() -> Response:
     """Classify one or many pictures.
 
-    Send files in the form field ``file``, or one picture as the whole body. A picture that cannot be read among
-    others gives a result with its ``error``; where no picture could be read the first one's problem is the answer.
+    Send files in the form field "file", or one picture as the whole body. A picture that cannot be read among others
+    gives a result with its error; where no picture could be read the first one's problem is the answer.
     """
     with_scores = _flag("scores")
+    sources = _sent()
     with state().service.use(request.args.get("model")) as served:
-        answers = _answers(served)
+        answers = classify_sources(served, sources)
         refused = [answer for answer in answers if isinstance(answer, Refused)]
         if len(refused) == len(answers):
             raise refused[0].problem
@@ -92,10 +94,10 @@ def models() -> Response:
     return json_response(Models([_entry(manifest) for manifest in state().service.manifests()]))
 
 
-def _answers(served: Served) -> list[Answer | Refused]:
+def _sent() -> list[tuple[str, Source]]:
     kind = request.mimetype
     if kind == "multipart/form-data":
-        return classify_uploads(served)
+        return sent_files()
     if kind and not kind.startswith("image/") and kind != "application/octet-stream":
         raise Problem(
             "media_type", f"The body is {kind}; expected multipart/form-data, image/* or application/octet-stream."
@@ -103,7 +105,7 @@ def _answers(served: Served) -> list[Answer | Refused]:
     body = request.get_data()
     if not body:
         raise Problem("no_picture", "No picture was sent: the body is empty.")
-    return classify_sources(served, [("body", body)])
+    return [("body", body)]
 
 
 def _result(answer: Answer | Refused, served: Served, with_scores: bool) -> Result:
@@ -116,7 +118,7 @@ def _columns(answer: Answer | Refused) -> dict[str, Any]:
     return {name: getattr(row, name) for name in row.__dataclass_fields__}
 
 
-def _entry(manifest: Any) -> ModelEntry:
+def _entry(manifest: Manifest) -> ModelEntry:
     figures: Accuracy = manifest.measured.cascade
     return ModelEntry(
         manifest.name,

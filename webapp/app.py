@@ -1,6 +1,7 @@
 """The Flask application: the page, the API, the inference protocol and the metrics around a service."""
 
-import threading
+import logging
+from types import TracebackType
 
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
@@ -10,6 +11,7 @@ from webapp.admission import Admission
 from webapp.api import api, problem_response
 from webapp.connection import ClientLeftError, PatientBody
 from webapp.corrections import Collector
+from webapp.decoding import PixelBudget
 from webapp.documentation import documentation
 from webapp.infer import infer
 from webapp.metrics import Metrics
@@ -21,7 +23,9 @@ from webapp.state import KEY, State, state
 from webapp.uploads import stored_in_memory
 
 _PROGRAMS = ("/api/v1", "/v2", "/metrics")  # answered in JSON
-_DECODERS = 4
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+_LOG = logging.getLogger("canonistia.app")
 
 
 class _Request(Request):
@@ -30,20 +34,22 @@ class _Request(Request):
     _get_file_stream = staticmethod(stored_in_memory)
 
 
-def create_app(service: Service, metrics: Metrics, settings: Settings | None = None) -> Flask:
-    """Return the application for a service.
+class _App(Flask):
+    """An application whose log names no path: a client chooses it."""
 
-    Raises
-    ------
-    CanonistiaError
-        The folder for corrections cannot be made.
-    """
+    def log_exception(self, exc_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]) -> None:
+        _LOG.error("failed on %s", logs.route(), exc_info=exc_info)
+
+
+def create_app(
+    service: Service, metrics: Metrics, settings: Settings | None = None, collector: Collector | None = None
+) -> Flask:
+    """Return the application for a service; with a collector visitors may correct its answers."""
     settings = settings or Settings()
-    app = Flask(__name__)
+    app = _App(__name__)
     app.request_class = _Request
-    collector = Collector(settings.collect, settings.max_collect_bytes) if settings.collect else None
     admission = Admission(settings, metrics)
-    app.extensions[KEY] = State(service, settings, metrics, admission, threading.Semaphore(_DECODERS), collector)
+    app.extensions[KEY] = State(service, settings, metrics, admission, PixelBudget(settings.max_pixels), collector)
     logs.install(app)
     locks.install(app, settings)
     for blueprint in (page, api, infer, documentation):
@@ -57,11 +63,13 @@ def create_app(service: Service, metrics: Metrics, settings: Settings | None = N
     def be_patient_no_longer() -> None:
         connection = request.environ.get("gunicorn.socket")
         if connection is not None:
+            connection.await_body()
             request.environ["wsgi.input"] = PatientBody(request.environ["wsgi.input"], connection)
 
     @app.after_request
     def count(response: Response) -> Response:
-        metrics.requests.labels(request.method, logs.route(), response.status_code).inc()
+        method = request.method if request.method in _METHODS else "other"  # a client may invent any
+        metrics.requests.labels(method, logs.route(), response.status_code).inc()
         return response
 
     @app.errorhandler(Problem)
@@ -87,7 +95,8 @@ def create_app(service: Service, metrics: Metrics, settings: Settings | None = N
 
 def _refusal(problem: Problem) -> Response:
     g.problem = problem.kind
-    state().metrics.errors.labels(problem.kind).inc()
+    if not problem.counted:
+        state().metrics.errors.labels(problem.kind).inc()
     if request.path.startswith(_PROGRAMS):
         response = problem_response(problem)
     else:

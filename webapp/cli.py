@@ -86,7 +86,7 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     "--rate",
     callback=_checked_rate,
     metavar="RATE",
-    help="Requests with pictures from one address, such as '60/minute' (429).",
+    help="Posts from one address, such as '60/minute' (429).",
 )
 @click.option(
     "--trusted-host",
@@ -111,7 +111,7 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
 @click.option(
     "--max-collect",
     type=click.IntRange(min=1),
-    default=_DEFAULT.max_collect_bytes // MB,
+    default=1000,
     show_default=True,
     help="MB of collected pictures.",
 )
@@ -122,7 +122,7 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     show_default=True,
     help="A line for each request on standard error; it names no file and no address.",
 )
-@click.option("--debug", is_flag=True, help="Flask's development server: reloads code, shows tracebacks. Not for use.")
+@click.option("--debug", is_flag=True, help="Flask's development server, which shows tracebacks. Not for use.")
 @threads_option
 def serve(
     models: tuple[str, ...],
@@ -156,6 +156,8 @@ def serve(
     new one beside the old and swaps them; a new one that fails its self-test is refused, and the old one goes on.
     """
     from cascade.bundle import find_bundle, read_bundle
+    from webapp.corrections import Collector
+    from webapp.limits import check_memory
     from webapp.logs import configure
     from webapp.reloading import Reloader
     from webapp.server import Server
@@ -171,13 +173,15 @@ def serve(
         api_keys=_keys(api_key_file) if api_key_file else (),
         trusted_hosts=trusted_hosts or (_LOOPBACK if host in _LOOPBACK else ()),
         behind_proxy=behind_proxy,
-        collect=collect,
-        max_collect_bytes=max_collect * MB,
     )
     # Read here, so that a damaged bundle is one sentence and not a worker that dies.
     folders = [find_bundle(model) for model in models]
-    names = [read_bundle(folder).manifest.name for folder in folders]
+    manifests = [read_bundle(folder).manifest for folder in folders]
+    if memory:
+        check_memory(manifests, memory * MB)
+    collector = Collector(collect, max_collect * MB) if collect else None
     reloader = Reloader()
+    logger = configure(log)
 
     def create() -> "Flask":
         # Only in the worker: the runtime starts threads when it is imported, and a fork does not take them along.
@@ -185,22 +189,25 @@ def serve(
         from webapp.metrics import Metrics
         from webapp.service import Service
 
-        configure(log)
         metrics = Metrics()
         bound = memory * MB if memory else None
         service = Service(folders, metrics, linger=settings.linger_seconds, threads=threads, memory=bound)
         reloader.start(service)
-        return create_app(service, metrics, settings)
+        return create_app(service, metrics, settings, collector)
 
-    click.echo(f"serving {', '.join(names)} at http://{host}:{port}  (Ctrl-C stops)", err=True)
+    names = ", ".join(manifest.name for manifest in manifests)
+    place = f"[{host}]" if ":" in host else host
+    click.echo(f"serving {names} at http://{place}:{port}  (Ctrl-C stops)", err=True)
     if debug:
         create().run(host, port, debug=True, use_reloader=False)
     else:
-        Server(create, reloader, settings, host, port).run()
+        Server(create, reloader, settings, logger, host, port).run()
 
 
 def _keys(path: Path) -> tuple[str, ...]:
     keys = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+    if not all(map(str.isascii, keys)):
+        raise click.BadParameter(f"{path} holds a key with letters outside ASCII", param_hint="--api-key-file")
     if not keys:
         raise click.BadParameter(f"{path} holds no key; expected one a line", param_hint="--api-key-file")
     return keys

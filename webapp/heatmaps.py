@@ -8,6 +8,7 @@ the map. They tell order by lightness alone, to people who see few colours, too.
 import base64
 import io
 from functools import cache
+from math import ceil, floor
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,8 @@ def evidence(maps: np.ndarray) -> np.ndarray:
 
 def heat_picture(picture: Image.Image, evidence: np.ndarray, spec: PreprocessSpec) -> Image.Image:
     """Return the picture in grey with the evidence (h, w) over the part of it that the model saw."""
-    left, top, right, bottom = (round(edge) for edge in seen_box(picture.size, spec))
+    left, top, right, bottom = seen_box(picture.size, spec)
+    left, top, right, bottom = floor(left), floor(top), ceil(right), ceil(bottom)
     smooth = Image.fromarray(evidence.astype(np.float32)).resize((right - left, bottom - top), Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(smooth), 0, 1)  # (H, W)
     alpha = np.interp(strength, (0, 1), _OPACITY)[..., np.newaxis]

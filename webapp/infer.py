@@ -17,6 +17,9 @@ from webapp.uploads import classify_sources
 infer = Blueprint("infer", __name__, url_prefix="/v2")
 
 INPUT = "pixels"
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_Flat = list[_Byte]
+_Nested = list[list[list[list[_Byte]]]]
 # What can be asked for, with the protocol's type and the shape after the number of pictures.
 OUTPUTS: dict[str, tuple[str, int | str | None]] = {
     "probabilities": ("FP64", "K"),
@@ -71,7 +74,7 @@ class InputTensor(msgspec.Struct):
     name: str
     shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1)]], msgspec.Meta(min_length=4, max_length=4)]
     datatype: str
-    data: list[Any]
+    data: msgspec.Raw
     parameters: dict[str, Any] | None = None
 
 
@@ -134,41 +137,41 @@ def ready() -> Response:
 @infer.get("/models/<name>")
 def model(name: str) -> Response:
     """Describe a model and its tensors."""
-    with state().service.use(name) as served:
-        classes = served.engine.classes
-        outputs = [TensorMetadata(name, kind, _shape(-1, last, classes)) for name, (kind, last) in OUTPUTS.items()]
-        return json_response(
-            ModelMetadata(
-                served.name,
-                [served.sha256],
-                "onnxruntime_cascade",
-                [TensorMetadata(INPUT, "UINT8", [-1, -1, -1, 3])],
-                outputs,
-                {"classes": list(classes)},
-            )
+    bundle = state().service.bundle(name)
+    classes = tuple(bundle.manifest.classes)
+    return json_response(
+        ModelMetadata(
+            name,
+            [bundle.sha256],
+            "onnxruntime_cascade",
+            [TensorMetadata(INPUT, "UINT8", [-1, -1, -1, 3])],
+            [TensorMetadata(output, kind, _shape(-1, last, classes)) for output, (kind, last) in OUTPUTS.items()],
+            {"classes": list(classes)},
         )
+    )
 
 
 @infer.get("/models/<name>/ready")
 def model_ready(name: str) -> Response:
-    """Say whether a model answers."""
-    with state().service.use(name):
-        return json_response(Ready(True))
+    """Say whether a model answers; one that made room for others does, after it was loaded again."""
+    ready = state().service.is_ready(name)
+    return json_response(Ready(ready), 200 if ready else 503)
 
 
 @infer.post("/models/<name>/infer")
 def run(name: str) -> Response:
     """Run the cascade over a tensor of decoded pictures, uint8 (N, H, W, 3), of any one size."""
+    state().service.bundle(name)
+    try:
+        asked = msgspec.json.decode(request.get_data(), type=InferRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem("tensor", f"The body is no inference request: {error}.") from error
+    names = [output.name for output in asked.outputs] if asked.outputs else list(OUTPUTS)
+    unknown = sorted(set(names) - set(OUTPUTS))
+    if unknown:
+        raise Problem("tensor", f"There is no output {unknown[0][:40]}; there are {', '.join(OUTPUTS)}.")
+    pictures = _pictures(asked.inputs[0])
     with state().service.use(name) as served:
-        try:
-            asked = msgspec.json.decode(request.get_data(), type=InferRequest)
-        except msgspec.DecodeError as error:
-            raise Problem("tensor", f"The body is no inference request: {error}.") from error
-        pictures = _pictures(asked.inputs[0])
-        names = [output.name for output in asked.outputs] if asked.outputs else list(OUTPUTS)
-        unknown = sorted(set(names) - set(OUTPUTS))
-        if unknown:
-            raise Problem("tensor", f"There is no output {unknown[0][:40]}; there are {', '.join(OUTPUTS)}.")
         outputs = _outputs(served, pictures)
         return json_response(InferResponse(served.name, served.sha256, [outputs[output] for output in names], asked.id))
 
@@ -186,14 +189,28 @@ def _pictures(tensor: InputTensor) -> list[np.ndarray]:
         raise Problem("too_many_pictures", f"{count} pictures were sent; at most {settings.max_pictures} go at once.")
     if height * width > settings.max_pixels:
         raise Problem("picture_too_large", f"A picture has {width}x{height} pixels; at most {settings.max_pixels:,}.")
+    return list(_values(bytes(tensor.data), tensor.shape))
+
+
+def _values(data: bytes, shape: list[int]) -> np.ndarray:
+    """Return the data as uint8 of a shape.
+
+    What the text must hold is counted before it is decoded: a list of lists or words would take far more memory than
+    it has bytes.
+    """
+    refusal = Problem("tensor", f"The data are not {math.prod(shape)} whole numbers from 0 to 255, flat or nested.")
+    opened = data.count(b"[")
+    nested = opened == 1 + sum(math.prod(shape[: depth + 1]) for depth in range(3))
+    if (opened != 1 and not nested) or data.count(b",") != math.prod(shape) - 1:
+        raise refusal
     try:
-        values = np.array(tensor.data)
-    except ValueError as error:
-        raise Problem("tensor", "The data are nested unevenly; send them flat or as the shape says.") from error
-    fits = values.size == math.prod(tensor.shape) and values.shape in ((values.size,), tuple(tensor.shape))
-    if not fits or values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
-        raise Problem("tensor", f"The data are not {math.prod(tensor.shape)} whole numbers from 0 to 255.")
-    return list(values.astype(np.uint8).reshape(tensor.shape))
+        numbers = msgspec.json.decode(data, type=_Nested if nested else _Flat)
+        values = np.array(numbers, dtype=np.uint8)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise refusal from error
+    if values.shape not in ((math.prod(shape),), tuple(shape)):
+        raise refusal
+    return values.reshape(shape)
 
 
 def _outputs(served: Served, pictures: list[np.ndarray]) -> dict[str, OutputTensor]:

@@ -4,9 +4,10 @@ import json
 import logging
 import sys
 import time
-from typing import Literal
+from typing import Any, Literal
 
 from flask import Flask, Response, g, request
+from gunicorn.glogging import Logger
 
 LogStyle = Literal["off", "text", "json"]
 
@@ -27,16 +28,42 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def configure(style: LogStyle) -> None:
-    """Send the service's log to standard error; ``off`` leaves warnings and errors."""
+class _NoAddress(logging.Filter):
+    """Takes the client's address and request line out of what gunicorn says of an invalid request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "ip=" in message:
+            record.msg, record.args = "Invalid request", ()
+        return True
+
+
+def configure(style: LogStyle) -> type[Logger]:
+    """Send the service's log to standard error, and return a logger class for gunicorn that does the same.
+
+    ``off`` leaves warnings and errors.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _JsonFormatter() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
-    logger = logging.getLogger("canonistia")
+    handler.addFilter(_NoAddress())
+    _send(logging.getLogger("canonistia"), handler)
+    logging.getLogger("canonistia").setLevel(logging.WARNING if style == "off" else logging.INFO)
+
+    class ServerLogger(Logger):
+        """gunicorn's messages, through the same handler."""
+
+        def setup(self, cfg: Any) -> None:
+            super().setup(cfg)
+            _send(self.error_log, handler)
+
+    return ServerLogger
+
+
+def _send(logger: logging.Logger, handler: logging.Handler) -> None:
     logger.handlers[:] = [handler]
     logger.propagate = False
-    logger.setLevel(logging.WARNING if style == "off" else logging.INFO)
 
 
 def install(app: Flask) -> None:

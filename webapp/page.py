@@ -1,5 +1,6 @@
 """The page: what a person sees, whole without JavaScript, and in fragments for htmx."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -17,7 +18,7 @@ from webapp.service import Served
 from webapp.settings import MB
 from webapp.state import state
 from webapp.texts import LANGUAGES, Texts, texts
-from webapp.uploads import classify_uploads
+from webapp.uploads import classify_sources, sent_files
 
 page = Blueprint("page", __name__)
 page.add_app_template_global(zip)
@@ -25,7 +26,7 @@ page.add_app_template_global(zip)
 
 @dataclass(frozen=True)
 class _Place:
-    """A card, its place in both orders, and its line of the CSV file."""
+    """A card, its place in both orders, and its line of the CSV file without the line break."""
 
     card: Card | Refused
     sent: int
@@ -43,9 +44,10 @@ def form() -> str:
 def classify() -> tuple[str, int]:
     """Answer about the pictures sent."""
     order, model = request.form.get("order", "sent"), request.form.get("model")
+    sources = sent_files()
     with state().service.use(model) as served:
-        answers = classify_uploads(served, explain=True)
-        header, *lines = csv_lines(answer.row for answer in answers)
+        answers = classify_sources(served, sources, explain=True)
+        header, *lines = (line.removesuffix("\r\n") for line in csv_lines(answer.row for answer in answers))
         cards = [answer if isinstance(answer, Refused) else _card(answer, served) for answer in answers]
         ranks = doubt_ranks(answers)
         places = [_Place(*parts) for parts in zip(cards, range(len(cards)), ranks, lines, strict=True)]
@@ -55,7 +57,7 @@ def classify() -> tuple[str, int]:
         context = {
             "places": places,
             "header": header,
-            "csv": "data:text/csv;charset=utf-8," + quote(header + "".join(place.line for place in places)),
+            "csv": _csv_address([header, *(place.line for place in places)]),
             "unsure": sum(not isinstance(answer, Refused) and answer.prediction.unsure for answer in answers),
             "refused": len(refused),
             "legend": legend(),
@@ -79,18 +81,17 @@ def correct() -> str:
 @page.get("/model/<name>")
 def model(name: str) -> str:
     """Return the page about a bundle: its figures, its classes, where it errs, how far its probabilities hold."""
-    with state().service.use(name) as served:
-        bundle = served.engine.bundle
-        card = bundle.folder / CARD
-        return render_template(
-            "model.html",
-            model=name,
-            manifest=bundle.manifest,
-            classes=class_facts(bundle.manifest),
-            shades=shades(bundle.manifest.measured.confusion),
-            size=sum(file.size for file in bundle.manifest.files),
-            card=card.read_text(encoding="utf-8") if card.is_file() else "",
-        )
+    bundle = state().service.bundle(name)
+    card = bundle.folder / CARD
+    return render_template(
+        "model.html",
+        model=name,
+        manifest=bundle.manifest,
+        classes=class_facts(bundle.manifest),
+        shades=shades(bundle.manifest.measured.confusion),
+        size=sum(file.size for file in bundle.manifest.files),
+        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+    )
 
 
 def problem_page(problem: Problem) -> str:
@@ -107,6 +108,10 @@ def problem_page(problem: Problem) -> str:
 def _card(answer: Answer, served: Served) -> Card:
     collector = state().collector
     return card_of(answer, served.engine, collector.offer(answer, served) if collector else None)
+
+
+def _csv_address(lines: Iterable[str]) -> str:
+    return "data:text/csv;charset=utf-8," + quote("".join(f"{line}\r\n" for line in lines))
 
 
 def _form_page(model: str | None = None, order: str = "sent", **context: object) -> str:

@@ -45,14 +45,30 @@ _OF_STATUS = {
 }
 
 
-class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """A refusal: its kind, one English sentence, and after how many seconds it is worth trying again."""
+_SENTENCES = {
+    "malformed": "The request cannot be understood.",
+    "not_found": "There is nothing at this address.",
+    "method": "This address does not take that method.",
+    "upload_too_large": "That is too much at once: too many bytes, or too many parts of a form.",
+    "media_type": "The body is not of a kind that is taken here.",
+    "rate": "Too many requests; at most {} from one address.",
+    "internal": "Something broke here; the fault is not yours.",
+}
 
-    def __init__(self, kind: str, detail: str, retry_after: int | None = None) -> None:
+
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+    """A refusal: its kind, one English sentence, and after how many seconds it is worth trying again.
+
+    ``reason`` is what ``canonistia classify`` would write in the picture's row.
+    """
+
+    def __init__(self, kind: str, detail: str, retry_after: int | None = None, reason: str | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.retry_after = retry_after
+        self.reason = reason or detail
+        self.counted = False  # in the metrics, with the picture that it is about
 
     @property
     def status(self) -> int:
@@ -65,12 +81,14 @@ def picture_problems() -> Iterator[None]:
     """Turn what decoding says of a picture into a problem."""
     try:
         yield
-    except UnknownFormatError as error:
-        raise Problem("format", f"This file {error}.") from error
-    except TooManyPixelsError as error:
-        raise Problem("picture_too_large", f"This file {error}.") from error
     except PictureError as error:
-        raise Problem("damaged", f"This file {error}.") from error
+        raise Problem(_kind_of(error), f"This file {error}.", reason=str(error)) from error
+
+
+def _kind_of(error: PictureError) -> str:
+    if isinstance(error, UnknownFormatError):
+        return "format"
+    return "picture_too_large" if isinstance(error, TooManyPixelsError) else "damaged"
 
 
 def problem_of(error: HTTPException) -> Problem:
@@ -78,4 +96,5 @@ def problem_of(error: HTTPException) -> Problem:
     if isinstance(error, SecurityError):
         return Problem("host", "This server is not called by that name.")
     status = error.code or 500
-    return Problem(_OF_STATUS.get(status, "malformed" if status < 500 else "internal"), error.description or error.name)
+    kind = _OF_STATUS.get(status, "malformed" if status < 500 else "internal")
+    return Problem(kind, _SENTENCES[kind].format(error.description))

@@ -1,12 +1,16 @@
 """Reloading: a thread that has the service load bundles anew when asked to, or when they changed."""
 
+import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the runtime is imported in the worker alone
     from webapp.service import Service
 
 _LOOK_EVERY = 2.0  # seconds
+
+_LOG = logging.getLogger("canonistia.service")
 
 
 class Reloader:
@@ -37,8 +41,12 @@ class Reloader:
             self._service.close()
 
     def _look_after(self, service: "Service") -> None:
+        pool = ThreadPoolExecutor(1, "loader")
         while not self._stopping:
             asked = self._woken.wait(_LOOK_EVERY)
             self._woken.clear()
             if not self._stopping:
-                service.reload(changed_only=not asked)
+                # In a thread of its own, so that whatever goes wrong is logged and the next change is still seen.
+                error = pool.submit(service.reload, changed_only=not asked).exception()
+                if error:
+                    _LOG.error("loading anew failed, the old bundle goes on", exc_info=error)

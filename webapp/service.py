@@ -10,11 +10,9 @@ from pathlib import Path
 from cascade.bundle import MANIFEST, Bundle, BundleError, Manifest, read_bundle
 from cascade.engine import Engine
 from webapp.batcher import BATCH_SIZE, Batcher
+from webapp.limits import memory_of
 from webapp.metrics import Metrics
 from webapp.problems import Problem
-
-# Loaded and warm, a bundle takes this many times the size of its files: measured with batches of eight.
-MEMORY_FACTOR = 6
 
 _LOG = logging.getLogger("canonistia.service")
 
@@ -32,11 +30,6 @@ class Served:
         self.users = 0
         self.retired = False
 
-    @property
-    def memory(self) -> int:
-        """Return about how many bytes it takes."""
-        return MEMORY_FACTOR * sum(file.size for file in self.manifest.files)
-
 
 class Service:
     """Several bundles by name; the first is the default and stays loaded.
@@ -46,7 +39,8 @@ class Service:
     folders
         The bundles' folders.
     memory
-        Bytes that loaded bundles may take together (see ``MEMORY_FACTOR``); the one used longest ago makes room.
+        Bytes that loaded bundles may take together (see :func:`webapp.limits.memory_of`); the one used longest ago
+        makes room, but for the first.
         None for no bound.
 
     Raises
@@ -68,9 +62,8 @@ class Service:
         self.names = tuple(bundle.manifest.name for bundle in bundles)
         if len(set(self.names)) < len(self.names):
             raise BundleError(f"the bundles are named {', '.join(self.names)}; serve bundles of different names")
-        self._folders = dict(zip(self.names, folders, strict=True))
-        self._manifests = {bundle.manifest.name: bundle.manifest for bundle in bundles}
-        self._marks = {name: _mark(folder) for name, folder in self._folders.items()}
+        self._bundles = dict(zip(self.names, bundles, strict=True))
+        self._marks = {name: _mark(bundle.folder) for name, bundle in self._bundles.items()}
         self._metrics, self._linger, self._threads, self._memory = metrics, linger, threads, memory
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # one bundle is loaded at a time: two at once would take both memories
@@ -84,11 +77,21 @@ class Service:
 
     def manifests(self) -> list[Manifest]:
         """Return the manifest of each bundle, in the order given."""
-        return [self._manifests[name] for name in self.names]
+        return [self._bundles[name].manifest for name in self.names]
+
+    def bundle(self, name: str) -> Bundle:
+        """Return a bundle by its name, loaded or not; Problem ``no_model`` where there is none."""
+        if name not in self._bundles:
+            raise Problem("no_model", f"No model of that name is served here; there is {', '.join(self.names)}.")
+        return self._bundles[name]
 
     def is_loaded(self, name: str) -> bool:
         """Return whether a bundle would answer at once."""
         return name in self._loaded
+
+    def is_ready(self, name: str) -> bool:
+        """Return whether a bundle would answer, at once or after it was loaded."""
+        return self.is_loaded(name) or _mark(self.bundle(name).folder) is not None
 
     @contextmanager
     def use(self, name: str | None = None) -> Iterator[Served]:
@@ -100,8 +103,7 @@ class Service:
             ``no_model`` for a name that is not served.
         """
         name = name or self.default
-        if name not in self._folders:
-            raise Problem("no_model", f"No model of that name is served here; there is {', '.join(self.names)}.")
+        self.bundle(name)
         served = self._take(name)
         try:
             yield served
@@ -129,29 +131,39 @@ class Service:
 
     def _load(self, name: str) -> None:
         """Load a bundle that lies in its folder, test it, and put it in the place of the one that answers now."""
-        mark = _mark(self._folders[name])
-        bundle = read_bundle(self._folders[name])
+        folder = self._bundles[name].folder
+        mark = _mark(folder)
+        bundle = read_bundle(folder)
         if bundle.manifest.name != name:
-            raise BundleError(f"the bundle in {self._folders[name]} is named {bundle.manifest.name} now, not {name}")
+            raise BundleError(f"the bundle in {folder} is named {bundle.manifest.name} now, not {name}")
+        with self._lock:
+            leaving = self._making_room(name, memory_of(bundle.manifest))
+        self._close(leaving)
         fresh = Served(bundle, self._metrics, self._linger, self._threads)
         with self._lock:
-            retiring = [self._loaded.pop(name)] if name in self._loaded else []
+            old = [self._loaded.pop(name)] if name in self._loaded else []
             self._loaded[name] = fresh
-            self._manifests[name] = bundle.manifest
+            self._bundles[name] = bundle
             self._marks[name] = mark
-            retiring += self._over_memory(name)
-            idle = [served for served in retiring if self._retire(served)]
+            leaving = [served for served in old if self._retire(served)]
+        self._close(leaving)
+
+    def _making_room(self, name: str, wanted: int) -> list[Served]:
+        """Take bundles out, the one used longest ago first; return those that nobody uses."""
+        idle = []
+        for other in list(self._loaded):
+            taken = sum(memory_of(served.manifest) for served in self._loaded.values())
+            if self._memory is None or taken + wanted <= self._memory:
+                break
+            if other not in (name, self.default):
+                served = self._loaded.pop(other)
+                idle += [served] if self._retire(served) else []
+        return idle
+
+    @staticmethod
+    def _close(idle: Sequence[Served]) -> None:
         for served in idle:
             served.batcher.close()
-
-    def _over_memory(self, kept: str) -> list[Served]:
-        gone = []
-        for name in list(self._loaded):
-            if self._memory is None or sum(served.memory for served in self._loaded.values()) <= self._memory:
-                break
-            if name not in (kept, self.default):
-                gone.append(self._loaded.pop(name))
-        return gone
 
     @staticmethod
     def _retire(served: Served) -> bool:
@@ -166,13 +178,13 @@ class Service:
     def reload(self, changed_only: bool = False) -> None:
         """Load the loaded bundles anew from their folders; one that is refused leaves the old one answering."""
         for name in list(self._loaded):
-            folder = self._folders[name]
-            mark = _mark(folder)
+            mark = _mark(self._bundles[name].folder)
             if changed_only and mark in (None, self._marks[name]):
                 continue
             try:
                 with self._loading:
-                    self._load(name)
+                    if name in self._loaded:  # it may have made room meanwhile
+                        self._load(name)
             except BundleError as error:
                 self._marks[name] = mark  # not tried again before it changes again
                 self._metrics.reloads.labels(name, "refused").inc()

@@ -1,7 +1,6 @@
 """Settings of a service, as the serve command was given them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 MB = 2**20
 
@@ -21,8 +20,6 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()  # empty: any
     behind_proxy: bool = False
-    collect: Path | None = None
-    max_collect_bytes: int = 1000 * MB
 
     @property
     def max_bytes_in_hand(self) -> int:

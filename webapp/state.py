@@ -1,12 +1,12 @@
 """State: what one application was given, found from within a request."""
 
-import threading
 from dataclasses import dataclass
 
 from flask import current_app
 
 from webapp.admission import Admission
 from webapp.corrections import Collector
+from webapp.decoding import PixelBudget
 from webapp.metrics import Metrics
 from webapp.service import Service
 from webapp.settings import Settings
@@ -22,7 +22,7 @@ class State:
     settings: Settings
     metrics: Metrics
     admission: Admission
-    decoders: threading.Semaphore  # a decoded picture is the largest thing a request holds
+    decoding: PixelBudget
     collector: Collector | None
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from flask import g, request
 from PIL import Image
 
-from cascade.picture import Source
+from cascade.picture import Source, pixel_count
 from cascade.view import see
 from webapp.answers import PREVIEW_SIDE, Answer, Refused, answer_of
 from webapp.batcher import Outcome
-from webapp.connection import wait_for
+from webapp.connection import check_wanted, wait_for
 from webapp.problems import Problem, picture_problems
 from webapp.service import Served
 from webapp.state import state
@@ -29,31 +29,41 @@ class _Waiting:
     answer: "Future[Outcome]"
 
 
-def classify_uploads(served: Served, explain: bool = False) -> list[Answer | Refused]:
-    """Return an answer for each picture of the current request, in order; a bad one does not stop the others.
+def sent_files() -> list[tuple[str, Source]]:
+    """Return the files of the current request's form, each with its name.
+
+    Raises
+    ------
+    Problem
+        Nothing was sent, or it did not arrive whole.
+    """
+    files = [upload for field in FIELDS for upload in request.files.getlist(field) if upload.filename]
+    if not files:
+        raise Problem("no_picture", "No picture was sent; choose at least one.")
+    return [(str(upload.filename), upload.read()) for upload in files]
+
+
+def classify_sources(
+    served: Served, sources: Sequence[tuple[str, Source]], explain: bool = False
+) -> list[Answer | Refused]:
+    """Return an answer for each named picture, in order; a bad one does not stop the others.
 
     Parameters
     ----------
     served
         The bundle that answers.
+    sources
+        Names, and the bytes of files or uint8 arrays (H, W, 3).
     explain
         Whether to make previews and activation maps.
 
     Raises
     ------
     Problem
-        The request as a whole is refused: nothing was sent, too much, or the service is full.
+        The request as a whole is refused: too many pictures, no time left, or the service is full.
+    ClientLeftError
+        Nobody waits for the answers any more.
     """
-    files = [upload for field in FIELDS for upload in request.files.getlist(field) if upload.filename]
-    if not files:
-        raise Problem("no_picture", "No picture was sent; choose at least one.")
-    return classify_sources(served, [(str(upload.filename), upload.read()) for upload in files], explain)
-
-
-def classify_sources(
-    served: Served, sources: Sequence[tuple[str, Source]], explain: bool = False
-) -> list[Answer | Refused]:
-    """Return an answer for each named picture, in order (see :func:`classify_uploads`)."""
     settings = state().settings
     if len(sources) > settings.max_pictures:
         raise Problem(
@@ -64,10 +74,8 @@ def classify_sources(
         waiting: list[_Waiting | Refused] = []
         try:
             for name, source in sources:
-                try:
-                    waiting.append(_submit(served, name, source, explain))
-                except Problem as problem:
-                    waiting.append(Refused(name, problem))
+                check_wanted(until)
+                waiting.append(_submit(served, name, source, explain, until))
             answers = [item if isinstance(item, Refused) else _finished(item, until) for item in waiting]
         finally:
             for item in waiting:
@@ -87,14 +95,17 @@ def _places(count: int) -> Iterator[None]:
         admission.give_back(count)
 
 
-def _submit(served: Served, name: str, source: Source, explain: bool) -> _Waiting:
+def _submit(served: Served, name: str, source: Source, explain: bool, until: float) -> _Waiting | Refused:
     parts = state()
-    with served.batcher.coming():
-        with parts.decoders, parts.metrics.decode.time():
+    pixels = pixel_count(source) if isinstance(source, bytes) else 0  # an array is decoded already
+    with served.batcher.coming(), parts.decoding.share(pixels, until), parts.metrics.decode.time():
+        try:
             with picture_problems():
                 view = see(source, served.engine.specs, parts.settings.max_pixels)
-            preview = view.thumbnail(PREVIEW_SIDE) if explain else None
-            view.prepare(served.manifest.main.preprocess, served.engine.specs)
+        except Problem as problem:
+            return Refused(name, problem)
+        preview = view.preview(PREVIEW_SIDE) if explain else None
+        view.prepare(served.manifest.main.preprocess, served.engine.specs)
         return _Waiting(name, preview, served.batcher.submit(view, maps=explain))
 
 
@@ -108,6 +119,7 @@ def _count(served: Served, answers: Sequence[Answer | Refused]) -> None:
     for answer in answers:
         if isinstance(answer, Refused):
             metrics.errors.labels(answer.problem.kind).inc()
+            answer.problem.counted = True
         else:
             metrics.pictures.labels(served.name, answer.prediction.stage).inc()
             if answer.prediction.unsure:

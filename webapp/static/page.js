@@ -110,11 +110,11 @@ if (form) {
   form.addEventListener("htmx:sendError", () => say(words.lost));
   document.addEventListener("htmx:afterSwap", ({ detail }) => {
     if (detail.requestConfig.elt !== form) return; // a correction
-    answered = true;
+    const title = document.getElementById("answers-title"); // none where the request was refused
+    answered = title !== null;
     say(document.getElementById("summary")?.textContent ?? "");
-    const title = document.getElementById("answers-title");
     title?.focus({ preventScroll: true });
-    title?.scrollIntoView({ behavior: "smooth" });
+    title?.scrollIntoView();
   });
 
   const order = document.getElementById("order");
@@ -124,7 +124,7 @@ if (form) {
     const cards = [...list.children].sort((one, other) => one.dataset[order.value] - other.dataset[order.value]);
     list.append(...cards);
     const csv = document.getElementById("csv");
-    const lines = csv.dataset.header + cards.map((card) => card.dataset.line).join("");
-    csv.href = "data:text/csv;charset=utf-8," + encodeURIComponent(lines);
+    const lines = [csv.dataset.header, ...cards.map((card) => card.dataset.line)];
+    csv.href = "data:text/csv;charset=utf-8," + encodeURIComponent(lines.map((line) => line + "\r\n").join(""));
   });
 }

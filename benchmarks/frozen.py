@@ -1,0 +1,57 @@
+"""How long a main head and a submodel a class take on frozen backbones, against computing their features once.
+
+Both in one process, one after the other, from cold caches: python -m benchmarks.frozen photos
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cascade.preprocess import PreprocessSpec
+from trainers.dataset import load_data_set
+from trainers.features import compute_features
+from trainers.network import Classifier, build_classifier
+from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
+from trainers.train_main import train_main
+from trainers.train_sub import SubmodelPlan, train_sub
+from trainers.training import Eyes, preprocessing
+
+MAIN, TRUNK = Eyes("efficientnet_lite0"), Eyes("efficientnet_lite2")
+
+
+def timed(what: str, work: Callable[[], object]) -> tuple[float, float]:
+    """Do some work, and return its seconds on the clock and of the processors."""
+    wall, used = time.perf_counter(), time.process_time()
+    work()
+    seconds = time.perf_counter() - wall, time.process_time() - used
+    print(f"{what}: {seconds[0]:.1f} s, {seconds[1]:.1f} s of processor time", flush=True)
+    return seconds
+
+
+def features(paths: list[Path], seen: list[tuple[Classifier, PreprocessSpec]]) -> None:
+    """Compute the features of both backbones, of every picture, once."""
+    for network, spec in seen:
+        compute_features(network, paths, spec, "cpu")
+
+
+def trainings(photos: Path, out: Path) -> None:
+    """Train the main head and the submodels, as the commands do."""
+    quiet = {"tracker": "none"}
+    train_main(photos, out / "main", MAIN, type(MAIN_DEFAULTS)(**MAIN_DEFAULTS.as_dict() | quiet))
+    recipe = type(SUB_DEFAULTS)(**SUB_DEFAULTS.as_dict() | quiet)
+    train_sub(photos, out / "main", out / "subs", SubmodelPlan(TRUNK), recipe, overwrite=False)
+
+
+if __name__ == "__main__":
+    photos = Path(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["CANONISTIA_CACHE"] = f"{folder}/cache"
+        data = load_data_set(photos, 0)
+        paths = [picture.path for picture in (*data.training, *data.validation)]
+        seen = [(build_classifier(e.backbone, 1, 0.0, pretrained=True), preprocessing(e, data)) for e in (MAIN, TRUNK)]
+        once = timed("features once", lambda: features(paths, seen))
+        whole = timed("main head and submodels", lambda: trainings(photos, Path(folder)))
+    print(f"ratio {whole[0] / once[0]:.2f} on the clock, {whole[1] / once[1]:.2f} of processor time")
