@@ -28,6 +28,7 @@ _COMMANDS = {
     "models": "cascade.cli:models",
 }
 # What a serving install leaves out on purpose.
+_BATCH_EXTRA = ("fsspec", "pyarrow")
 _TRAIN_EXTRA = (
     "accelerate",
     "cleanlab",
@@ -36,7 +37,6 @@ _TRAIN_EXTRA = (
     "matplotlib",
     "onnx",
     "onnxscript",
-    "pyarrow",
     "ray",
     "rich",
     "safetensors",
@@ -88,11 +88,12 @@ class _Commands(click.Group):
         except CanonistiaError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
-            if error.name not in _TRAIN_EXTRA:
+            if error.name not in _BATCH_EXTRA + _TRAIN_EXTRA:
                 raise
+            extra = "batch" if error.name in _BATCH_EXTRA else "train"
             raise click.ClickException(
                 f"this command needs {error.name}, which the serving install leaves out; "
-                "install canonistia with its train extra: pip install '.[train]' in its source folder"
+                f"install canonistia with its {extra} extra: pip install '.[{extra}]' in its source folder"
             ) from error
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -14,10 +14,8 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
-ENDINGS = (".csv", ".jsonl")
-
-# A file that is there and cannot be read becomes a row with its error.
-EXISTING = click.Path(exists=True, readable=False, path_type=Path)
+ENDINGS = (".csv", ".jsonl", ".parquet")
+PARTITIONS = ("label_1", "label_2", "stage", "unsure")
 
 
 def model_option(command: F) -> F:
@@ -40,10 +38,33 @@ def threads_option(command: F) -> F:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=EXISTING, metavar="PATH...")
+@click.argument("words", nargs=-1, required=True, metavar="PATH...")
 @model_option
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write rows to FILE.csv or FILE.jsonl instead."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write rows to FILE.csv, FILE.jsonl or FILE.parquet instead of showing them.",
+)
+@click.option(
+    "--partition",
+    type=click.Choice(PARTITIONS),
+    help="Make a Parquet --out a folder, with a folder inside for each value of this column.",
+)
+@click.option(
+    "--sort-into", type=click.Path(file_okay=False, path_type=Path), help="Put pictures into DIR/<most likely class>/."
+)
+@click.option(
+    "--sort-by",
+    type=click.Choice(("copy", "link")),
+    default="copy",
+    show_default=True,
+    help="How --sort-into puts them.",
+)
+@click.option("--dry-run", is_flag=True, help="Say where --sort-into would put each picture, and write nothing there.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page: counts, speed, the most doubtful pictures, errors by cause.",
 )
 @click.option("--resume", is_flag=True, help="Go on with a run that was stopped; only what is new or changed is read.")
 @click.option("--overwrite", is_flag=True, help="Replace what is at --out, and forget a run that was stopped.")
@@ -52,9 +73,14 @@ def threads_option(command: F) -> F:
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=8, show_default=True, help="Pictures an inference.")
 @threads_option
 def classify(
-    paths: tuple[Path, ...],
+    words: tuple[str, ...],
     model: str,
     out: Path | None,
+    partition: str | None,
+    sort_into: Path | None,
+    sort_by: Literal["copy", "link"],
+    dry_run: bool,
+    report: Path | None,
     resume: bool,
     overwrite: bool,
     by_hash: bool,
@@ -64,23 +90,46 @@ def classify(
 ) -> None:
     """Name the two most likely classes of pictures.
 
-    Each PATH is a picture, or a folder whose pictures are taken, those in folders inside it too.
+    Each PATH is a picture, a folder whose pictures are taken, those in folders inside it too, a zip or tar archive, a
+    Parquet file with the bytes of pictures, an address (s3://bucket/photos), a pattern in quotes ('photos/**/*.jpg'),
+    @FILE for a list of paths, one a line, or - for a list on standard input.
 
     With --out, rows are kept safe in FILE.progress while the work goes on, and FILE appears when all are there. A run
     that was stopped, even by a power cut, goes on with the same command and --resume.
 
     Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
     """
-    from cascade.job import Job, NothingToClassifyError, run
+    from cascade.job import Job, run
+    from cascade.sources import InputError
 
     if out and out.suffix.lower() not in ENDINGS:
-        raise click.BadParameter(f"{out} ends in '{out.suffix}'; expected {' or '.join(ENDINGS)}", param_hint="--out")
+        expected = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+        raise click.BadParameter(f"{out} ends in '{out.suffix}'; expected {expected}", param_hint="--out")
     if resume and (overwrite or not out):
         raise click.UsageError("--resume goes on with an --out, and does not go with --overwrite")
-    job = Job(paths, model, out, batch_size, threads, resume, overwrite, by_hash, allow_other_model)
+    if partition and not (out and out.suffix.lower() == ".parquet"):
+        raise click.UsageError("--partition is for an --out that ends in .parquet")
+    if dry_run and not sort_into:
+        raise click.UsageError("--dry-run is for --sort-into")
+    job = Job(
+        words,
+        model,
+        out,
+        batch_size,
+        threads,
+        resume,
+        overwrite,
+        by_hash,
+        allow_other_model,
+        partition,
+        sort_into,
+        sort_by,
+        dry_run,
+        report,
+    )
     try:
         done = run(job, click.echo, counted)
-    except NothingToClassifyError as error:
+    except InputError as error:
         raise click.UsageError(str(error)) from error
     except KeyboardInterrupt:
         if out:

@@ -1,17 +1,22 @@
 """A job of batch classification: from what a command was given to rows in files."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cascade.errors import CanonistiaError
-from cascade.inputs import Item, items_of
+from cascade.inputs import Item
 from cascade.journal import Journal, Terms, check_output, opened_journal
 from cascade.loading import load_engine
+from cascade.remote import READERS, is_address
+from cascade.report import Report
 from cascade.rows import Answered, answer_table, row_file
+from cascade.sorting import Sorter, Way
+from cascade.sources import InputError, check_words, items_of_words
+from cascade.tables import write_parquet
 from cascade.threads import plan
 
 if TYPE_CHECKING:
@@ -25,7 +30,7 @@ Watched = Callable[[Iterable[Answered]], Iterable[Answered]]
 class Job:
     """What to classify, with what, and where the rows go; without ``out`` they are shown as a table."""
 
-    paths: tuple[Path, ...]
+    words: tuple[str, ...]  # see cascade.sources
     model: str
     out: Path | None = None
     batch_size: int = 8
@@ -34,6 +39,11 @@ class Job:
     overwrite: bool = False
     by_hash: bool = False
     any_bundle: bool = False
+    partition: str | None = None  # a column: a folder of Parquet files, with one folder inside for each value
+    sort_into: Path | None = None  # where copies go, in a folder for each class
+    sort_by: Way = "copy"
+    dry_run: bool = False  # sort_into says what it would do
+    report: Path | None = None  # a page about the rows
 
 
 @dataclass(frozen=True)
@@ -44,10 +54,6 @@ class Done:
     errors: int
 
 
-class NothingToClassifyError(CanonistiaError):
-    """What was given holds no picture."""
-
-
 def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | None:
     """Classify everything that a job names; None when its output was finished by an earlier run.
 
@@ -55,17 +61,21 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
 
     Raises
     ------
-    NothingToClassifyError
+    InputError
         There is no picture.
     CanonistiaError
         The bundle is refused, or the output is there already or cannot be written.
     """
-    if job.out and not check_output(job.out, job.resume, job.overwrite):
-        return None
-    shared, items = plan(items_of(job.paths), job.threads)
+    for path in (job.out, job.report):
+        if path and not check_output(path, job.resume, job.overwrite) and path == job.out:
+            return None
+    if job.out and job.out.suffix == ".parquet":
+        import_module("pyarrow")  # now, and not when all the work is done
+    check_words(job.words)
+    shared, items = plan(items_of_words(job.words), job.threads)
     first = next(items, None)
     if first is None:
-        raise NothingToClassifyError(f"no pictures below {', '.join(map(str, job.paths))}")
+        raise InputError(f"no pictures below {', '.join(job.words)}")
     engine = load_engine(job.model, shared.inference)
     # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
     from cascade.pipeline import answers
@@ -73,9 +83,13 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
     rows = errors = 0
     with ExitStack() as stack:
         journal = stack.enter_context(_kept(job, job.out, engine)) if job.out else None
-        sinks: list[Sink] = [journal.add if journal else stack.enter_context(answer_table(show))]
+        sinks: list[Sink] = [journal.add] if journal else []
+        sinks += [stack.enter_context(sink) for sink in _asked(job, show)]
+        if not sinks:
+            sinks = [stack.enter_context(answer_table(show))]
         known = journal.known if journal else _unknown
-        answered = answers(engine, chain([first], items), shared.workers, 1, job.batch_size, known, job.by_hash)
+        readers = READERS if any(map(is_address, job.words)) else 1  # a store is slow to answer and answers many
+        answered = answers(engine, chain([first], items), shared.workers, readers, job.batch_size, known, job.by_hash)
         for one in watched(answered):
             for sink in sinks:
                 sink(one)
@@ -88,11 +102,28 @@ def _unknown(_: Item) -> None:
     """Know no row."""
 
 
+def _asked(job: Job, show: Callable[[bytes], object]) -> Iterator[AbstractContextManager[Sink]]:
+    if job.sort_into:
+        yield nullcontext(Sorter(job.sort_into, job.sort_by, job.dry_run, show).add)
+    if job.report:
+        yield _reported(job.report)
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[Sink]:
+    report = Report("Pictures classified by canonistia")
+    yield report.add
+    report.write(path)
+
+
 @contextmanager
 def _kept(job: Job, out: Path, engine: "Engine") -> Iterator[Journal]:
     terms = Terms(engine.bundle.sha256, job.by_hash)
     with opened_journal(out, terms, job.resume, job.any_bundle) as journal:
         yield journal
+        if out.suffix == ".parquet":
+            write_parquet(out, journal.rows(), job.partition)
+            return
         with row_file(out) as write:
             for row in journal.rows():
                 write(row)

@@ -113,7 +113,7 @@ def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = Fal
     if not resume:
         _remove(path)
     try:
-        database = sqlite3.connect(path, isolation_level="IMMEDIATE", timeout=0.2)
+        database = sqlite3.connect(path, isolation_level="IMMEDIATE", timeout=0.2, check_same_thread=False)
         try:
             # Another run of the same output waits outside, whatever it is doing.
             database.execute("PRAGMA locking_mode = EXCLUSIVE")

@@ -87,7 +87,7 @@ def test_a_folder_without_pictures_is_wrong_usage(run: Run, tiny_bundle: Path, t
 
 @pytest.mark.parametrize(
     ("out", "status", "words"),
-    [("rows.txt", 2, "expected .csv or .jsonl"), ("none/rows.csv", 1, "cannot be written")],
+    [("rows.txt", 2, "expected .csv, .jsonl or .parquet"), ("none/rows.csv", 1, "cannot be written")],
 )
 def test_an_output_that_cannot_be_is_one_sentence(
     run: Run, tiny_bundle: Path, photos: Path, out: str, status: int, words: str
