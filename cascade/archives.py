@@ -11,17 +11,11 @@ from cascade.errors import PictureError
 from cascade.inputs import MAX_FILE_BYTES, Item, failed_item
 from cascade.picture import SUFFIXES
 
-ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 # Pictures hardly shrink: what unpacks to far more than it was is made to fill a disk or a memory.
 MAX_RATIO = 200
 _RATIO_COUNTS_FROM = 1_000_000
 
 _DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
-
-
-def is_archive(name: str) -> bool:
-    """Return whether a name is that of an archive."""
-    return name.lower().endswith(ENDINGS)
 
 
 def archive_items(path: Path) -> Iterator[Item]:

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascade.inputs import Item
-from cascade.journal import Journal, Terms, check_output, opened_journal
 from cascade.loading import load_engine
 from cascade.remote import READERS, is_address
-from cascade.report import Report
-from cascade.rows import Answered, answer_table, row_file
-from cascade.sorting import Sorter, Way
+from cascade.rows import Answered, answer_table, check_output, row_file
 from cascade.sources import InputError, check_words, items_of_words
-from cascade.tables import write_parquet
 from cascade.threads import plan
 
 if TYPE_CHECKING:
     from cascade.engine import Engine
+    from cascade.journal import Journal
+    from cascade.sorting import Way
 
 Sink = Callable[[Answered], object]
 Watched = Callable[[Iterable[Answered]], Iterable[Answered]]
@@ -41,7 +39,7 @@ class Job:
     any_bundle: bool = False
     partition: str | None = None  # a column: a folder of Parquet files, with one folder inside for each value
     sort_into: Path | None = None  # where copies go, in a folder for each class
-    sort_by: Way = "copy"
+    sort_by: "Way" = "copy"
     dry_run: bool = False  # sort_into says what it would do
     report: Path | None = None  # a page about the rows
 
@@ -88,7 +86,8 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
         if not sinks:
             sinks = [stack.enter_context(answer_table(show))]
         known = journal.known if journal else _unknown
-        readers = READERS if any(map(is_address, job.words)) else 1  # a store is slow to answer and answers many
+        # A store is slow to answer and answers many at once.
+        readers = READERS if any(map(is_address, job.words)) else min(1, shared.workers)
         answered = answers(engine, chain([first], items), shared.workers, readers, job.batch_size, known, job.by_hash)
         for one in watched(answered):
             for sink in sinks:
@@ -103,7 +102,10 @@ def _unknown(_: Item) -> None:
 
 
 def _asked(job: Job, show: Callable[[bytes], object]) -> Iterator[AbstractContextManager[Sink]]:
+    # What most jobs do without is imported only when asked for: one picture should not wait for it.
     if job.sort_into:
+        from cascade.sorting import Sorter
+
         yield nullcontext(Sorter(job.sort_into, job.sort_by, job.dry_run, show).add)
     if job.report:
         yield _reported(job.report)
@@ -111,17 +113,23 @@ def _asked(job: Job, show: Callable[[bytes], object]) -> Iterator[AbstractContex
 
 @contextmanager
 def _reported(path: Path) -> Iterator[Sink]:
+    from cascade.report import Report
+
     report = Report("Pictures classified by canonistia")
     yield report.add
     report.write(path)
 
 
 @contextmanager
-def _kept(job: Job, out: Path, engine: "Engine") -> Iterator[Journal]:
+def _kept(job: Job, out: Path, engine: "Engine") -> Iterator["Journal"]:
+    from cascade.journal import Terms, opened_journal
+
     terms = Terms(engine.bundle.sha256, job.by_hash)
     with opened_journal(out, terms, job.resume, job.any_bundle) as journal:
         yield journal
         if out.suffix == ".parquet":
+            from cascade.tables import write_parquet
+
             write_parquet(out, journal.rows(), job.partition)
             return
         with row_file(out) as write:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cascade.errors import CanonistiaError
 from cascade.inputs import Item
-from cascade.rows import Answered, Row
+from cascade.rows import Answered, Row, journal_of
 
 # A row is kept once for every content of a file; the sequence is the order of this run.
 _TABLES = """
@@ -29,29 +29,6 @@ class Terms:
 
     bundle: str
     by_hash: bool
-
-
-def journal_of(out: Path) -> Path:
-    """Return where the journal of an output lies: beside it, ``rows.csv.progress``."""
-    return out.with_name(out.name + ".progress")
-
-
-def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
-    """Return whether anything is left to do for an output, given what is there.
-
-    Raises
-    ------
-    CanonistiaError
-        There is an output or a stopped run's journal, and nobody said what to do with it.
-    """
-    journal = journal_of(out)
-    if overwrite or not (out.exists() or journal.exists()):
-        return True
-    if resume:
-        return journal.exists()
-    if journal.exists():
-        raise CanonistiaError(f"{out} was begun and stopped; go on with --resume, or start again with --overwrite")
-    raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
 
 
 class Journal:

@@ -42,6 +42,29 @@ COLUMNS = tuple(field.name for field in fields(Row))
 TABLE_ROWS = 1000
 
 
+def journal_of(out: Path) -> Path:
+    """Return where the journal of an output lies: beside it, ``rows.csv.progress``."""
+    return out.with_name(out.name + ".progress")
+
+
+def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
+    """Return whether anything is left to do for an output, given what is there.
+
+    Raises
+    ------
+    CanonistiaError
+        There is an output or a stopped run's journal, and nobody said what to do with it.
+    """
+    journal = journal_of(out)
+    if overwrite or not (out.exists() or journal.exists()):
+        return True
+    if resume:
+        return journal.exists()
+    if journal.exists():
+        raise CanonistiaError(f"{out} was begun and stopped; go on with --resume, or start again with --overwrite")
+    raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
+
+
 @contextmanager
 def row_file(path: Path) -> Iterator[RowWriter]:
     """Give a writer of rows to a CSV or JSON lines file, by the ending of its name.

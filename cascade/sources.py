@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cascade.archives import archive_items, is_archive
 from cascade.errors import CanonistiaError
 from cascade.inputs import Item, failed_item, file_item, folder_items
 from cascade.remote import is_address, remote_items
 
 STDIN = "-"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 class InputError(CanonistiaError):
@@ -75,7 +75,9 @@ def _items_of_word(word: str) -> Iterator[Item]:
 def _items_of_path(path: Path) -> Iterator[Item]:
     if path.is_dir():
         yield from folder_items(path)
-    elif is_archive(path.name) and path.is_file():
+    elif path.name.lower().endswith(ARCHIVES) and path.is_file():
+        from cascade.archives import archive_items  # only now: one picture should not wait for it
+
         yield from archive_items(path)
     elif path.suffix.lower() == ".parquet" and path.is_file():
         from cascade.tables import parquet_items

@@ -25,7 +25,10 @@ def processors(root: Path = Path("/")) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How batch work shares out the cores: ``workers`` pictures or batches at once, ``inference`` threads for each."""
+    """How batch work shares out the cores: ``workers`` batches at once, ``inference`` threads for each.
+
+    No worker: the work is done one batch after another, in the thread that wants it.
+    """
 
     workers: int
     inference: int
@@ -41,16 +44,19 @@ def plan(things: Iterable[T], threads: int | None = None) -> tuple[Plan, Iterato
     things = iter(things)
     first = list(islice(things, total))
     few = len(first) < total or total == 1
-    return Plan(1, total) if few else Plan(total, 1), chain(first, things)
+    return Plan(0, total) if few else Plan(total, 1), chain(first, things)
 
 
 def in_order(work: Callable[[T], R], things: Iterable[T], threads: int, ahead: int = 2) -> Iterator[R]:
-    """Yield what ``work`` makes of each thing, in order, made by several threads.
+    """Yield what ``work`` makes of each thing, in order, made by several threads, or by the caller's where there are 0.
 
     No more than ``ahead`` finished or waiting results a thread are held: a slow reader of the results slows the work,
     and the things may be endless. What ``work`` raises is raised here in its turn. When the caller leaves early, work
     that has not begun is dropped and work that has is waited for.
     """
+    if not threads:
+        yield from map(work, things)
+        return
     pool = ThreadPoolExecutor(threads)
     pending: deque[Future[R]] = deque()
     try:

@@ -15,9 +15,9 @@ import pytest
 
 from cascade.errors import CanonistiaError
 from cascade.inputs import Item
-from cascade.journal import Journal, Terms, journal_of, opened_journal
+from cascade.journal import Journal, Terms, opened_journal
 from cascade.picture import decode
-from cascade.rows import Answered, Row
+from cascade.rows import Answered, Row, journal_of
 from tests.conftest import CLASSES, Run, draw
 
 TERMS = Terms("0" * 64, by_hash=False)

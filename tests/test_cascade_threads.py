@@ -56,7 +56,7 @@ def test_many_pictures_have_a_thread_each_and_few_have_all() -> None:
     assert shared == Plan(workers=4, inference=1)
     assert list(things) == list(range(1000))
     shared, things = plan(range(3), 4)
-    assert shared == Plan(workers=1, inference=4)
+    assert shared == Plan(workers=0, inference=4)
     assert list(things) == [0, 1, 2]
 
 
