@@ -1,6 +1,7 @@
 """A training that is killed goes on to the very result that it would have had."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -36,6 +37,9 @@ RECIPE = replace(
     patience=3,
     tracker="none",
 )
+# Processes forked from a fresh one: this one has threads, which a fork would leave behind with their locks.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
 STEPS = 4 * 3  # four epochs of three batches
 
 
@@ -51,13 +55,16 @@ def uninterrupted(few: Path) -> Path:
 
 
 def killed_after(steps: int, few: Path, out: Path, spot: str) -> None:
-    """Train in a forked process that is gone, without a farewell, in or after so many steps."""
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        assert os.WIFSIGNALED(status)
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return
+    """Train in a process of its own that is gone, without a farewell, in or after so many steps."""
+    process = FORKS.Process(target=train_until, args=(steps, few, out, spot))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    process.close()
+
+
+def train_until(steps: int, few: Path, out: Path, spot: str) -> None:
+    """Train, and kill this process at a spot."""
     taken = 0
     honest_step, honest_save = Stepper.step, trainers.fit.save_state
 
@@ -84,7 +91,6 @@ def same(first: Path, second: Path) -> bool:
     return list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("number", range(10))
 def test_after_a_kill_at_a_random_moment_the_final_weights_are_the_same(
     number: int, few: Path, uninterrupted: Path, tmp_path: Path

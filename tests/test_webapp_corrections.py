@@ -2,6 +2,7 @@
 
 import csv
 import http.client
+import json
 import re
 import resource
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import Run, draw
+from tests.conftest import CLASSES, Run, draw
 from tests.serving import running
 from tests.webapps import application, encoded, upload
+from trainers.dataset import load_data_set
 from webapp.corrections import MANIFEST, Collector
 
 
@@ -172,3 +174,23 @@ def test_a_manifest_of_another_kind_is_refused_before_anything_is_served(
     result = run("serve", "--model", tiny_bundle, "--collect", tmp_path)
     assert result.exit_code == 1
     assert "cannot be read" in result.output
+
+
+def test_corrections_are_trained_on_with_what_was_there_before(
+    run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    client = application(tiny_bundle, collector=Collector(tmp_path / "kept", 10**9)).test_client()
+    for label in CLASSES:
+        assert correct(client, encoded(draw(label, 95)), label).status_code == 200
+    whole = run("check-data", tiny_data, "--add", tmp_path / "kept" / MANIFEST, "--fix", tmp_path / "all.csv")
+    assert whole.exit_code == 0, whole.output
+    light = ("--backbone", "timm/test_resnet", "--no-pretrained", "--size", 32, "--tracker", "none", "--epochs", 1)
+    main, subs = tmp_path / "main", tmp_path / "subs"
+    trained = run("train-main", tmp_path / "all.csv", "--out", main, *light)
+    assert trained.exit_code == 0, trained.output
+    trained = run("train-sub", tmp_path / "all.csv", "--main", main, "--out", subs, *light)
+    assert trained.exit_code == 0, trained.output
+    before, after = (load_data_set(source, 0) for source in (tiny_data, tmp_path / "all.csv"))
+    assert len(after.training) == len(before.training) + len(CLASSES)
+    assert len(after.validation) == len(before.validation)
+    assert json.loads((main / "config.json").read_text())["data_fingerprint"] == after.fingerprint

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,10 @@ class Examined:
     prints: tuple[Fingerprint, ...]
 
 
-def examine(source: Path) -> Examined:
-    """Read every picture of a data set, a folder or a manifest.
+def examine(source: Path, added: Sequence[Path] = ()) -> Examined:
+    """Read every picture of a data set, a folder or a manifest, and of others that are added to it.
+
+    Added to a data set without splits, pictures lose theirs.
 
     Raises
     ------
@@ -78,6 +80,8 @@ def examine(source: Path) -> Examined:
         It holds no labelled pictures.
     """
     pictures = labelled_pictures(source)
+    more = [picture for other in added for picture in labelled_pictures(other)]
+    pictures += more if pictures[0].split else [replace(picture, split="") for picture in more]
     prints = tuple(fingerprint(picture.path) for picture in track(pictures, "reading pictures"))
     return Examined(root_of(source), source.is_dir(), tuple(pictures), prints)
 

@@ -68,6 +68,14 @@ def _eyes_options(backbone: str) -> Callable[[F], F]:
 
 @click.command("check-data")
 @click.argument("source", type=DATA, metavar="DATA")
+@click.option(
+    "--add",
+    "added",
+    multiple=True,
+    type=DATA,
+    metavar="DATA",
+    help="Further pictures, such as the corrections that serve collects; --fix writes one manifest of all.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
 @click.option(
     "--fix",
@@ -76,7 +84,7 @@ def _eyes_options(backbone: str) -> Callable[[F], F]:
     help="Write a manifest without unreadable files, copies and pictures under two labels, and OUT.left_out.csv with "
     "those, grouped, and why. No picture is touched.",
 )
-def check_data(source: Path, as_json: bool, fix: Path | None) -> None:
+def check_data(source: Path, added: tuple[Path, ...], as_json: bool, fix: Path | None) -> None:
     """Report what a data set holds and what is wrong with it.
 
     DATA is a folder that holds splits (training or train, validation, valid or val, test) of class folders, or class
@@ -87,7 +95,7 @@ def check_data(source: Path, as_json: bool, fix: Path | None) -> None:
     from trainers.audit_text import describe
     from trainers.cleaning import clean, write_cleaned
 
-    examined = examine(source)
+    examined = examine(source, added)
     report = audit(examined)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else describe(report))
     if fix:
