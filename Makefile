@@ -1,5 +1,7 @@
 # Two commands do all the set-up on a fresh machine: make demo, make test.
 PYTHON ?= python3
+# Test files run side by side, each process on one thread: two that share their cores wait for each other.
+TEST_PROCESSES ?= 2
 
 .PHONY: demo test format samples clean
 
@@ -13,7 +15,7 @@ test: .venv-dev/installed
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/mypy
-	.venv-dev/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # The serving install: no PyTorch in it. Installed, not linked, so that it is what a user gets.
 .venv/installed: setup.cfg pyproject.toml canonistia.py $(wildcard cascade/*.py webapp/*.py webapp/*/* models/scene15/bundle.json)
@@ -22,8 +24,10 @@ test: .venv-dev/installed
 	.venv/bin/python -m pip install --quiet .
 	touch $@
 
+# A recent pip first: the one that comes with Python gives up on how s3fs and moto pin botocore.
 .venv-dev/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/python -m pip install --quiet --upgrade pip
 	.venv-dev/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

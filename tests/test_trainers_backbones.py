@@ -1,6 +1,7 @@
 """Backbones and their weights."""
 
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def test_a_missing_weights_file_is_refused(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # An empty cache and a proxy at a closed port of this machine: the download fails at once.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of the first call in a process
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(CanonistiaError, match=r"weights of resnet50 could not be fetched .*--weights FILE"):

@@ -39,17 +39,19 @@ def metrics(run: Path) -> list[list[float]]:
 @pytest.mark.parametrize("backbone", ["timm/test_vit", "timm/test_resnet"])  # layer norm, batch norm
 def test_two_processes_and_one_with_the_same_batch_give_the_same(backbone: str, few: Path, tmp_path: Path) -> None:
     # 12 pictures in batches of 5: the last step has 2, one for each process; of the others one process has 3.
-    options = (*PLAIN, "--backbone", backbone)
-    assert run_command("train-main", few, "--out", tmp_path / "one", *options).exit_code == 0
-    words = command("train-main", few, "--out", tmp_path / "two", *options, "--processes", 2)
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    # One thread a process: sums in another order alone move a batch-norm network's loss by 0.001 in two epochs.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name, processes in (("one", 1), ("two", 2)):
+        options = ("--out", tmp_path / name, "--backbone", backbone, "--processes", processes)
+        words = command("train-main", few, *PLAIN, *options)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert len(one) == len(two) == 2
     for row, other in zip(one, two, strict=True):
-        assert row == pytest.approx(other, rel=1e-3, abs=1e-4)
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
     first, second = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
-    assert all(torch.allclose(first[name], second[name], atol=2e-3) for name in first)
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
     assert done.stderr.count("next: canonistia train-sub") == 1
 
 

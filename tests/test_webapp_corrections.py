@@ -165,7 +165,7 @@ def test_the_operator_may_take_pictures_and_rows_away(tiny_bundle: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "found", ["path,label\n", "nothing of the kind\n1\n", "path,label,split,doubt\na,b,training,x\n"]
+    "found", ["path,label\na,b\n", "nothing of the kind\n1\n", "path,label,split,doubt\na,b,training,x\n"]
 )
 def test_a_manifest_of_another_kind_is_refused_before_anything_is_served(
     run: Run, tiny_bundle: Path, tmp_path: Path, found: str
@@ -190,7 +190,9 @@ def test_corrections_are_trained_on_with_what_was_there_before(
     assert trained.exit_code == 0, trained.output
     trained = run("train-sub", tmp_path / "all.csv", "--main", main, "--out", subs, *light)
     assert trained.exit_code == 0, trained.output
-    before, after = (load_data_set(source, 0) for source in (tiny_data, tmp_path / "all.csv"))
+    cleaned = run("check-data", tiny_data, "--fix", tmp_path / "before.csv")
+    assert cleaned.exit_code == 0, cleaned.output
+    before, after = (load_data_set(tmp_path / name, 0) for name in ("before.csv", "all.csv"))
     assert len(after.training) == len(before.training) + len(CLASSES)
     assert len(after.validation) == len(before.validation)
     assert json.loads((main / "config.json").read_text())["data_fingerprint"] == after.fingerprint

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from cascade.bundle import read_manifest
 from tests.conftest import CLASSES, draw
 from tests.webapps import application, encoded, upload
+from webapp.corrections import Collector
 from webapp.settings import Settings
 
 PICTURE = encoded(draw("rows", 1))
@@ -103,7 +104,7 @@ def test_corrections_are_neither_offered_nor_taken_without_a_folder(client: Flas
 
 
 def test_a_correction_that_cannot_be_kept_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
-    asked = application(tiny_bundle, settings=Settings(collect=tmp_path)).test_client()
+    asked = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
     page = asked.post("/", data=pictures((PICTURE, "a.png"))).text
     (token,) = re.findall(r'name="token" value="([^"]+)"', page)
     assert asked.post("/corrections", data={"token": "gone", "label": "sky"}).status_code == 410
