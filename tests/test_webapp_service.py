@@ -17,7 +17,7 @@ from cascade.bundle import MANIFEST, BundleError, describe_file, read_manifest
 from cascade.picture import decode
 from cascade.view import View
 from tests.conftest import Run, draw
-from tests.webapps import application, encoded
+from tests.webapps import application, encoded, submitted
 from webapp.admission import Admission
 from webapp.app import create_app
 from webapp.decoding import PixelBudget
@@ -80,10 +80,10 @@ def test_a_bundle_that_made_room_still_answers_those_who_use_it(tight: Service) 
     with tight.use("second") as served:
         with tight.use("third"):
             assert not tight.is_loaded("second")
-        outcome = served.batcher.submit(view).result(timeout=30)
+        outcome = submitted(served.batcher, view).result(timeout=30)
     assert outcome.scores.sum() == pytest.approx(1)
     with pytest.raises(RuntimeError):
-        served.batcher.submit(view)
+        submitted(served.batcher, view)
 
 
 def test_pictures_of_many_threads_get_their_own_answers(tiny_bundle: Path) -> None:
@@ -94,8 +94,7 @@ def test_pictures_of_many_threads_get_their_own_answers(tiny_bundle: Path) -> No
         got: dict[int, np.ndarray] = {}
 
         def ask(number: int) -> None:
-            with served.batcher.coming():
-                answer = served.batcher.submit(View(pictures[number]))
+            answer = submitted(served.batcher, View(pictures[number]))
             got[number] = answer.result(timeout=60).scores
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(pictures))]
@@ -114,8 +113,8 @@ def test_one_bad_batch_does_not_stop_the_next(tiny_bundle: Path, monkeypatch: py
         with monkeypatch.context() as patch:
             patch.setattr(served.engine, "run", lambda _: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                served.batcher.submit(View(draw("sky", 1))).result(timeout=30)
-        assert served.batcher.submit(View(draw("sky", 1))).result(timeout=30).scores.sum() == pytest.approx(1)
+                submitted(served.batcher, View(draw("sky", 1))).result(timeout=30)
+        assert submitted(served.batcher, View(draw("sky", 1))).result(timeout=30).scores.sum() == pytest.approx(1)
     service.close()
 
 

@@ -1,12 +1,15 @@
 """Applications around a small bundle, asked through Flask's test client."""
 
 import io
+from concurrent.futures import Future
 from pathlib import Path
 
 from flask import Flask
 from PIL import Image
 
+from cascade.view import View
 from webapp.app import create_app
+from webapp.batcher import Batcher, Outcome
 from webapp.corrections import Collector
 from webapp.metrics import Metrics
 from webapp.service import Service
@@ -31,3 +34,9 @@ def encoded(picture: Image.Image, kind: str = "PNG") -> bytes:
 def upload(*files: tuple[bytes, str], field: str = "file") -> dict[str, list[tuple[io.BytesIO, str]]]:
     """Return the form data that sends files."""
     return {field: [(io.BytesIO(data), name) for data, name in files]}
+
+
+def submitted(batcher: Batcher, view: View) -> "Future[Outcome]":
+    """Return the future answer about a picture that is decoded already."""
+    with batcher.coming() as coming:
+        return coming.submit(view)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -32,11 +33,28 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """A picture that waits for its answer; cancelling that takes it out of the queue."""
+
     view: View
     maps: bool
     answer: "Future[Outcome]" = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Coming:
+    """A picture on its way to a batcher."""
+
+    batcher: "Batcher"
+    submitted: bool = False
+
+    def submit(self, view: View, maps: bool = False) -> "Future[Outcome]":
+        """Return the future answer about the picture."""
+        job = Job(view, maps)
+        self.batcher.add(job)
+        self.submitted = True
+        return job.answer
 
 
 class Batcher:
@@ -44,41 +62,53 @@ class Batcher:
 
     It never waits for a picture that nobody has sent: only while others are being decoded does a batch stay open,
     and then for ``linger`` seconds at most.
+
+    Parameters
+    ----------
+    engine
+        For a picture that comes alone: each of its inferences may use every core.
+    crowd
+        For many: its inferences have one thread each, and ``lanes`` batches run side by side, which costs less core
+        time a picture than one batch on all cores.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics, linger: float) -> None:
+    def __init__(self, engine: Engine, crowd: Engine, lanes: int, metrics: Metrics, linger: float) -> None:
         self._engine = engine
+        self._crowd = crowd
         self._metrics = metrics
         self._linger = linger
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
         self._coming = 0
+        self._running = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._models = ThreadPoolExecutor(1, "models")
+        self._free = threading.Semaphore(lanes)
+        self._models = ThreadPoolExecutor(lanes, "models")
         self._collector = threading.Thread(target=self._collect, name="batcher", daemon=True)
         self._collector.start()
 
     @contextmanager
-    def coming(self) -> Iterator[None]:
-        """Say that a picture is on its way: being decoded, about to be submitted."""
+    def coming(self) -> Iterator["Coming"]:
+        """Say that a picture is on its way: being decoded, about to be submitted through what this gives."""
         with self._changed:
             self._coming += 1
+        coming = Coming(self)
         try:
-            yield
+            yield coming
         finally:
-            with self._changed:
-                self._coming -= 1
-                self._changed.notify()
+            if not coming.submitted:
+                with self._changed:
+                    self._coming -= 1
+                    self._changed.notify()
 
-    def submit(self, view: View, maps: bool = False) -> "Future[Outcome]":
-        """Return the future answer about a picture; cancelling it takes the picture out of the queue."""
-        job = _Job(view, maps)
+    def add(self, job: Job) -> None:
+        """Queue a picture that was on its way."""
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
+            self._coming -= 1
             self._jobs.append(job)
             self._changed.notify()
-        return job.answer
 
     def close(self) -> None:
         """Answer what is queued, then stop."""
@@ -89,21 +119,34 @@ class Batcher:
         self._models.shutdown()
 
     def _collect(self) -> None:
-        while batch := self._next_batch():
+        while True:
+            self._free.acquire()  # while all lanes are busy, the next batch gathers
+            batch = self._next_batch()
+            if not batch:
+                return
             started = time.monotonic()
             self._metrics.batch.observe(len(batch))
             for job in batch:
                 self._metrics.queue.observe(started - job.since)
-            run = self._models.submit(self._run, batch)
-            error = run.exception()  # waits for the models; meanwhile the next batch gathers
-            self._metrics.inference.observe(time.monotonic() - started)
-            for job, outcome in zip(batch, run.result() if error is None else [None] * len(batch), strict=True):
-                if outcome is None:
-                    job.answer.set_exception(error)
-                else:
-                    job.answer.set_result(outcome)
+            with self._changed:
+                alone = len(batch) == 1 and not (self._jobs or self._coming or self._running)
+                self._running += 1
+            run = self._models.submit(self._run, self._engine if alone else self._crowd, batch)
+            run.add_done_callback(partial(self._hand_out, batch, started))
 
-    def _next_batch(self) -> list[_Job]:
+    def _hand_out(self, batch: Sequence[Job], started: float, run: "Future[list[Outcome]]") -> None:
+        with self._changed:
+            self._running -= 1
+        self._free.release()
+        self._metrics.inference.observe(time.monotonic() - started)
+        error = run.exception()
+        for job, outcome in zip(batch, run.result() if error is None else [None] * len(batch), strict=True):
+            if outcome is None:
+                job.answer.set_exception(error)
+            else:
+                job.answer.set_result(outcome)
+
+    def _next_batch(self) -> list[Job]:
         """Wait for pictures; an empty batch means that the batcher was closed."""
         while True:
             with self._changed:
@@ -115,10 +158,10 @@ class Batcher:
             if batch or not jobs:
                 return batch
 
-    def _run(self, batch: Sequence[_Job]) -> list[Outcome]:
-        output = self._engine.run([job.view for job in batch])
-        predictions = self._engine.predictions(output)
-        maps = self._maps(batch, predictions)
+    def _run(self, engine: Engine, batch: Sequence[Job]) -> list[Outcome]:
+        output = engine.run([job.view for job in batch])
+        predictions = engine.predictions(output)
+        maps = self._maps(engine, batch, predictions)
         return [
             Outcome(
                 prediction,
@@ -131,12 +174,12 @@ class Batcher:
             for row, prediction in enumerate(predictions)
         ]
 
-    def _maps(self, batch: Sequence[_Job], predictions: Sequence[Prediction]) -> dict[int, np.ndarray]:
+    def _maps(self, engine: Engine, batch: Sequence[Job], predictions: Sequence[Prediction]) -> dict[int, np.ndarray]:
         rows = [row for row, job in enumerate(batch) if job.maps]
-        if not rows or not self._engine.has_activation_maps:
+        if not rows or not engine.has_activation_maps:
             return {}
-        every = self._engine.main_outputs([batch[row].view for row in rows], "activation_maps")[0]  # (M, K, h, w)
-        index = self._engine.classes.index
+        every = engine.main_outputs([batch[row].view for row in rows], "activation_maps")[0]  # (M, K, h, w)
+        index = engine.classes.index
         return {
             row: of_classes[[index(predictions[row].label_1), index(predictions[row].label_2)]]
             for row, of_classes in zip(rows, every, strict=True)

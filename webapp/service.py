@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cascade.bundle import MANIFEST, Bundle, BundleError, Manifest, read_bundle
 from cascade.engine import Engine
+from cascade.threads import processors
 from webapp.batcher import BATCH_SIZE, Batcher
 from webapp.limits import memory_of
 from webapp.metrics import Metrics
@@ -21,12 +22,15 @@ class Served:
     """One loaded bundle with its batcher. A request that began with it ends with it."""
 
     def __init__(self, bundle: Bundle, metrics: Metrics, linger: float, threads: int | None) -> None:
-        self.engine = Engine(bundle, threads)
-        self.engine.self_test(BATCH_SIZE)
+        lanes = threads or processors()
+        self.engine = Engine(bundle, lanes)
+        self.engine.self_test()
+        crowd = self.engine if lanes == 1 else Engine(bundle, 1)
+        crowd.self_test(BATCH_SIZE)
         self.manifest = bundle.manifest
         self.sha256 = bundle.sha256
         self.name = bundle.manifest.name
-        self.batcher = Batcher(self.engine, metrics, linger)
+        self.batcher = Batcher(self.engine, crowd, lanes, metrics, linger)
         self.users = 0
         self.retired = False
 

@@ -98,15 +98,16 @@ def _places(count: int) -> Iterator[None]:
 def _submit(served: Served, name: str, source: Source, explain: bool, until: float) -> _Waiting | Refused:
     parts = state()
     pixels = pixel_count(source) if isinstance(source, bytes) else 0  # an array is decoded already
-    with served.batcher.coming(), parts.decoding.share(pixels, until), parts.metrics.decode.time():
+    specs = served.engine.specs
+    with served.batcher.coming() as coming, parts.decoding.share(pixels, until), parts.metrics.decode.time():
         try:
             with picture_problems():
-                view = see(source, served.engine.specs, parts.settings.max_pixels)
+                view = see(source, specs, parts.settings.max_pixels)
         except Problem as problem:
             return Refused(name, problem)
         preview = view.preview(PREVIEW_SIDE) if explain else None
-        view.prepare(served.manifest.main.preprocess, served.engine.specs)
-        return _Waiting(name, preview, served.batcher.submit(view, maps=explain))
+        view.prepare(served.manifest.main.preprocess, specs)
+        return _Waiting(name, preview, coming.submit(view, maps=explain))
 
 
 def _finished(waiting: _Waiting, until: float) -> Answer:
