@@ -9,6 +9,7 @@ from cascade.errors import CanonistiaError
 
 if TYPE_CHECKING:
     from cascade.engine import Engine
+    from cascade.precision import Precision
 
 __all__ = ["CanonistiaError", "load"]
 
@@ -21,6 +22,7 @@ _COMMANDS = {
     "new-class": "trainers.cli:new_class",
     "export": "export.cli:export",
     "tune": "export.cli:tune",
+    "quantize": "export.cli:quantize",
     "benchmark-cascade": "export.cli:benchmark_cascade",
     "evaluate": "cascade.cli:evaluate",
     "classify": "cascade.cli:classify",
@@ -50,7 +52,7 @@ _TRAIN_EXTRA = (
 )
 
 
-def load(model: str = "scene15", threads: int | None = None) -> "Engine":
+def load(model: str = "scene15", threads: int | None = None, precision: "Precision" = "float") -> "Engine":
     """Return an engine for a bundle: ``canonistia.load("scene15").classify(["photo.jpg"])``.
 
     Parameters
@@ -59,15 +61,17 @@ def load(model: str = "scene15", threads: int | None = None) -> "Engine":
         A bundle's folder, or its name under ``models/``.
     threads
         How many threads an inference may use; by default all processors that this process may run on.
+    precision
+        ``float``, ``int8``, or ``auto``: 8-bit integers where the bundle has them and they are faster here.
 
     Raises
     ------
     CanonistiaError
-        There is no such bundle, or it is damaged.
+        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
     """
     from cascade.loading import load_engine
 
-    return load_engine(model, threads)
+    return load_engine(model, threads, precision)
 
 
 class _Commands(click.Group):

@@ -112,6 +112,20 @@ class Measured(_Part, frozen=True):
     reliability: list[ReliabilityBin] = []
 
 
+class Quantised(_Part, frozen=True):
+    """How the networks of a bundle were turned into 8-bit integers, and what that cost and gained.
+
+    ``calibration`` is the method that set the ranges of each network's activations, by its file. ``top1_change`` is
+    the cascade's against the float bundle, both out of fold on the same pictures. ``speed_up`` is that of a pass of
+    the main network by one thread on such a ``processor``.
+    """
+
+    calibration: dict[str, str]
+    top1_change: float
+    speed_up: float
+    processor: str
+
+
 class Provenance(_Part, frozen=True):
     """Where the bundle comes from."""
 
@@ -139,6 +153,7 @@ class Manifest(_Part, frozen=True):
     measured: Measured
     provenance: Provenance
     head_features: HeadFeatures = "trunk"
+    quantised: Quantised | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError unless there is one submodel a class, each with what it needs to see."""
@@ -157,6 +172,13 @@ class Manifest(_Part, frozen=True):
         for submodel in self.submodels:
             if (submodel.preprocess is None) != (self.trunk is not None):
                 raise ValueError("a submodel has its own preprocessing exactly when there is no shared trunk")
+
+    @property
+    def networks(self) -> list[tuple[FileEntry, PreprocessSpec]]:
+        """Every network that sees pixels, and what it sees of them; the main model is the first."""
+        first = [self.main, *([self.trunk] if self.trunk else [])]
+        own = [(submodel.file, submodel.preprocess) for submodel in self.submodels if submodel.preprocess]
+        return [*((model.file, model.preprocess) for model in first), *own]
 
     @property
     def files(self) -> list[FileEntry]:

@@ -6,9 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from cascade.engine import Device
+    from cascade.precision import Precision
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,6 +29,18 @@ def model_option(command: F) -> F:
         default="scene15",
         show_default=True,
         help="A bundle's folder, or its name under models/ ('canonistia models' lists them).",
+    )(command)
+
+
+def precision_option(command: F) -> F:
+    """Add ``--precision`` to a command."""
+    return click.option(
+        "--precision",
+        type=click.Choice(("float", "int8", "auto")),
+        default="float",
+        show_default=True,
+        help="Networks in floating point or in 8-bit integers; auto: 8 bits where the bundle has them ('canonistia "
+        "quantize') and they were measured to be faster on a processor of this kind.",
     )(command)
 
 
@@ -71,6 +87,14 @@ def threads_option(command: F) -> F:
 @click.option("--hash", "by_hash", is_flag=True, help="Tell changed files by their content, not by size and time.")
 @click.option("--allow-other-model", is_flag=True, help="Resume with another bundle, and keep the rows of both.")
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=8, show_default=True, help="Pictures an inference.")
+@precision_option
+@click.option(
+    "--device",
+    type=click.Choice(("cpu", "cuda")),
+    default="cpu",
+    show_default=True,
+    help="cuda: a GPU of NVIDIA's, with onnxruntime-gpu installed; give it a larger --batch-size.",
+)
 @threads_option
 def classify(
     words: tuple[str, ...],
@@ -86,6 +110,8 @@ def classify(
     by_hash: bool,
     allow_other_model: bool,
     batch_size: int,
+    precision: "Precision",
+    device: "Device",
     threads: int | None,
 ) -> None:
     """Name the two most likely classes of pictures.
@@ -126,6 +152,8 @@ def classify(
         sort_by,
         dry_run,
         report,
+        precision,
+        device,
     )
     try:
         done = run(job, click.echo, counted)
@@ -158,9 +186,16 @@ def classify(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Pictures of none of the classes: how well they are told apart by the doubt that sets the mark unsure.",
 )
+@precision_option
 @threads_option
 def evaluate(
-    folder: Path, model: str, as_json: bool, plots: Path | None, outside: Path | None, threads: int | None
+    folder: Path,
+    model: str,
+    as_json: bool,
+    plots: Path | None,
+    outside: Path | None,
+    precision: "Precision",
+    threads: int | None,
 ) -> None:
     """Measure a bundle on labelled pictures: the main model alone, and the cascade.
 
@@ -181,7 +216,7 @@ def evaluate(
     if outside and not strangers:
         raise click.BadParameter(f"no pictures below {outside}", param_hint="--outside")
     workers = threads or processors()
-    engine = load_engine(model, threads=1)
+    engine = load_engine(model, 1, precision)
     pictures = labelled_pictures(folder, engine.classes)
     paths = progress((picture.path for picture in pictures), len(pictures))
     evaluation = run(engine, paths, [picture.label for picture in pictures], strangers, workers)

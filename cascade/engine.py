@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from PIL import Image
 
 from cascade.bundle import Bundle, BundleError, FileEntry, Submodel, read_bundle
-from cascade.errors import PictureError
+from cascade.errors import CanonistiaError, PictureError
 from cascade.picture import Source
 from cascade.prediction import Prediction
 from cascade.preprocess import PreprocessSpec, preprocess
@@ -21,6 +21,9 @@ from cascade.threads import processors
 from cascade.view import View, see
 
 BATCH_SIZE = 32
+
+Device = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 # The runtime's errors have no common ancestor but Exception.
 _REFUSALS = (
@@ -40,23 +43,31 @@ Picture = Image.Image | View
 class Engine:
     """Classifies pictures with one bundle. Safe to call from several threads."""
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, device: Device = "cpu") -> None:
+        if _PROVIDERS[device] not in onnxruntime.get_available_providers():
+            raise CanonistiaError(
+                "this machine's onnxruntime has no CUDA, it offers "
+                f"{', '.join(onnxruntime.get_available_providers())}; pip install onnxruntime-gpu in its place"
+            )
         self.bundle = bundle
+        self._device = device
         self.classes = tuple(bundle.manifest.classes)
         self._threads = threads or processors()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._session(bundle.manifest.main.file)
 
     @classmethod
-    def load(cls, folder: Path, threads: int | None = None) -> Self:
+    def load(cls, folder: Path, threads: int | None = None, device: Device = "cpu") -> Self:
         """Return an engine for the bundle in a folder; ``threads`` is the number that each inference may use.
 
         Raises
         ------
         BundleError
             The bundle is refused (see :func:`cascade.bundle.read_bundle`).
+        CanonistiaError
+            CUDA is asked for, and this onnxruntime has none.
         """
-        return cls(read_bundle(folder), threads)
+        return cls(read_bundle(folder), threads, device)
 
     def classify(self, sources: Iterable[Source], batch_size: int = BATCH_SIZE) -> list[Prediction]:
         """Return a prediction for each picture, in order.
@@ -85,10 +96,7 @@ class Engine:
     @property
     def specs(self) -> set[PreprocessSpec]:
         """Return every preprocessing that a picture of this bundle may need."""
-        manifest = self.bundle.manifest
-        first = [manifest.main, *([manifest.trunk] if manifest.trunk else [])]
-        own = [submodel.preprocess for submodel in manifest.submodels if submodel.preprocess]
-        return {*(model.preprocess for model in first), *own}
+        return {spec for _, spec in self.bundle.manifest.networks}
 
     def see(self, source: Source) -> View | PictureError:
         """Return a picture decoded for this bundle's models, or the reason why there is none."""
@@ -250,9 +258,15 @@ class Engine:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             path = self.bundle.path(file)
             try:
-                opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                # What a GPU has no kernel for is left to the CPU.
+                providers = dict.fromkeys((_PROVIDERS[self._device], _PROVIDERS["cpu"]))
+                opened = onnxruntime.InferenceSession(path, options, providers=list(providers))
             except _REFUSALS as error:
                 raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
+            if opened.get_providers()[0] != _PROVIDERS[self._device]:  # the runtime only mentions it, and goes on
+                raise CanonistiaError(
+                    "onnxruntime could not start CUDA; check the driver and the CUDA and cuDNN libraries"
+                )
             # Two threads may open one file at once; both then use the session that was stored first.
             session = self._sessions.setdefault(file.path, opened)
         return session

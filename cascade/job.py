@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from cascade.inputs import Item
 from cascade.loading import load_engine
+from cascade.precision import Precision
 from cascade.remote import READERS, is_address
 from cascade.rows import Answered, answer_table, check_output, row_file
 from cascade.sources import InputError, check_words, items_of_words
 from cascade.threads import plan
 
 if TYPE_CHECKING:
-    from cascade.engine import Engine
+    from cascade.engine import Device, Engine
     from cascade.journal import Journal
     from cascade.sorting import Way
 
@@ -42,6 +43,8 @@ class Job:
     sort_by: "Way" = "copy"
     dry_run: bool = False  # sort_into says what it would do
     report: Path | None = None  # a page about the rows
+    precision: Precision = "float"
+    device: "Device" = "cpu"
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
     first = next(items, None)
     if first is None:
         raise InputError(f"no pictures below {', '.join(job.words)}")
-    engine = load_engine(job.model, shared.inference)
+    engine = load_engine(job.model, shared.inference, job.precision, job.device)
     # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
     from cascade.pipeline import answers
 

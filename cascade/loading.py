@@ -4,12 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from cascade.bundle import find_bundle, read_bundle
+from cascade.precision import Precision, precise_folder
 
 if TYPE_CHECKING:
-    from cascade.engine import Engine
+    from cascade.engine import Device, Engine
 
 
-def load_engine(model: str, threads: int | None = None) -> "Engine":
+def load_engine(
+    model: str, threads: int | None = None, precision: Precision = "float", device: "Device" = "cpu"
+) -> "Engine":
     """Return an engine for a bundle's folder or name.
 
     The bundle's files are hashed while the runtime is imported: both take a tenth of a second, and neither needs
@@ -18,10 +21,12 @@ def load_engine(model: str, threads: int | None = None) -> "Engine":
     Raises
     ------
     BundleError
-        There is no such bundle, or it is damaged.
+        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
+    CanonistiaError
+        CUDA is asked for, and this onnxruntime has none.
     """
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(read_bundle, find_bundle(model))
+        reading = pool.submit(read_bundle, precise_folder(find_bundle(model), precision))
         from cascade.engine import Engine
 
-        return Engine(reading.result(), threads)
+        return Engine(reading.result(), threads, device)

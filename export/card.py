@@ -1,6 +1,6 @@
 """The model card of a bundle, in Markdown."""
 
-from cascade.bundle import Accuracy, Manifest
+from cascade.bundle import Accuracy, Manifest, Quantised
 from cascade.rules import LogLinear, PerClass, Routing
 
 
@@ -38,6 +38,7 @@ def model_card(manifest: Manifest) -> str:
         for coverage, limit in manifest.answer_sets.items()
     )
     size = sum(entry.size for entry in manifest.files) / 1e6
+    precision = _precision(manifest.quantised) if manifest.quantised else ""
     return f"""# {manifest.name}
 
 A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(manifest.classes)}.
@@ -55,7 +56,7 @@ A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(m
   submodel asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark {rules.unsure.false_alarm_rate:.1%} of
   pictures of a known class.
 - **Answer sets**: {sets}.
-- **Size**: {size:.1f} MB of ONNX, no other file needed.
+- **Size**: {size:.1f} MB of ONNX, no other file needed.{precision}
 
 ## Figures
 
@@ -97,6 +98,15 @@ def _threshold(routing: Routing) -> str:
         return " (thresholds in bundle.json)"
     return f" below {routing.threshold:.4f}" + (
         " (nothing: the submodels did not help)" if routing.threshold == 0 else ""
+    )
+
+
+def _precision(quantised: Quantised) -> str:
+    ways = ", ".join(f"{file} by {method}" for file, method in quantised.calibration.items())
+    return (
+        f"\n- **Precision**: networks in 8-bit integers, ranges of activations calibrated on training pictures"
+        f"\n  ({ways}); a pass of the main network was {quantised.speed_up:.2f} times as fast as in floating point"
+        f"\n  ({quantised.processor}), and top 1 changed by {100 * quantised.top1_change:+.2f} points."
     )
 
 

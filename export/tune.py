@@ -3,29 +3,24 @@
 import shlex
 import shutil
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from cascade.bundle import Bundle, Manifest, describe_file, find_bundle, read_bundle
+from cascade.bundle import Bundle, Manifest, find_bundle, read_bundle
 from cascade.engine import Engine
 from cascade.errors import CanonistiaError
-from cascade.evaluation import labelled_pictures, readable_batches
+from cascade.evaluation import labelled_pictures
 from cascade.folders import LabelledPicture, split_folders
 from cascade.metrics import accuracy_summary
-from export.answers import Answers, check_class_counts
+from export.answers import check_class_counts
 from export.choice import Compared, FittedCascade, Terms, compare, fit_cascade
 from export.curve import check_picture_name, draw_curve
-from export.graphs import set_scalars
-from export.measure import EPOCH_NOTE, Measurement, measure
-from export.model_files import SubmodelFile, described, measured_submodels
+from export.measure import EPOCH_NOTE, measure
 from export.parity import check_parity
 from export.plan import BUDGET, FALSE_ALARM_RATE
+from export.refit import asked, refitted
 from export.writing import write_manifest, written_at_once
-from trainers.progress import track
-from trainers.runs import code_version
 
 _NOT_CHECKED = " That no network was trained on these pictures was not checked."
 
@@ -70,7 +65,7 @@ def tune(plan: TunePlan) -> Tuned:
     paths = [picture.path for picture in pictures]
     targets = np.array([manifest.classes.index(picture.label) for picture in pictures])
     check_class_counts(targets, manifest.classes, str(plan.data))
-    answers = _answers(Engine(bundle), paths, targets)
+    answers = asked(Engine(bundle), paths, targets)
 
     compared = compare(answers, terms, terms.shares)
     note = _NOT_CHECKED + (EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else "")
@@ -79,8 +74,7 @@ def tune(plan: TunePlan) -> Tuned:
     place = bundle.folder.resolve()
     with written_at_once(place, overwrite=True) as folder:
         shutil.copytree(place, folder, dirs_exist_ok=True)
-        _recalibrate(folder, manifest, fitted)
-        write_manifest(folder, _changed(folder, manifest, fitted, measurement, plan))
+        write_manifest(folder, refitted(folder, manifest, fitted, measurement, _command(manifest, plan)))
         check_parity(Engine.load(folder), paths, answers, fitted)
     draw_curve(compared, targets, terms, measurement.measured, plan.plot)
     return Tuned(read_bundle(place), fitted, terms, compared, targets)
@@ -121,45 +115,9 @@ def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
     return labelled_pictures(splits["validation"] if splits else folder, classes)
 
 
-def _answers(engine: Engine, paths: list[Path], targets: np.ndarray) -> Answers:
-    main, far, submodels = [], [], []
-    for pictures in readable_batches(engine, track(paths, "asking both stages")):
-        logits, distance = engine.main_outputs(pictures, "logits", "distance")
-        main.append(logits)
-        far.append(distance)
-        submodels.append(engine.ask_submodels(pictures, np.ones(logits.shape, dtype=bool), "logit"))
-    return Answers(np.concatenate(main), np.concatenate(far), np.concatenate(submodels), targets)
-
-
-def _recalibrate(folder: Path, manifest: Manifest, fitted: FittedCascade) -> None:
-    calibrators = fitted.calibrators
-    set_scalars(folder / manifest.main.file.path, {"temperature": calibrators.temperature})
-    for submodel, slope, intercept in zip(manifest.submodels, calibrators.slopes, calibrators.intercepts, strict=True):
-        set_scalars(folder / submodel.file.path, {"slope": slope, "intercept": intercept})
-
-
-def _changed(
-    folder: Path, manifest: Manifest, fitted: FittedCascade, measurement: Measurement, plan: TunePlan
-) -> Manifest:
-    files = [SubmodelFile(part.file.path, part.preprocess, part.backbone) for part in manifest.submodels]
+def _command(manifest: Manifest, plan: TunePlan) -> str:
     words = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
     for name, default in (("false_alarm_rate", FALSE_ALARM_RATE), ("seed", 0)):
         if getattr(plan, name) != default:
             words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
-    provenance = msgspec.structs.replace(
-        manifest.provenance,
-        code_version=code_version(),
-        created=datetime.now(UTC).date().isoformat(),
-        commands=[*manifest.provenance.commands, shlex.join(words)],
-    )
-    main = msgspec.structs.replace(manifest.main, file=describe_file(folder, manifest.main.file.path))
-    return msgspec.structs.replace(
-        manifest,
-        main=main,
-        submodels=measured_submodels(folder, manifest.classes, files, measurement),
-        calibration=described(fitted.calibrators, manifest.classes),
-        rules=fitted.rules,
-        answer_sets=measurement.answer_sets,
-        measured=measurement.measured,
-        provenance=provenance,
-    )
+    return shlex.join(words)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnxruntime
 import pytest
 
 import canonistia
@@ -13,7 +14,7 @@ from cascade.bundle import read_bundle
 from cascade.engine import Engine
 from cascade.picture import decode
 from cascade.rules import PerClass
-from tests.conftest import CLASSES, draw
+from tests.conftest import CLASSES, Run, draw
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,15 @@ def test_threads_share_one_engine(tiny_bundle: Path) -> None:
     expected = engine.classify([picture])
     with ThreadPoolExecutor(8) as pool:
         assert all(answer == expected for answer in pool.map(lambda _: engine.classify([picture]), range(32)))
+
+
+def test_cuda_is_refused_in_one_sentence_where_the_runtime_has_none(
+    run: Run, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine's onnxruntime has CUDA")
+    draw("sky", 3).save(tmp_path / "sky.png")
+    done = run("classify", tmp_path / "sky.png", "--model", tiny_bundle, "--device", "cuda")
+    assert done.exit_code == 1
+    assert "onnxruntime has no CUDA, it offers" in done.output
+    assert "pip install onnxruntime-gpu" in done.output

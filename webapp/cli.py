@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cascade.cli import threads_option
+from cascade.cli import precision_option, threads_option
 from webapp.settings import MB, Settings
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from cascade.precision import Precision
     from webapp.logs import LogStyle
 
 _DEFAULT = Settings()
@@ -123,6 +124,7 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     help="A line for each request on standard error; it names no file and no address.",
 )
 @click.option("--debug", is_flag=True, help="Flask's development server, which shows tracebacks. Not for use.")
+@precision_option
 @threads_option
 def serve(
     models: tuple[str, ...],
@@ -143,6 +145,7 @@ def serve(
     max_collect: int,
     log: "LogStyle",
     debug: bool,
+    precision: "Precision",
     threads: int | None,
 ) -> None:
     """Serve a page where pictures are uploaded and named, and an API for programs.
@@ -156,6 +159,7 @@ def serve(
     new one beside the old and swaps them; a new one that fails its self-test is refused, and the old one goes on.
     """
     from cascade.bundle import find_bundle, read_bundle
+    from cascade.precision import precise_folder
     from webapp.corrections import Collector
     from webapp.limits import check_memory
     from webapp.logs import configure
@@ -175,7 +179,7 @@ def serve(
         behind_proxy=behind_proxy,
     )
     # Read here, so that a damaged bundle is one sentence and not a worker that dies.
-    folders = [find_bundle(model) for model in models]
+    folders = [precise_folder(find_bundle(model), precision) for model in models]
     manifests = [read_bundle(folder).manifest for folder in folders]
     if memory:
         check_memory(manifests, memory * MB)
