@@ -1,0 +1,226 @@
+"""Batch classification beside other tools, with the same main network in the same runtime where they can take it.
+
+    python -m benchmarks.peers PICTURES [--model scene15] [--count 640] [--rounds 5]
+
+Everyone starts at the files and ends at classes in memory, on all cores, models open and warm, in turns. The network is
+the bundle's main model with floating-point pixels as its input, as Ultralytics and Hugging Face want it. This project's
+rows are the whole cascade, which passes part of the pictures through the second stage, too. Peers are measured where they
+can be imported; they want an environment of their own (ultralytics; transformers with optimum-onnx; fastai; timm).
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+
+from cascade.bundle import Bundle, find_bundle
+from cascade.engine import Engine, stack
+from cascade.folders import pictures_below
+from cascade.inputs import items_of
+from cascade.pipeline import BATCH_SIZE, answers
+from cascade.precision import INT8, processor_kind
+from cascade.threads import processors
+
+BATCHES = (1, 8, 32)  # of those who do better with one than with another
+
+
+def with_float_input(bundle: Bundle, path: Path, name: str, output: str) -> Path:
+    """Write the main network with an input of floating-point pixels, (N, 3, S, S) from 0 to 1, and a single output."""
+    model = onnx.load(bundle.path(bundle.manifest.main.file))
+    graph, side = model.graph, bundle.manifest.main.preprocess.size
+    cast = next(node for node in graph.node if node.op_type == "Cast")
+    transpose = next(node for node in graph.node if node.output[0] == cast.input[0])
+    for node in (cast, transpose):
+        graph.node.remove(node)
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(255), "white"))
+    graph.node.insert(0, onnx.helper.make_node("Mul", [name, "white"], [cast.output[0]]))
+    graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, side, side]))
+    kept = next(value for value in graph.output if value.name == output)
+    del graph.output[:]
+    graph.output.append(kept)
+    classes = dict(enumerate(bundle.manifest.classes))
+    for key, value in {
+        "task": "classify",
+        "names": str(classes),
+        "imgsz": f"[{side}, {side}]",
+        "stride": "1",
+        "batch": "1",
+        "channels": "3",
+        "args": "{'dynamic': True}",
+    }.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+    return path
+
+
+Run = Callable[[Sequence[Path]], object]
+
+
+def bare(bundle: Bundle, paths: Sequence[Path]) -> Run:
+    """Return a run of the main network alone on pixels in memory, a core each: the ceiling."""
+    engine = Engine(bundle, threads=1)
+    entry, spec = bundle.manifest.networks[0]
+    session = engine._session(entry)
+    pixels = stack([engine.see(path) for path in paths], spec)
+    batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
+
+    def run(_: Sequence[Path]) -> None:
+        with ThreadPoolExecutor(processors()) as pool:
+            list(pool.map(lambda batch: session.run(["probabilities"], {"pixels": batch}), batches))
+
+    return run
+
+
+def ours(folder: Path) -> Run:
+    """Return a run of this project's pipeline."""
+    engine = Engine.load(folder, threads=1)
+    engine.self_test(BATCH_SIZE)
+    return lambda paths: list(answers(engine, items_of(paths), processors()))
+
+
+def ultralytics(bundle: Bundle, folder: Path, batch: int) -> Run:
+    """Return a run of Ultralytics' predictor."""
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_CONFIG_DIR", str(folder))
+    from ultralytics import YOLO
+
+    model = YOLO(with_float_input(bundle, folder / f"yolo-{batch}.onnx", "images", "probabilities"), task="classify")
+    side = bundle.manifest.main.preprocess.size
+
+    def run(paths: Sequence[Path]) -> list[int]:
+        seen = model.predict([str(path) for path in paths], imgsz=side, batch=batch, stream=True, verbose=False)
+        return [result.probs.top1 for result in seen]
+
+    return run
+
+
+def hugging_face(bundle: Bundle, folder: Path, batch: int) -> Run:
+    """Return a run of the Hugging Face pipeline with optimum's ONNX Runtime."""
+    from optimum.onnxruntime import ORTModelForImageClassification
+    from transformers import ViTImageProcessor, pipeline
+
+    place = folder / f"hugging-{batch}"
+    place.mkdir()
+    with_float_input(bundle, place / "model.onnx", "pixel_values", "logits")
+    side, classes = bundle.manifest.main.preprocess.size, bundle.manifest.classes
+    config = {"model_type": "resnet", "id2label": dict(enumerate(classes)), "label2id": {}}
+    (place / "config.json").write_text(json.dumps(config))
+    processor = ViTImageProcessor(size={"height": side, "width": side}, do_normalize=False)
+    model = ORTModelForImageClassification.from_pretrained(place)
+    classify = pipeline("image-classification", model=model, image_processor=processor, device="cpu")
+    return lambda paths: list(classify([str(path) for path in paths], batch_size=batch, top_k=2))
+
+
+def timm_loop(bundle: Bundle, batch: int) -> Run:
+    """Return a run of timm's loader and network in PyTorch; lite0, whatever the bundle's network is."""
+    import timm
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(bundle.manifest.classes))
+    network.eval().to(memory_format=torch.channels_last)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
+
+    class Files(Dataset):
+        """Pictures of files."""
+
+        def __init__(self, paths: Sequence[Path]) -> None:
+            self.paths = paths
+
+        def __len__(self) -> int:
+            return len(self.paths)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            return transform(Image.open(self.paths[index]).convert("RGB"))
+
+    def run(paths: Sequence[Path]) -> list[torch.Tensor]:
+        with torch.inference_mode():
+            loader = DataLoader(Files(paths), batch, num_workers=1)
+            return [network(pixels.to(memory_format=torch.channels_last)).topk(2).indices for pixels in loader]
+
+    return run
+
+
+def fastai_loop(bundle: Bundle, paths: Sequence[Path], batch: int) -> Run:
+    """Return a run of fastai's ``get_preds`` with the same timm network."""
+    import timm
+    from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, Learner, Resize, noop
+
+    side, classes = bundle.manifest.main.preprocess.size, bundle.manifest.classes
+    block = DataBlock((ImageBlock, CategoryBlock(vocab=classes)), get_y=lambda _: classes[0], item_tfms=Resize(side))
+    loaders = block.dataloaders(list(paths[:64]), bs=batch, num_workers=1)
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(classes))
+    learner = Learner(loaders, network, loss_func=noop)
+
+    def run(some: Sequence[Path]) -> object:
+        with learner.no_bar(), learner.no_logging():
+            return learner.get_preds(dl=loaders.test_dl(list(some), num_workers=1), act=lambda x: x.softmax(1))
+
+    return run
+
+
+def contestants(folder: Path, paths: Sequence[Path], work: Path) -> dict[str, Run]:
+    """Return everyone who can be measured here, by name."""
+    bundle = Engine.load(folder, threads=1).bundle
+    runs = {"bare runtime, main network": bare(bundle, paths), "canonistia, float": ours(folder)}
+    if (folder / INT8).exists():
+        runs["canonistia, int8"] = ours(folder / INT8)
+
+    def here(*names: str) -> bool:
+        return all(importlib.util.find_spec(name) for name in names)
+
+    for batch in BATCHES:
+        if here("ultralytics"):
+            runs[f"Ultralytics, batch {batch}"] = ultralytics(bundle, work, batch)
+        if here("transformers", "optimum"):
+            runs[f"Hugging Face pipeline, batch {batch}"] = hugging_face(bundle, work, batch)
+    if here("timm"):
+        runs["timm in PyTorch, batch 32"] = timm_loop(bundle, 32)
+    if here("fastai"):
+        runs["fastai, batch 32"] = fastai_loop(bundle, paths, 32)
+    return runs
+
+
+def main() -> None:
+    """Measure in turns, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--model", default="scene15")
+    parser.add_argument("--count", type=int, default=640)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    folder = find_bundle(options.model).resolve()
+    paths = list(islice(cycle(pictures_below(options.pictures)), options.count))
+    packages = ("onnxruntime", "ultralytics", "transformers", "optimum", "fastai", "timm", "torch")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages if importlib.util.find_spec(name))
+    print(f"{processor_kind()}, {processors()} cores, Python {platform.python_version()}, {versions}")
+    with tempfile.TemporaryDirectory() as work:
+        runs = contestants(folder, paths, Path(work))
+        rates: dict[str, list[float]] = {name: [] for name in runs}
+        for turn in range(options.rounds + 1):
+            for name, run in runs.items():
+                some = paths[:64] if not turn and name != "bare runtime, main network" else paths
+                started = time.perf_counter()
+                run(some)
+                if turn:  # the first warms up
+                    rates[name].append(len(paths) / (time.perf_counter() - started))
+    print(f"{options.count} pictures, {options.rounds} turns")
+    for name, values in rates.items():
+        print(f"{name:<36}{median(values):8.1f} pictures/s  [{min(values):.1f}, {max(values):.1f}]")
+
+
+if __name__ == "__main__":
+    main()
