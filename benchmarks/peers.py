@@ -3,9 +3,10 @@
     python -m benchmarks.peers PICTURES [--model scene15] [--count 640] [--rounds 5]
 
 Everyone starts at the files and ends at classes in memory, on all cores, models open and warm, in turns. The network is
-the bundle's main model with floating-point pixels as its input, as Ultralytics and Hugging Face want it. This project's
-rows are the whole cascade, which passes part of the pictures through the second stage, too. Peers are measured where they
-can be imported; they want an environment of their own (ultralytics; transformers with optimum-onnx; fastai; timm).
+the bundle's main model with floating-point pixels as its input, as Ultralytics and Hugging Face want it. This
+project's rows are the whole cascade, which passes part of the pictures through the second stage, too. Peers are
+measured where they can be imported; they want an environment of their own (ultralytics; transformers with
+optimum-onnx; fastai; timm).
 """
 
 import argparse
