@@ -72,6 +72,22 @@ def threads_option(command: F) -> F:
 @click.option("--allow-other-model", is_flag=True, help="Resume with another bundle, and keep the rows of both.")
 @click.option("--batch-size", type=click.IntRange(1, 1024), default=8, show_default=True, help="Pictures an inference.")
 @threads_option
+@click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="local: threads of this process; ray: workers of a Ray cluster, with the same rows.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="The Ray cluster, of which this machine is a node, or 'auto'. Default: $RAY_ADDRESS, else one of this "
+    "machine's cores alone.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Ray's workers, a core each. Default: one for each core there is."
+)
 def classify(
     words: tuple[str, ...],
     model: str,
@@ -87,6 +103,9 @@ def classify(
     allow_other_model: bool,
     batch_size: int,
     threads: int | None,
+    engine: Literal["local", "ray"],
+    address: str | None,
+    workers: int | None,
 ) -> None:
     """Name the two most likely classes of pictures.
 
@@ -111,6 +130,10 @@ def classify(
         raise click.UsageError("--partition is for an --out that ends in .parquet")
     if dry_run and not sort_into:
         raise click.UsageError("--dry-run is for --sort-into")
+    if engine == "local" and (address or workers):
+        raise click.UsageError("--address and --workers are for --engine ray")
+    if engine == "ray" and threads:
+        raise click.UsageError("--threads is for --engine local; --workers says how many cores Ray's workers take")
     job = Job(
         words,
         model,
@@ -126,6 +149,9 @@ def classify(
         sort_by,
         dry_run,
         report,
+        engine,
+        address,
+        workers,
     )
     try:
         done = run(job, click.echo, counted)

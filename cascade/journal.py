@@ -54,6 +54,13 @@ class Journal:
         row = _row(item.name, found[0]) if found else None
         return None if row is None or row.error else row
 
+    def known_by_stamp(self, item: Item) -> dict[str, Row]:
+        """Return the rows that an earlier run gave to files of this name which could be read, by their stamps."""
+        query = "SELECT stamp, row FROM kept WHERE name = ? AND stamp != ''"
+        found = self._database.execute(query, (os.fsencode(item.name),)).fetchall()
+        rows = {stamp: _row(item.name, row) for stamp, row in found}
+        return {stamp: row for stamp, row in rows.items() if not row.error}
+
     def add(self, answered: Answered) -> None:
         """Add the next row."""
         item = answered.item
