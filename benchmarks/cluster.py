@@ -4,11 +4,11 @@
 
 Every round classifies the same pictures with the local engine and with 1, 2 and 4 Ray workers, in turn. Four workers on
 two cores have half a core each: Ray is told of as many cores as there are workers. The clock runs from the first item
-to the last row. It counts the start of the workers and their engines, as every segment of a job does; starting Ray
-itself has a line of its own. The last column is the speed of a core against that with one worker.
+to the last row, and then less the seconds that a job of one picture a worker takes, which every segment of a job has to
+pay once. Efficiency is the latter speed of a core against that with one worker.
 
-At last the driver's own ceiling: --rows pictures are listed, sent to workers that answer at once without looking, and
-kept in a journal. No job is faster than that, however many workers it has.
+At last the driver's own ceiling: pictures are listed, sent to workers that answer at once without looking, and kept in
+a journal, half of --rows while the other half is listed. No job is faster, however many workers it has.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import pickle
 import platform
 import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -70,15 +71,17 @@ def ceiling(model: str, count: int) -> float:
     with TemporaryDirectory() as folder:
         for number in range(count):
             Path(folder, f"{number:07d}.jpg").touch()
-        cascade.cluster.Worker = Idle
+        cascade.cluster.Worker, cascade.cluster.SEGMENT = Idle, count // 2 // processors()
         with (
             cascade.cluster.opened_cluster(bundle, "local", processors(), BATCH_SIZE, False) as cluster,
             opened_journal(Path(folder, "rows.csv"), Terms(bundle.sha256, False), resume=False) as journal,
+            closing(cluster.answers(items_of([Path(folder)]), journal)) as answered,
         ):
+            journal.add(next(answered))
             started = time.perf_counter()
-            for one in cluster.answers(items_of([Path(folder)]), journal):
+            for one in islice(answered, count // 2 - 1):  # one segment, while the other is listed
                 journal.add(one)
-            return count / (time.perf_counter() - started)
+            return (count // 2 - 1) / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -97,7 +100,7 @@ def main() -> None:
     engine.open_all()
     speeds: dict[str, list[float]] = {}
     core_seconds: list[float] = []
-    starts: list[float] = []
+    starts: dict[str, list[float]] = {}
 
     def local(items: Iterable[Item]) -> Generator[Answered, None, None]:
         return answers(engine, items, cores)
@@ -108,23 +111,27 @@ def main() -> None:
         speeds.setdefault(f"local engine, {cores} threads", []).append(speed(local, paths))
         core_seconds.append((time.process_time() - before) / len(paths))
         for workers in WORKERS:
-            started = time.perf_counter()
+            name = f"Ray, {workers} worker" + ("s" if workers > 1 else "")
             with cascade.cluster.opened_cluster(bundle, "local", workers, BATCH_SIZE, False) as cluster:
-                starts.append(time.perf_counter() - started)
-                name = f"Ray, {workers} worker" + ("s" if workers > 1 else "")
+                speed(cluster.answers, paths[:workers])  # warms up
+                starts.setdefault(name, []).append(workers / speed(cluster.answers, paths[:workers]))
                 speeds.setdefault(name, []).append(speed(cluster.answers, paths))
     print(
         f"ray {ray.__version__}, onnxruntime {onnxruntime.__version__}, Python {platform.python_version()}, "
         f"{_cpu()}, {cores} cores; {len(paths)} pictures, {options.rounds} rounds"
     )
-    one = median(speeds["Ray, 1 worker"])
+    print(f"  {'':<26}{'pictures/s':>10}{'':18}{'start, s':>10}{'without it':>12}{'efficiency':>12}")
+    one = 0.0
     for name, values in speeds.items():
-        share = median(values) / one / min(cores, int(name.split()[-2]))
-        print(f"  {name:<26}{median(values):8.1f} pictures/s  [{min(values):.1f}, {max(values):.1f}]  {share:7.2f}")
-    print(f"  local engine's core time  {1000 * median(core_seconds):8.2f} ms a picture")
-    print(f"  starting Ray              {median(starts):8.1f} s")
+        start = median(starts.get(name, [0]))
+        rate = len(paths) / (len(paths) / median(values) - start)
+        one = rate if name == "Ray, 1 worker" else one
+        share = f"{rate / one / min(cores, int(name.split()[1])):.2f}" if one else ""
+        spread = f"[{min(values):.1f}, {max(values):.1f}]"
+        print(f"  {name:<26}{median(values):10.1f}  {spread:<16}{start:10.1f}{rate:12.1f}{share:>12}")
+    print(f"  local engine's core time  {1000 * median(core_seconds):10.2f} ms a picture")
     if options.rows:
-        print(f"  the driver's ceiling      {ceiling(options.model, options.rows):8.0f} rows/s")
+        print(f"  the driver's ceiling      {ceiling(options.model, options.rows):10.0f} rows/s")
 
 
 def _cpu() -> str:

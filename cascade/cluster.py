@@ -82,7 +82,7 @@ class Cluster:
         if journal and not self.by_hash and (row := journal.known(item)):
             return _Entry(item, row)
         rows = journal.known_by_stamp(item) if journal and self.by_hash else {}
-        if is_address(item.name) and not item.here:
+        if not item.here and (is_address(item.name) or os.path.isabs(item.name)):
             return _Entry(item, None, item, rows)
         if not item.here:
             return _Entry(item, None, replace(item, read=partial(read_file, Path(item.name).absolute())), rows)

@@ -6,12 +6,12 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.errors import CanonistiaError
 from cascade.inputs import Item
-from cascade.rows import Answered, Row, journal_of
+from cascade.rows import COLUMNS, Answered, Row, journal_of
 
 # A row is kept once for every content of a file; the sequence is the order of this run.
 _TABLES = """
@@ -19,6 +19,7 @@ CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL);
 CREATE TABLE kept (name BLOB, stamp TEXT, row TEXT NOT NULL, PRIMARY KEY (name, stamp)) WITHOUT ROWID;
 CREATE TABLE sequence (number INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEXT NOT NULL);
 """
+_ANSWER = COLUMNS[1:]
 _LEAST_SECONDS = 0.1
 _SHARE = 0.05  # of the time that may go into making rows durable
 
@@ -65,7 +66,8 @@ class Journal:
         """Add the next row."""
         item = answered.item
         name = os.fsencode(item.name)
-        answer = json.dumps(astuple(answered.row)[1:])
+        row = answered.row
+        answer = json.dumps([getattr(row, column) for column in _ANSWER])  # astuple would copy every value deeply
         self._database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (name, item.stamp, answer))
         self._database.execute("INSERT INTO sequence VALUES (?, ?, ?)", (self._number, name, item.stamp))
         self._number += 1

@@ -17,6 +17,7 @@ import pytest
 
 from cascade.rows import journal_of
 from tests.conftest import CLASSES, Run, draw
+from tests.test_cascade_remote import answering
 
 pytest.importorskip("ray", reason="the cluster extra is not installed")
 
@@ -176,10 +177,12 @@ def test_rows_and_their_order_are_those_of_the_local_engine(
         for number in range(4):
             tar.add(photos / f"1{number}.png", f"{number}.png")
     (tmp_path / "list").write_text("photos/gone.png\nphotos/01.png\n")
-    words = ("photos", "more.zip", "more.tar", "@list", "--model", tiny_bundle)
-    finished(start(*words, "--out", "local.csv", folder=tmp_path))
     options = ("--out", "ray.csv", "--report", "report.html", "--engine", "ray", "--address", cluster.address)
-    assert finished(start(*words, *options, patch=SMALL, folder=tmp_path)) == "31 rows in ray.csv, 5 of them errors\n"
+    with answering([200]) as address:
+        words = ("photos", "more.zip", "more.tar", "@list", f"{address}/a.png", "--model", tiny_bundle)
+        finished(start(*words, "--out", "local.csv", folder=tmp_path))
+        said = finished(start(*words, *options, patch=SMALL, folder=tmp_path))
+    assert said == "32 rows in ray.csv, 5 of them errors\n"
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
     assert "data:image/jpeg" in (tmp_path / "report.html").read_text()
 
