@@ -115,11 +115,14 @@ class Cluster:
         if not entries:
             return
         portions = [{"portion": one} for one in _portions(entries, math.ceil(len(entries) / self.workers / _TASKS))]
-        done = ray.data.from_items(portions, override_num_blocks=len(portions)).map_batches(
+        sent = ray.data.from_items(portions, override_num_blocks=len(portions))
+        size = min(self.workers, len(portions))
+        portions.clear()  # they lie in the object store now
+        done = sent.map_batches(
             Worker,
             batch_format="pyarrow",
             fn_constructor_args=(self.files, self.batch_size, self.by_hash),
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(portions))),
+            compute=ray.data.ActorPoolStrategy(size=size),
             num_cpus=1,
         )  # Ray Data restarts workers, and repeats their tasks, as often as they are lost
         try:
@@ -219,6 +222,8 @@ def _quieten() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # What Ray says of lost workers would go to standard output, among the rows; there is no public switch for it.
+    ray._private.worker._worker_logs_enabled = False
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)

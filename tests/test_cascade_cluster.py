@@ -96,7 +96,8 @@ def started(*words: object, patch: str = "", folder: Path | None = None) -> "sub
     front = ["-c", SCRIPT.format(patch)] if patch else ["-m", "canonistia"]
     command = [sys.executable, *front, "classify", *map(str, words)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, cwd=folder, **pipes)
 
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -120,9 +121,10 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 def finished(process: "subprocess.Popen[str]", status: int = 3) -> str:
-    """Wait for the end of a command and return what it said."""
-    _, said = process.communicate(timeout=60)
+    """Wait for the end of a command and return what it said; its standard output is for rows."""
+    rows, said = process.communicate(timeout=60)
     assert process.returncode == status, said
+    assert rows == ""
     return said
 
 
@@ -214,6 +216,17 @@ def test_a_killed_driver_takes_its_workers_along_and_goes_on(
     wait_until(lambda: all("Agent" in name for name in marked(tmp_path).values()), 30)
     finished(start(*words, "--resume", "--address", cluster.address))
     assert out.read_bytes() == many_rows
+
+
+def test_workers_that_cannot_start_are_told_in_a_sentence(
+    cluster: RunningCluster, tiny_bundle: Path, many: Path, tmp_path: Path, start: Start
+) -> None:
+    patch = "cascade.cluster._files = lambda bundle: {'bundle.json': b'{}'}"
+    words = (many, "--model", tiny_bundle, "--out", tmp_path / "rows.csv", "--engine", "ray")
+    said = finished(start(*words, "--address", cluster.address, patch=patch), 1)
+    assert said.startswith("Error: Ray's workers failed (cascade.bundle.BundleError: ")
+    assert "every node" in said
+    assert said.count("\n") == 1
 
 
 def test_a_node_that_is_lost_costs_no_row(
