@@ -31,6 +31,7 @@ _COMMANDS = {
 }
 # What a serving install leaves out on purpose.
 _BATCH_EXTRA = ("fsspec", "pyarrow")
+_CLUSTER_EXTRA = ("pandas", "ray")
 _TRAIN_EXTRA = (
     "accelerate",
     "cleanlab",
@@ -39,7 +40,6 @@ _TRAIN_EXTRA = (
     "matplotlib",
     "onnx",
     "onnxscript",
-    "ray",
     "rich",
     "safetensors",
     "scipy",
@@ -92,9 +92,10 @@ class _Commands(click.Group):
         except CanonistiaError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:
-            if error.name not in _BATCH_EXTRA + _TRAIN_EXTRA:
+            extras = {"batch": _BATCH_EXTRA, "cluster": _CLUSTER_EXTRA, "train": _TRAIN_EXTRA}
+            extra = next((extra for extra, names in extras.items() if error.name in names), None)
+            if extra is None:
                 raise
-            extra = "batch" if error.name in _BATCH_EXTRA else "train"
             raise click.ClickException(
                 f"this command needs {error.name}, which the serving install leaves out; "
                 f"install canonistia with its {extra} extra: pip install '.[{extra}]' in its source folder"

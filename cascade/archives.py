@@ -42,7 +42,7 @@ def _zip_items(path: Path) -> Iterator[Item]:
         if refusal := _refusal(member.filename, size, packed):
             yield failed_item(name, refusal)
         else:
-            yield Item(name, size, f"{size}:{member.CRC:08x}", partial(_read_from_zip, archive, member))
+            yield Item(name, size, f"{size}:{member.CRC:08x}", partial(_read_from_zip, archive, member), here=True)
 
 
 def _read_from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
@@ -71,7 +71,8 @@ def _tar_items(path: Path) -> Iterator[Item]:
                 yield failed_item(name, "is a link or a device inside the archive; a file was expected")
             else:
                 content = file.read()
-                yield Item(name, member.size, f"{member.size}:{zlib.crc32(content):08x}", partial(bytes, content))
+                stamp = f"{member.size}:{zlib.crc32(content):08x}"
+                yield Item(name, member.size, stamp, partial(bytes, content), here=True)
 
 
 def _refusal(name: str, size: int, packed: int | None) -> str:

@@ -96,6 +96,22 @@ def threads_option(command: F) -> F:
     help="cuda: a GPU of NVIDIA's, with onnxruntime-gpu installed; give it a larger --batch-size.",
 )
 @threads_option
+@click.option(
+    "--engine",
+    type=click.Choice(("local", "ray")),
+    default="local",
+    show_default=True,
+    help="local: threads of this process; ray: workers of a Ray cluster, with the same rows.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="The Ray cluster, of which this machine is a node, or 'auto'. Default: $RAY_ADDRESS, else one of this "
+    "machine's cores alone.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Ray's workers, a core each. Default: one for each core there is."
+)
 def classify(
     words: tuple[str, ...],
     model: str,
@@ -113,6 +129,9 @@ def classify(
     precision: "Precision",
     device: "Device",
     threads: int | None,
+    engine: Literal["local", "ray"],
+    address: str | None,
+    workers: int | None,
 ) -> None:
     """Name the two most likely classes of pictures.
 
@@ -137,6 +156,10 @@ def classify(
         raise click.UsageError("--partition is for an --out that ends in .parquet")
     if dry_run and not sort_into:
         raise click.UsageError("--dry-run is for --sort-into")
+    if engine == "local" and (address or workers):
+        raise click.UsageError("--address and --workers are for --engine ray")
+    if engine == "ray" and (threads or device != "cpu"):
+        raise click.UsageError("--threads and --device are for --engine local; Ray's --workers have a core each")
     job = Job(
         words,
         model,
@@ -154,6 +177,9 @@ def classify(
         report,
         precision,
         device,
+        engine,
+        address,
+        workers,
     )
     try:
         done = run(job, click.echo, counted)

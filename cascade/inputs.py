@@ -19,13 +19,15 @@ class Item:
 
     ``size`` is in bytes, 0 where it is not known. Two items of one name and one ``stamp`` hold the same bytes, as far
     as can be seen from outside; an empty stamp promises nothing. ``read`` returns the bytes of the file or raises
-    :class:`PictureError`.
+    :class:`PictureError`; where ``here`` is set only this process can call it, for the item lies inside of something
+    that it has open.
     """
 
     name: str
     size: int
     stamp: str
     read: Callable[[], bytes]
+    here: bool = False
 
 
 def items_of(paths: Iterable[Path]) -> Iterator[Item]:
@@ -74,7 +76,7 @@ def failed_item(name: str, reason: str) -> Item:
     def fail() -> bytes:
         raise PictureError(reason)
 
-    return Item(name, 0, "", fail)
+    return Item(name, 0, "", fail, here=True)
 
 
 def _unlisted(error: OSError) -> Item:

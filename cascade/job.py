@@ -1,28 +1,31 @@
 """A job of batch classification: from what a command was given to rows in files."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from cascade.bundle import Bundle, find_bundle, read_bundle
 from cascade.inputs import Item
 from cascade.loading import load_engine
-from cascade.precision import Precision
+from cascade.precision import Precision, precise_folder
 from cascade.remote import READERS, is_address
 from cascade.rows import Answered, answer_table, check_output, row_file
 from cascade.sources import InputError, check_words, items_of_words
-from cascade.threads import plan
+from cascade.threads import Plan, plan
 
 if TYPE_CHECKING:
-    from cascade.engine import Device, Engine
+    from cascade.engine import Device
     from cascade.journal import Journal
     from cascade.sorting import Way
 
+Place = Literal["local", "ray"]
 Sink = Callable[[Answered], object]
 Watched = Callable[[Iterable[Answered]], Iterable[Answered]]
+Answers = Callable[[Iterable[Item], "Journal | None"], Generator[Answered, None, None]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class Job:
     report: Path | None = None  # a page about the rows
     precision: Precision = "float"
     device: "Device" = "cpu"
+    engine: Place = "local"
+    address: str | None = None  # of a Ray cluster
+    workers: int | None = None  # of Ray
 
 
 @dataclass(frozen=True)
@@ -72,32 +78,52 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
             return None
     if job.out and job.out.suffix == ".parquet":
         import_module("pyarrow")  # now, and not when all the work is done
+    if job.engine == "ray":
+        import_module("cascade.cluster")
     check_words(job.words)
     shared, items = plan(items_of_words(job.words), job.threads)
     first = next(items, None)
     if first is None:
         raise InputError(f"no pictures below {', '.join(job.words)}")
-    engine = load_engine(job.model, shared.inference, job.precision, job.device)
-    # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
-    from cascade.pipeline import answers
-
     rows = errors = 0
     with ExitStack() as stack:
-        journal = stack.enter_context(_kept(job, job.out, engine)) if job.out else None
+        bundle, answers = stack.enter_context(_on_ray(job)) if job.engine == "ray" else _here(job, shared)
+        journal = stack.enter_context(_kept(job, job.out, bundle)) if job.out else None
         sinks: list[Sink] = [journal.add] if journal else []
         sinks += [stack.enter_context(sink) for sink in _asked(job, show)]
         if not sinks:
             sinks = [stack.enter_context(answer_table(show))]
-        known = journal.known if journal else _unknown
-        # A store is slow to answer and answers many at once.
-        readers = READERS if any(map(is_address, job.words)) else min(1, shared.workers)
-        answered = answers(engine, chain([first], items), shared.workers, readers, job.batch_size, known, job.by_hash)
+        answered = stack.enter_context(closing(answers(chain([first], items), journal)))
         for one in watched(answered):
             for sink in sinks:
                 sink(one)
             rows += 1
             errors += one.row.error is not None
     return Done(rows, errors)
+
+
+def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
+    engine = load_engine(job.model, shared.inference, job.precision, job.device)
+    # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
+    from cascade.pipeline import answers
+
+    # A store is slow to answer and answers many at once.
+    readers = READERS if any(map(is_address, job.words)) else min(1, shared.workers)
+
+    def answered(items: Iterable[Item], journal: "Journal | None") -> Generator[Answered, None, None]:
+        known = journal.known if journal else _unknown
+        return answers(engine, items, shared.workers, readers, job.batch_size, known, job.by_hash)
+
+    return engine.bundle, answered
+
+
+@contextmanager
+def _on_ray(job: Job) -> Iterator[tuple[Bundle, Answers]]:
+    from cascade.cluster import opened_cluster
+
+    bundle = read_bundle(precise_folder(find_bundle(job.model), job.precision))
+    with opened_cluster(bundle, job.address, job.workers, job.batch_size, job.by_hash) as cluster:
+        yield bundle, cluster.answers
 
 
 def _unknown(_: Item) -> None:
@@ -124,10 +150,10 @@ def _reported(path: Path) -> Iterator[Sink]:
 
 
 @contextmanager
-def _kept(job: Job, out: Path, engine: "Engine") -> Iterator["Journal"]:
+def _kept(job: Job, out: Path, bundle: Bundle) -> Iterator["Journal"]:
     from cascade.journal import Terms, opened_journal
 
-    terms = Terms(engine.bundle.sha256, job.by_hash)
+    terms = Terms(bundle.sha256, job.by_hash)
     with opened_journal(out, terms, job.resume, job.any_bundle) as journal:
         yield journal
         if out.suffix == ".parquet":

@@ -6,12 +6,12 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.errors import CanonistiaError
 from cascade.inputs import Item
-from cascade.rows import Answered, Row, journal_of
+from cascade.rows import COLUMNS, Answered, Row, journal_of
 
 # A row is kept once for every content of a file; the sequence is the order of this run.
 _TABLES = """
@@ -19,6 +19,7 @@ CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL);
 CREATE TABLE kept (name BLOB, stamp TEXT, row TEXT NOT NULL, PRIMARY KEY (name, stamp)) WITHOUT ROWID;
 CREATE TABLE sequence (number INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEXT NOT NULL);
 """
+_ANSWER = COLUMNS[1:]
 _LEAST_SECONDS = 0.1
 _SHARE = 0.05  # of the time that may go into making rows durable
 
@@ -54,11 +55,19 @@ class Journal:
         row = _row(item.name, found[0]) if found else None
         return None if row is None or row.error else row
 
+    def known_by_stamp(self, item: Item) -> dict[str, Row]:
+        """Return the rows that an earlier run gave to files of this name which could be read, by their stamps."""
+        query = "SELECT stamp, row FROM kept WHERE name = ? AND stamp != ''"
+        found = self._database.execute(query, (os.fsencode(item.name),)).fetchall()
+        rows = {stamp: _row(item.name, row) for stamp, row in found}
+        return {stamp: row for stamp, row in rows.items() if not row.error}
+
     def add(self, answered: Answered) -> None:
         """Add the next row."""
         item = answered.item
         name = os.fsencode(item.name)
-        answer = json.dumps(astuple(answered.row)[1:])
+        row = answered.row
+        answer = json.dumps([getattr(row, column) for column in _ANSWER])  # astuple would copy every value deeply
         self._database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (name, item.stamp, answer))
         self._database.execute("INSERT INTO sequence VALUES (?, ?, ?)", (self._number, name, item.stamp))
         self._number += 1

@@ -1,7 +1,7 @@
 """The pipeline: pictures are listed, read, decoded, inferred and handed on at the same time, in bounded memory."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -38,7 +38,7 @@ def answers(
     batch_size: int = BATCH_SIZE,
     known: Known = lambda item: None,
     by_hash: bool = False,
-) -> Iterator[Answered]:
+) -> Generator[Answered, None, None]:
     """Yield every item with its row, in order; a picture that cannot be read gives a row with its error.
 
     ``readers`` threads read batches ahead, ``workers`` threads take one each from its bytes to its rows. A worker keeps

@@ -69,7 +69,7 @@ def _table_item(path: Path, value: Any, name: Any, number: int) -> Item:
     full = f"{path}::{name if name is not None else inner or number}"
     if content is None:
         return failed_item(full, "holds no bytes of a picture")
-    return Item(full, len(content), "", partial(bytes, content))
+    return Item(full, len(content), "", partial(bytes, content), here=True)
 
 
 def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> None:
