@@ -95,7 +95,7 @@ def started(*words: object, patch: str = "", folder: Path | None = None) -> "sub
     """Start classify in a process of its own."""
     front = ["-c", SCRIPT.format(patch)] if patch else ["-m", "canonistia"]
     command = [sys.executable, *front, "classify", *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=environment, cwd=folder, **pipes)
 
