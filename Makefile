@@ -24,10 +24,11 @@ test: .venv-dev/installed
 	.venv/bin/python -m pip install --quiet .
 	touch $@
 
-# A recent pip first: the one that comes with Python gives up on how s3fs and moto pin botocore.
+# A recent pip, and s3fs before moto: it pins botocore to a few releases, and resolving both at once takes for ever.
 .venv-dev/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/python -m pip install --quiet --upgrade pip
+	.venv-dev/bin/python -m pip install --quiet --editable '.[batch]'
 	.venv-dev/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
