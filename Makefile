@@ -24,11 +24,11 @@ test: .venv-dev/installed
 	.venv/bin/python -m pip install --quiet .
 	touch $@
 
-# A recent pip, and s3fs before moto: it pins botocore to a few releases, and resolving both at once takes for ever.
+# A recent pip, and the store's packages first: what they agree on is then kept, and not looked for among all releases.
 .venv-dev/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/python -m pip install --quiet --upgrade pip
-	.venv-dev/bin/python -m pip install --quiet --editable '.[batch]'
+	.venv-dev/bin/python -m pip install --quiet --editable '.[store]'
 	.venv-dev/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
