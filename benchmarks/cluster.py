@@ -12,7 +12,6 @@ a journal, half of --rows while the other half is listed. No job is faster, howe
 """
 
 import argparse
-import os
 import pickle
 import platform
 import time
@@ -28,6 +27,7 @@ import pyarrow as pa
 import ray
 
 import cascade.cluster
+from benchmarks.machine import processor_name
 from cascade.bundle import find_bundle, read_bundle
 from cascade.engine import Engine
 from cascade.folders import pictures_below
@@ -118,7 +118,7 @@ def main() -> None:
                 speeds.setdefault(name, []).append(speed(cluster.answers, paths))
     print(
         f"ray {ray.__version__}, onnxruntime {onnxruntime.__version__}, Python {platform.python_version()}, "
-        f"{_cpu()}, {cores} cores; {len(paths)} pictures, {options.rounds} rounds"
+        f"{processor_name()}, {cores} cores; {len(paths)} pictures, {options.rounds} rounds"
     )
     print(f"  {'':<26}{'pictures/s':>10}{'':18}{'start, s':>10}{'without it':>12}{'efficiency':>12}")
     one = 0.0
@@ -132,11 +132,6 @@ def main() -> None:
     print(f"  local engine's core time  {1000 * median(core_seconds):10.2f} ms a picture")
     if options.rows:
         print(f"  the driver's ceiling      {ceiling(options.model, options.rows):10.0f} rows/s")
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if os.path.exists("/proc/cpuinfo") else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

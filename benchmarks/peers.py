@@ -26,7 +26,7 @@ from statistics import median
 import numpy as np
 import onnx
 
-from cascade.bundle import Bundle, find_bundle
+from cascade.bundle import Bundle, find_bundle, read_bundle
 from cascade.engine import Engine, stack
 from cascade.folders import pictures_below
 from cascade.inputs import items_of
@@ -175,7 +175,7 @@ def fastai_loop(bundle: Bundle, paths: Sequence[Path], batch: int) -> Run:
 
 def contestants(folder: Path, paths: Sequence[Path], work: Path) -> dict[str, Run]:
     """Return everyone who can be measured here, by name."""
-    bundle = Engine.load(folder, threads=1).bundle
+    bundle = read_bundle(folder)
     runs = {"bare runtime, main network": bare(bundle, paths), "canonistia, float": ours(folder)}
     if (folder / INT8).exists():
         runs["canonistia, int8"] = ours(folder / INT8)

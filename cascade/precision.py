@@ -9,20 +9,23 @@ from cascade.bundle import MANIFEST, BundleError, read_manifest
 Precision = Literal["float", "int8", "auto"]
 INT8 = "int8"  # the folder of the 8-bit form, inside the bundle's own
 
-_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")  # instructions that multiply and add bytes
+_CPUINFO = Path("/proc/cpuinfo")
+_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
 
 
-def processor_kind(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return what decides how fast 8-bit networks run here: ``x86_64 with byte dot products``, say.
-
-    Where the system does not tell, the processor counts as one without such instructions.
-    """
-    machine = platform.machine().lower()
+def has_byte_dot_products(cpuinfo: Path = _CPUINFO) -> bool:
+    """Return whether the processor multiplies and adds bytes in one instruction; no, where the system does not tell."""
     try:
-        words = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
+        words = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
-        words = set()
-    return f"{machine} with byte dot products" if words.intersection(_DOT_PRODUCTS) else machine
+        return False
+    return not set(words).isdisjoint(_DOT_PRODUCTS)
+
+
+def processor_kind(cpuinfo: Path = _CPUINFO) -> str:
+    """Return what decides how fast 8-bit networks run here: ``x86_64 with byte dot products``, say."""
+    machine = platform.machine().lower()
+    return f"{machine} with byte dot products" if has_byte_dot_products(cpuinfo) else machine
 
 
 def precise_folder(folder: Path, precision: Precision) -> Path:

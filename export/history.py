@@ -4,12 +4,15 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from export.plan import BUDGET, FALSE_ALARM_RATE, ExportPlan
+from export.plan import ExportPlan
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS, Recipe
 from trainers.runs import read_config
 from trainers.submodels import TRUNK_CONFIG, class_run
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def commands(plan: ExportPlan) -> list[str]:
@@ -37,15 +40,16 @@ def commands(plan: ExportPlan) -> list[str]:
         classes = "" if len(groups) == 1 else " " + shlex.join(word for label in labels for word in ("--class", label))
         lines.append(line + classes)
     words = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
-    for name, default in (
-        ("checkpoint", "last"),
-        ("budget", BUDGET),
-        ("false_alarm_rate", FALSE_ALARM_RATE),
-        ("seed", 0),
-    ):
-        if getattr(plan, name) != default:
-            words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
+    words += changed_options(plan, ("checkpoint", "budget", "false_alarm_rate", "seed"))
     return [*lines, shlex.join([*words, "--out", plan.out.name])]
+
+
+def changed_options(plan: "DataclassInstance", names: Iterable[str]) -> Iterator[str]:
+    """Yield the words for those of a plan's options that are not at their defaults, in the order of the names."""
+    defaults = {field.name: field.default for field in fields(plan)}
+    for name in names:
+        if getattr(plan, name) != defaults[name]:
+            yield from (f"--{name.replace('_', '-')}", str(getattr(plan, name)))
 
 
 def _line(command: str, data: str, config: Mapping[str, Any], defaults: Recipe, extra: Iterable[str]) -> str:

@@ -12,21 +12,15 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from cascade.bundle import (
-    Bundle,
-    Manifest,
-    Quantised,
-    describe_file,
-    find_bundle,
-    read_bundle,
-)
+from cascade.bundle import Bundle, Manifest, Quantised, describe_file, find_bundle, read_bundle
 from cascade.engine import Engine, stack
 from cascade.errors import CanonistiaError
 from cascade.evaluation import readable_batches
 from cascade.folders import LabelledPicture
-from cascade.precision import INT8, processor_kind
+from cascade.precision import INT8, has_byte_dot_products, processor_kind
 from export.answers import check_class_counts
 from export.choice import Terms, fit_cascade
+from export.history import changed_options
 from export.integers import METHODS, relative_error, write_integers
 from export.measure import EPOCH_NOTE, Measurement, measure
 from export.parity import check_parity
@@ -137,19 +131,19 @@ def _spread(pictures: Sequence[LabelledPicture], seed: int) -> list[Path]:
 def _write_networks(bundle: Bundle, folder: Path, pictures: Sequence[Path]) -> dict[str, str]:
     """Write every network with 8 bits; return the method whose features are closest to the float ones, by file."""
     engine = Engine(bundle)
-    dot_products = "dot products" in processor_kind()
+    dot_products = has_byte_dot_products()
     chosen = {}
     for entry, spec in track(bundle.manifest.networks, "quantising"):
         pixels = np.concatenate([stack(views, spec) for views in readable_batches(engine, pictures)])  # (N, S, S, 3)
         half = len(pixels) // 2
-        tried: dict[float, tuple[str, Path]] = {}
+        tried: list[tuple[float, str, Path]] = []
         for method in METHODS:
             path = folder / f"{entry.path}.{method}"
             write_integers(bundle.path(entry), path, _batches(pixels[:half]), method, dot_products)
-            tried[relative_error(bundle.path(entry), path, _batches(pixels[half:]))] = (method, path)
-        chosen[entry.path], best = tried.pop(min(tried))
+            tried.append((relative_error(bundle.path(entry), path, _batches(pixels[half:])), method, path))
+        (_, chosen[entry.path], best), *others = sorted(tried)
         best.replace(folder / entry.path)
-        for _, path in tried.values():
+        for *_, path in others:
             path.unlink()
     return chosen
 
@@ -197,7 +191,4 @@ def _speed_up(bundle: Bundle, folder: Path, paths: Sequence[Path]) -> float:
 
 def _command(manifest: Manifest, plan: QuantizePlan) -> str:
     words = ["canonistia", "quantize", manifest.name, plan.data.resolve().name]
-    for name, default in (("budget", BUDGET), ("false_alarm_rate", FALSE_ALARM_RATE), ("seed", 0), ("split_seed", 0)):
-        if getattr(plan, name) != default:
-            words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
-    return shlex.join(words)
+    return shlex.join([*words, *changed_options(plan, ("budget", "false_alarm_rate", "seed", "split_seed"))])

@@ -16,6 +16,7 @@ from cascade.metrics import accuracy_summary
 from export.answers import check_class_counts
 from export.choice import Compared, FittedCascade, Terms, compare, fit_cascade
 from export.curve import check_picture_name, draw_curve
+from export.history import changed_options
 from export.measure import EPOCH_NOTE, measure
 from export.parity import check_parity
 from export.plan import BUDGET, FALSE_ALARM_RATE
@@ -117,7 +118,4 @@ def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
 
 def _command(manifest: Manifest, plan: TunePlan) -> str:
     words = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
-    for name, default in (("false_alarm_rate", FALSE_ALARM_RATE), ("seed", 0)):
-        if getattr(plan, name) != default:
-            words += [f"--{name.replace('_', '-')}", str(getattr(plan, name))]
-    return shlex.join(words)
+    return shlex.join([*words, *changed_options(plan, ("false_alarm_rate", "seed"))])

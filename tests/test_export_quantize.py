@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import canonistia
-from cascade.bundle import MANIFEST, Manifest, read_bundle, read_manifest
+from cascade.bundle import CARD, MANIFEST, Manifest, read_bundle, read_manifest
 from cascade.folders import pictures_below
 from cascade.precision import precise_folder, processor_kind
 from tests.conftest import Run, run_command, write_data_set
@@ -29,6 +29,8 @@ def quantised(tiny_bundle: Path, tiny_data: Path, tmp_path_factory: pytest.TempP
 
 def test_networks_are_8_bit_and_what_follows_the_features_is_not(quantised: Path) -> None:
     exact, rounded = read_bundle(quantised), read_bundle(quantised / "int8")
+    left = {path.relative_to(rounded.folder).as_posix() for path in rounded.folder.rglob("*") if path.is_file()}
+    assert left == {MANIFEST, CARD, *(entry.path for entry in rounded.manifest.files)}
     for entry, _ in rounded.manifest.networks:
         model = onnx.load(rounded.path(entry))
         stored = {tensor.name: tensor for tensor in model.graph.initializer}

@@ -24,6 +24,7 @@ from statistics import median, quantiles
 
 import onnxruntime
 
+from benchmarks.machine import processor_name
 from benchmarks.serve.load import post, post_form, run_load
 from cascade.bundle import find_bundle
 from cascade.engine import Engine, stack
@@ -141,7 +142,7 @@ def main() -> None:
     engine = Engine.load(find_bundle(options.model))
     engine.self_test(8)
     versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
-    print(f"{_processor()}, {os.cpu_count()} cores, {versions}; {len(files)} pictures of {options.pictures.name}")
+    print(f"{processor_name()}, {os.cpu_count()} cores, {versions}; {len(files)} pictures of {options.pictures.name}")
 
     ours = ("canonistia", "serve", "--model", options.model, "--port")
     load_latency_and_memory(ours, engine, pictures, options)
@@ -164,11 +165,6 @@ def main() -> None:
         ours / theirs for ours, theirs in zip(rates["canonistia serve"], rates["canonistia classify"], strict=True)
     ]
     show("canonistia serve / canonistia classify", ratios, "")
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":
