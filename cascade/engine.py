@@ -254,8 +254,8 @@ class Engine:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads or self._threads
             options.log_severity_level = 3
-            # Threads that spin after one model's pass are in the way of the next model's.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            # Threads that go on spinning after one model's pass are in the way of the next model's.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
             path = self.bundle.path(file)
             try:
                 # What a GPU has no kernel for is left to the CPU.

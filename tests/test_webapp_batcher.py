@@ -1,5 +1,6 @@
 """The batcher: who goes alone, who goes with others, and that it makes no difference to the answers."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import ExitStack
@@ -46,6 +47,10 @@ def batcher(engines: tuple[Watched, Watched]) -> Iterator[Batcher]:
     batcher.close()
 
 
+def raise_memory_error(*_: object) -> None:
+    raise MemoryError
+
+
 def views(engine: Engine, count: int) -> list[View]:
     return [see(draw(CLASSES[number % 3], number), engine.specs) for number in range(count)]
 
@@ -65,6 +70,54 @@ def test_a_picture_alone_has_every_core_and_many_have_one_each(
     assert crowd.batches == [BATCH_SIZE] * 5
     for first, future in zip(one_by_one, futures, strict=True):
         assert np.array_equal(first.scores, future.result().scores)
+
+
+def test_a_picture_alone_may_run_where_it_is_asked_and_beside_others_it_waits(
+    batcher: Batcher, engines: tuple[Watched, Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, crowd = engines
+    first, second = views(alone, 2)
+    threads: list[str] = []
+    entered, go_on = threading.Event(), threading.Event()
+    run = Watched.run
+
+    def watched(engine: Watched, pictures: Sequence[Picture]) -> CascadeOutput:
+        threads.append(threading.current_thread().name)
+        entered.set()
+        assert go_on.wait(30)
+        return run(engine, pictures)
+
+    monkeypatch.setattr(Watched, "run", watched)
+    answers: list[bool] = []
+
+    def ask() -> None:
+        answers.append(submitted(batcher, first, here=True).done())
+
+    asking = threading.Thread(target=ask, name="asking")
+    asking.start()
+    assert entered.wait(30)
+    beside = submitted(batcher, second, here=True)  # returns at once: the first still runs
+    assert not beside.done()
+    go_on.set()
+    asking.join(30)
+    assert beside.result(30).prediction.label_1
+    assert answers == [True]
+    assert threads[0] == "asking"
+    assert threads[1].startswith("models")
+    assert (alone.batches, crowd.batches) == ([1], [1])
+
+
+def test_an_error_of_a_picture_run_where_it_is_asked_leaves_its_lane(
+    batcher: Batcher, engines: tuple[Watched, Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, crowd = engines
+    picture = views(alone, 1)[0]
+    with monkeypatch.context() as broken:
+        broken.setattr(Watched, "predictions", raise_memory_error)
+        with pytest.raises(MemoryError):
+            submitted(batcher, picture, here=True)
+    assert submitted(batcher, picture, here=True).done()
+    assert (alone.batches, crowd.batches) == ([1, 1], [])
 
 
 def test_what_is_queued_is_answered_before_it_closes(engines: tuple[Watched, Watched]) -> None:

@@ -36,7 +36,7 @@ def upload(*files: tuple[bytes, str], field: str = "file") -> dict[str, list[tup
     return {field: [(io.BytesIO(data), name) for data, name in files]}
 
 
-def submitted(batcher: Batcher, view: View) -> "Future[Outcome]":
+def submitted(batcher: Batcher, view: View, here: bool = False) -> "Future[Outcome]":
     """Return the future answer about a picture that is decoded already."""
     with batcher.coming() as coming:
-        return coming.submit(view)
+        return coming.submit(view, here=here)

@@ -49,11 +49,15 @@ class Coming:
     batcher: "Batcher"
     submitted: bool = False
 
-    def submit(self, view: View, maps: bool = False) -> "Future[Outcome]":
-        """Return the future answer about the picture."""
+    def submit(self, view: View, maps: bool = False, here: bool = False) -> "Future[Outcome]":
+        """Return the future answer about the picture.
+
+        With ``here`` a picture that nothing runs beside is run in the caller's thread, and the answer is there on
+        return, or the error is raised. That saves handing it from thread to thread and back.
+        """
         job = Job(view, maps)
-        self.batcher.add(job)
         self.submitted = True
+        self.batcher.add(job, here)
         return job.answer
 
 
@@ -75,14 +79,14 @@ class Batcher:
     def __init__(self, engine: Engine, crowd: Engine, lanes: int, metrics: Metrics, linger: float) -> None:
         self._engine = engine
         self._crowd = crowd
+        self._lanes = lanes
         self._metrics = metrics
         self._linger = linger
         self._jobs: deque[Job] = deque()
         self._coming = 0
-        self._running = 0
+        self._running = 0  # batches
         self._closed = False
         self._changed = threading.Condition()
-        self._free = threading.Semaphore(lanes)
         self._models = ThreadPoolExecutor(lanes, "models")
         self._collector = threading.Thread(target=self._collect, name="batcher", daemon=True)
         self._collector.start()
@@ -101,14 +105,20 @@ class Batcher:
                     self._coming -= 1
                     self._changed.notify()
 
-    def add(self, job: Job) -> None:
-        """Queue a picture that was on its way."""
+    def add(self, job: Job, here: bool) -> None:
+        """Queue a picture that was on its way; where it is alone and may run ``here``, answer it before returning."""
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             self._coming -= 1
-            self._jobs.append(job)
-            self._changed.notify()
+            here = here and self._nothing_else()
+            if here:
+                self._running += 1
+            else:
+                self._jobs.append(job)
+                self._changed.notify()
+        if here:
+            job.answer.set_result(self._run(self._engine, [job])[0])
 
     def close(self) -> None:
         """Answer what is queued, then stop."""
@@ -118,27 +128,34 @@ class Batcher:
         self._collector.join()
         self._models.shutdown()
 
-    def _collect(self) -> None:
-        while True:
-            self._free.acquire()  # while all lanes are busy, the next batch gathers
-            batch = self._next_batch()
-            if not batch:
-                return
-            started = time.monotonic()
-            self._metrics.batch.observe(len(batch))
-            for job in batch:
-                self._metrics.queue.observe(started - job.since)
-            with self._changed:
-                alone = len(batch) == 1 and not (self._jobs or self._coming or self._running)
-                self._running += 1
-            run = self._models.submit(self._run, self._engine if alone else self._crowd, batch)
-            run.add_done_callback(partial(self._hand_out, batch, started))
+    def _nothing_else(self) -> bool:
+        return not (self._jobs or self._coming or self._running)
 
-    def _hand_out(self, batch: Sequence[Job], started: float, run: "Future[list[Outcome]]") -> None:
+    def _collect(self) -> None:
+        while taken := self._next_batch():
+            engine, batch = taken
+            run = self._models.submit(self._run, engine, batch)
+            run.add_done_callback(partial(self._hand_out, batch))
+
+    def _next_batch(self) -> tuple[Engine, list[Job]] | None:
+        """Wait for pictures and a free lane, and take both; None means that the batcher was closed."""
         with self._changed:
-            self._running -= 1
-        self._free.release()
-        self._metrics.inference.observe(time.monotonic() - started)
+            while True:
+                # While all lanes are busy, the next batch gathers.
+                self._changed.wait_for(lambda: self._running < self._lanes if self._jobs else self._closed)
+                self._changed.wait_for(lambda: len(self._jobs) >= BATCH_SIZE or not self._coming, self._linger)
+                if not self._jobs:
+                    return None
+                jobs = [self._jobs.popleft() for _ in range(min(BATCH_SIZE, len(self._jobs)))]
+                # A client that left has cancelled its answer.
+                batch = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
+                if batch:
+                    engine = self._engine if len(batch) == 1 and self._nothing_else() else self._crowd
+                    self._running += 1
+                    return engine, batch
+
+    @staticmethod
+    def _hand_out(batch: Sequence[Job], run: "Future[list[Outcome]]") -> None:
         error = run.exception()
         for job, outcome in zip(batch, run.result() if error is None else [None] * len(batch), strict=True):
             if outcome is None:
@@ -146,22 +163,27 @@ class Batcher:
             else:
                 job.answer.set_result(outcome)
 
-    def _next_batch(self) -> list[Job]:
-        """Wait for pictures; an empty batch means that the batcher was closed."""
-        while True:
+    @contextmanager
+    def _lane(self, batch: Sequence[Job]) -> Iterator[None]:
+        """Measure a batch that is counted as running; its lane is free afterwards."""
+        started = time.monotonic()
+        self._metrics.batch.observe(len(batch))
+        for job in batch:
+            self._metrics.queue.observe(started - job.since)
+        try:
+            yield
+        finally:
+            self._metrics.inference.observe(time.monotonic() - started)
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs or self._closed)
-                self._changed.wait_for(lambda: len(self._jobs) >= BATCH_SIZE or not self._coming, self._linger)
-                jobs = [self._jobs.popleft() for _ in range(min(BATCH_SIZE, len(self._jobs)))]
-            # A client that left has cancelled its answer.
-            batch = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
-            if batch or not jobs:
-                return batch
+                self._running -= 1
+                if self._jobs:
+                    self._changed.notify()
 
     def _run(self, engine: Engine, batch: Sequence[Job]) -> list[Outcome]:
-        output = engine.run([job.view for job in batch])
-        predictions = engine.predictions(output)
-        maps = self._maps(engine, batch, predictions)
+        with self._lane(batch):
+            output = engine.run([job.view for job in batch])
+            predictions = engine.predictions(output)
+            maps = self._maps(engine, batch, predictions)
         return [
             Outcome(
                 prediction,

@@ -75,7 +75,7 @@ def classify_sources(
         try:
             for name, source in sources:
                 check_wanted(until)
-                waiting.append(_submit(served, name, source, explain, until))
+                waiting.append(_submit(served, name, source, explain, len(sources) == 1, until))
             answers = [item if isinstance(item, Refused) else _finished(item, until) for item in waiting]
         finally:
             for item in waiting:
@@ -95,19 +95,21 @@ def _places(count: int) -> Iterator[None]:
         admission.give_back(count)
 
 
-def _submit(served: Served, name: str, source: Source, explain: bool, until: float) -> _Waiting | Refused:
+def _submit(served: Served, name: str, source: Source, explain: bool, only: bool, until: float) -> _Waiting | Refused:
     parts = state()
     pixels = pixel_count(source) if isinstance(source, bytes) else 0  # an array is decoded already
     specs = served.engine.specs
-    with served.batcher.coming() as coming, parts.decoding.share(pixels, until), parts.metrics.decode.time():
-        try:
-            with picture_problems():
-                view = see(source, specs, parts.settings.max_pixels)
-        except Problem as problem:
-            return Refused(name, problem)
-        preview = view.preview(PREVIEW_SIDE) if explain else None
-        view.prepare(served.manifest.main.preprocess, specs)
-        return _Waiting(name, preview, coming.submit(view, maps=explain))
+    with served.batcher.coming() as coming:
+        with parts.decoding.share(pixels, until), parts.metrics.decode.time():
+            try:
+                with picture_problems():
+                    view = see(source, specs, parts.settings.max_pixels)
+            except Problem as problem:
+                return Refused(name, problem)
+            preview = view.preview(PREVIEW_SIDE) if explain else None
+            view.prepare(served.manifest.main.preprocess, specs)
+        check_wanted(until)
+        return _Waiting(name, preview, coming.submit(view, maps=explain, here=only))
 
 
 def _finished(waiting: _Waiting, until: float) -> Answer:
