@@ -1,26 +1,31 @@
 """Batch classification against the core time that its parts need.
 
-    python -m benchmarks.batch PICTURES [--model scene15] [--rounds 5] [--count 640]
+    python -m benchmarks.batch PICTURES [--model scene15] [--rounds 5] [--count 20000] [--sample 640]
 
-Every round measures, in turn and on the same pictures, what a core needs for each part of the work by itself (decoding,
-preprocessing, one bare inference of the main model, one pass of the second stage), and the whole pipeline. From the
-parts follows the core-time limit: cores / (decode + preprocess + main + routed share x second stage). Seconds are
-processor seconds, which neighbours on the machine disturb less than they do the clock; pictures a second by the clock
-are printed beside them, against the same parts run by plain threads with nothing in between. Memory is the peak.
+Every round measures, in turn, what a core needs for each part of the work by itself on a sample of the pictures
+(decoding, preprocessing, one bare inference of the main model, one pass of the second stage), and the whole pipeline on
+all of them, copied under new names. From the parts follows the core-time limit in pictures a second: cores / (decode +
+preprocess + main + routed share x second stage), in processor seconds, which neighbours on the machine disturb less
+than they do the clock. The pipeline is held against it by its processor seconds, and by the clock. Beside it: the parts
+but for the second stage, run by plain threads with nothing in between. Memory is the peak.
 """
 
 import argparse
 import resource
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import onnxruntime
+from PIL import Image
 
+from benchmarks.copies import copies
+from benchmarks.machine import processor_name
 from cascade.bundle import find_bundle
 from cascade.engine import Engine
 from cascade.folders import pictures_below
@@ -42,10 +47,10 @@ def parts(engine: Engine, paths: Sequence[Path]) -> dict[str, float]:
     """Return core seconds a picture of each part of the work, made by one thread."""
     manifest = engine.bundle.manifest
     contents = [path.read_bytes() for path in paths]
-    pictures, batches, routed = [], [], 0
+    pictures: list[Image.Image] = []
     spent = {"decode": seconds(lambda: pictures.extend(decode(content) for content in contents))}
     spec = manifest.main.preprocess
-    pixels = []
+    pixels: list[np.ndarray] = []
     spent["preprocess"] = seconds(lambda: pixels.extend(preprocess(picture, spec) for picture in pictures))
     batches = [np.stack(pixels[start : start + BATCH_SIZE]) for start in range(0, len(pixels), BATCH_SIZE)]
     main = engine._session(manifest.main.file)
@@ -58,11 +63,7 @@ def parts(engine: Engine, paths: Sequence[Path]) -> dict[str, float]:
             for start in range(0, len(some), BATCH_SIZE)
         ]
     )
-    routed = sum(one.row.stage == "submodels" for one in answers(engine, items_of(paths), 2))
-    return {name: value / len(paths) for name, value in spent.items()} | {
-        "second stage": second / len(some),
-        "routed": routed / len(paths),
-    }
+    return {name: value / len(paths) for name, value in spent.items()} | {"second stage": second / len(some)}
 
 
 def plain_threads(engine: Engine, paths: Sequence[Path], threads: int) -> None:
@@ -86,37 +87,43 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--model", default="scene15")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=640, help="pictures a round")
+    parser.add_argument("--count", type=int, default=20_000, help="pictures that the pipeline classifies a round")
+    parser.add_argument("--sample", type=int, default=640, help="pictures on which the parts are measured a round")
     options = parser.parse_args()
     cores = processors()
     engine = Engine.load(find_bundle(options.model), threads=1)
     engine.open_all()
     found = pictures_below(options.pictures)
-    step = max(1, len(found) // options.count)
-    paths = list(islice(cycle(found[::step]), options.count))
+    sample = found[:: -(-len(found) // options.sample)]
     table: dict[str, list[float]] = {}
-    for turn in range(options.rounds + 1):
-        figures = parts(engine, paths)
-        limit = (
-            figures["decode"] + figures["preprocess"] + figures["main"] + figures["routed"] * figures["second stage"]
-        )
-        started = time.perf_counter()
-        spent = seconds(lambda: sum(1 for _ in answers(engine, items_of(paths), cores))) / len(paths)
-        wall = time.perf_counter() - started
-        plain = seconds(lambda: plain_threads(engine, paths, cores), time.perf_counter)
-        figures |= {
-            "limit, core ms": limit,
-            "pipeline, core ms": spent,
-            "core-time share of the limit": limit / spent,
-            "pipeline, pictures/s by the clock": len(paths) / wall,
-            "plain threads, main model alone, pictures/s": len(paths) / plain,
-        }
-        if turn:  # the first round warms up
-            for name, value in figures.items():
-                table.setdefault(name, []).append(value)
-    print(f"onnxruntime {onnxruntime.__version__}, {cores} cores, {options.count} pictures, {options.rounds} rounds")
+    with tempfile.TemporaryDirectory() as place:
+        paths = copies(found, options.count, Path(place))
+        for turn in range(options.rounds + 1):
+            figures = parts(engine, sample)
+            whole = paths if turn else sample  # the first round warms up
+            started, before = time.perf_counter(), time.process_time()
+            stages = Counter(one.row.stage for one in answers(engine, items_of(whole), cores))
+            wall, spent = time.perf_counter() - started, time.process_time() - before
+            plain = seconds(lambda: plain_threads(engine, sample, cores), time.perf_counter)
+            routed = stages["submodels"] / len(whole)
+            limit = figures["decode"] + figures["preprocess"] + figures["main"] + routed * figures["second stage"]
+            figures |= {
+                "routed": routed,
+                "limit, core ms": limit,
+                "limit, pictures/s": cores / limit,
+                "pipeline, core ms": spent / len(whole),
+                "pipeline, pictures/s by the clock": len(whole) / wall,
+                "share of the limit, core time": limit / (spent / len(whole)),
+                "share of the limit, by the clock": len(whole) / wall * limit / cores,
+                "plain threads, main model alone, pictures/s": len(sample) / plain,
+            }
+            if turn:
+                for name, value in figures.items():
+                    table.setdefault(name, []).append(value)
+    print(f"{processor_name()}, {cores} cores, onnxruntime {onnxruntime.__version__}")
+    print(f"{options.count} pictures, parts on {len(sample)}, {options.rounds} rounds")
     for name, values in table.items():
-        scale = 1 if "share" in name or "/s" in name or name == "routed" else 1000
+        scale = 1 if "share" in name or "/s" in name or name == "routed" else 1000  # seconds are shown as ms
         low, middle, high = (scale * one(values) for one in (min, median, max))
         print(f"  {name:<46}{middle:9.3f}{' ms' if scale > 1 else '   '}  [{low:.3f}, {high:.3f}]")
     print(f"  peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")

@@ -1,12 +1,12 @@
 """Batch classification beside other tools, with the same main network in the same runtime where they can take it.
 
-    python -m benchmarks.peers PICTURES [--model scene15] [--count 640] [--rounds 5]
+    python -m benchmarks.peers PICTURES [--model scene15] [--count 640] [--rounds 5] [--only NAME ...]
 
 Everyone starts at the files and ends at classes in memory, on all cores, models open and warm, in turns. The network is
 the bundle's main model with floating-point pixels as its input, as Ultralytics and Hugging Face want it. This
 project's rows are the whole cascade, which passes part of the pictures through the second stage, too. Peers are
 measured where they can be imported; they want an environment of their own (ultralytics; transformers with
-optimum-onnx; fastai; timm).
+optimum-onnx; fastai; timm). Beside each stands how many times as fast this project's two forms are, turn by turn.
 """
 
 import argparse
@@ -18,14 +18,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
-from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import onnx
 
+from benchmarks.copies import copies
 from cascade.bundle import Bundle, find_bundle, read_bundle
 from cascade.engine import Engine, stack
 from cascade.folders import pictures_below
@@ -34,6 +35,7 @@ from cascade.pipeline import BATCH_SIZE, answers
 from cascade.precision import INT8, processor_kind
 from cascade.threads import processors
 
+OURS = "canonistia"
 BATCHES = (1, 8, 32)  # of those who do better with one than with another
 
 
@@ -74,10 +76,11 @@ def bare(bundle: Bundle, paths: Sequence[Path]) -> Run:
     engine = Engine(bundle, threads=1)
     entry, spec = bundle.manifest.networks[0]
     session = engine._session(entry)
-    pixels = stack([engine.see(path) for path in paths], spec)
-    batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
+    pixels = stack([engine.see(path) for path in paths[:640]], spec)
 
-    def run(_: Sequence[Path]) -> None:
+    def run(some: Sequence[Path]) -> None:
+        starts = (start % len(pixels) for start in range(0, len(some), BATCH_SIZE))
+        batches = [pixels[start : start + BATCH_SIZE] for start in starts]
         with ThreadPoolExecutor(processors()) as pool:
             list(pool.map(lambda batch: session.run(["probabilities"], {"pixels": batch}), batches))
 
@@ -173,26 +176,26 @@ def fastai_loop(bundle: Bundle, paths: Sequence[Path], batch: int) -> Run:
     return run
 
 
-def contestants(folder: Path, paths: Sequence[Path], work: Path) -> dict[str, Run]:
+def contestants(folder: Path, paths: Sequence[Path], work: Path) -> dict[str, Callable[[], Run]]:
     """Return everyone who can be measured here, by name."""
     bundle = read_bundle(folder)
-    runs = {"bare runtime, main network": bare(bundle, paths), "canonistia, float": ours(folder)}
+    ready: dict[str, Callable[[], Run]] = {"bare runtime": lambda: bare(bundle, paths), OURS: lambda: ours(folder)}
     if (folder / INT8).exists():
-        runs["canonistia, int8"] = ours(folder / INT8)
+        ready[f"{OURS}, 8 bits"] = lambda: ours(folder / INT8)
 
     def here(*names: str) -> bool:
         return all(importlib.util.find_spec(name) for name in names)
 
     for batch in BATCHES:
         if here("ultralytics"):
-            runs[f"Ultralytics, batch {batch}"] = ultralytics(bundle, work, batch)
+            ready[f"Ultralytics, batch {batch}"] = partial(ultralytics, bundle, work, batch)
         if here("transformers", "optimum"):
-            runs[f"Hugging Face pipeline, batch {batch}"] = hugging_face(bundle, work, batch)
+            ready[f"Hugging Face pipeline, batch {batch}"] = partial(hugging_face, bundle, work, batch)
     if here("timm"):
-        runs["timm in PyTorch, batch 32"] = timm_loop(bundle, 32)
+        ready["timm in PyTorch, batch 32"] = lambda: timm_loop(bundle, 32)
     if here("fastai"):
-        runs["fastai, batch 32"] = fastai_loop(bundle, paths, 32)
-    return runs
+        ready["fastai, batch 32"] = lambda: fastai_loop(bundle, paths, 32)
+    return ready
 
 
 def main() -> None:
@@ -202,25 +205,31 @@ def main() -> None:
     parser.add_argument("--model", default="scene15")
     parser.add_argument("--count", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="those whose names begin so; everyone by default")
     options = parser.parse_args()
     folder = find_bundle(options.model).resolve()
-    paths = list(islice(cycle(pictures_below(options.pictures)), options.count))
     packages = ("onnxruntime", "ultralytics", "transformers", "optimum", "fastai", "timm", "torch")
     versions = ", ".join(f"{name} {version(name)}" for name in packages if importlib.util.find_spec(name))
     print(f"{processor_kind()}, {processors()} cores, Python {platform.python_version()}, {versions}")
-    with tempfile.TemporaryDirectory() as work:
-        runs = contestants(folder, paths, Path(work))
+    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as place:
+        paths = copies(pictures_below(options.pictures), options.count, Path(place))
+        ready = contestants(folder, paths, Path(work))
+        runs = {name: make() for name, make in ready.items() if name.startswith(tuple(options.only or ("",)))}
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(options.rounds + 1):
             for name, run in runs.items():
-                some = paths[:64] if not turn and name != "bare runtime, main network" else paths
+                some = paths if turn else paths[:64]  # the first turn warms up
                 started = time.perf_counter()
                 run(some)
-                if turn:  # the first warms up
+                if turn:
                     rates[name].append(len(paths) / (time.perf_counter() - started))
     print(f"{options.count} pictures, {options.rounds} turns")
     for name, values in rates.items():
-        print(f"{name:<36}{median(values):8.1f} pictures/s  [{min(values):.1f}, {max(values):.1f}]")
+        print(f"  {name:<36}{median(values):8.1f} pictures/s  [{min(values):.1f}, {max(values):.1f}]", end="")
+        for own in (one for one in rates if one.startswith(OURS) and one != name):
+            times = [ahead / behind for ahead, behind in zip(rates[own], values, strict=True)]
+            print(f"   {own}: {median(times):.2f} times [{min(times):.2f}, {max(times):.2f}]", end="")
+        print(flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The batcher: who goes alone, who goes with others, and that it makes no difference to the answers."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +18,32 @@ from tests.webapps import submitted
 from webapp.batcher import BATCH_SIZE, Batcher
 from webapp.metrics import Metrics
 
+LANES = 2
+
 
 class Watched(Engine):
-    """An engine that notes how many pictures came at once."""
+    """An engine that notes how many pictures came at once and in which thread, and that can be held up."""
 
     def __init__(self, bundle: Path, threads: int) -> None:
         super().__init__(read_bundle(bundle), threads)
         self.batches: list[int] = []
+        self.threads: list[str] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
 
     def run(self, pictures: Sequence[Picture]) -> CascadeOutput:
         """Run the cascade."""
         self.batches.append(len(pictures))
+        self.threads.append(threading.current_thread().name)
+        assert self.go_on.wait(30)
         return super().run(pictures)
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -40,9 +54,9 @@ def engines(tiny_bundle: Path) -> tuple[Watched, Watched]:
 
 @pytest.fixture
 def batcher(engines: tuple[Watched, Watched]) -> Iterator[Batcher]:
-    """Return a batcher of two lanes."""
+    """Return a batcher of those engines."""
     alone, crowd = engines
-    batcher = Batcher(alone, crowd, 2, Metrics(), linger=0.5)
+    batcher = Batcher(alone, crowd, LANES, Metrics())
     yield batcher
     batcher.close()
 
@@ -59,52 +73,53 @@ def test_a_picture_alone_has_every_core_and_many_have_one_each(
     batcher: Batcher, engines: tuple[Watched, Watched]
 ) -> None:
     alone, crowd = engines
-    pictures = views(alone, 40)
+    pictures = views(alone, LANES + 5 * BATCH_SIZE)
     one_by_one = [submitted(batcher, picture).result(30) for picture in pictures]
-    assert (alone.batches, crowd.batches) == ([1] * 40, [])
-    with ExitStack() as decoding:
-        decoding.enter_context(batcher.coming())  # as if more were on their way: batches fill up
+    assert (alone.batches, crowd.batches) == ([1] * len(pictures), [])
+    crowd.go_on.clear()
+    with batcher.coming():  # as if one more were on its way
         futures = [submitted(batcher, picture) for picture in pictures]
-        wait(futures, 30)
-    assert len(alone.batches) == 40
-    assert crowd.batches == [BATCH_SIZE] * 5
+    wait_until(lambda: len(crowd.batches) == LANES)
+    crowd.go_on.set()
+    wait(futures, 30)
+    assert len(alone.batches) == len(pictures)
+    # The first found a free lane each, the others went together.
+    assert crowd.batches == [1] * LANES + [BATCH_SIZE] * 5
     for first, future in zip(one_by_one, futures, strict=True):
         assert np.array_equal(first.scores, future.result().scores)
 
 
 def test_a_picture_alone_may_run_where_it_is_asked_and_beside_others_it_waits(
-    batcher: Batcher, engines: tuple[Watched, Watched], monkeypatch: pytest.MonkeyPatch
+    batcher: Batcher, engines: tuple[Watched, Watched]
 ) -> None:
     alone, crowd = engines
     first, second = views(alone, 2)
-    threads: list[str] = []
-    entered, go_on = threading.Event(), threading.Event()
-    run = Watched.run
-
-    def watched(engine: Watched, pictures: Sequence[Picture]) -> CascadeOutput:
-        threads.append(threading.current_thread().name)
-        entered.set()
-        assert go_on.wait(30)
-        return run(engine, pictures)
-
-    monkeypatch.setattr(Watched, "run", watched)
-    answers: list[bool] = []
-
-    def ask() -> None:
-        answers.append(submitted(batcher, first, here=True).done())
-
-    asking = threading.Thread(target=ask, name="asking")
-    asking.start()
-    assert entered.wait(30)
-    beside = submitted(batcher, second, here=True)  # returns at once: the first still runs
-    assert not beside.done()
-    go_on.set()
-    asking.join(30)
-    assert beside.result(30).prediction.label_1
-    assert answers == [True]
-    assert threads[0] == "asking"
-    assert threads[1].startswith("models")
+    alone.go_on.clear()
+    with ThreadPoolExecutor(1, "asking") as asking:
+        answer = asking.submit(submitted, batcher, first, here=True)
+        wait_until(lambda: alone.batches == [1])
+        beside = submitted(batcher, second, here=True)
+        assert beside.result(30).prediction.label_1  # while the first still runs
+        assert not answer.done()
+        alone.go_on.set()
+        assert answer.result(30).done()
     assert (alone.batches, crowd.batches) == ([1], [1])
+    assert alone.threads[0].startswith("asking")
+    assert crowd.threads[0].startswith("models")
+
+
+def test_a_picture_whose_client_left_is_not_run(batcher: Batcher, engines: tuple[Watched, Watched]) -> None:
+    alone, crowd = engines
+    pictures = views(crowd, LANES + 3)
+    crowd.go_on.clear()
+    with batcher.coming():
+        futures = [submitted(batcher, picture) for picture in pictures]
+    wait_until(lambda: len(crowd.batches) == LANES)
+    assert all(future.cancel() for future in futures[LANES:])
+    late = submitted(batcher, pictures[0])
+    crowd.go_on.set()
+    assert late.result(30).prediction.label_1
+    assert sum(alone.batches + crowd.batches) == LANES + 1
 
 
 def test_an_error_of_a_picture_run_where_it_is_asked_leaves_its_lane(
@@ -121,7 +136,7 @@ def test_an_error_of_a_picture_run_where_it_is_asked_leaves_its_lane(
 
 
 def test_what_is_queued_is_answered_before_it_closes(engines: tuple[Watched, Watched]) -> None:
-    batcher = Batcher(*engines, 2, Metrics(), linger=0.0)
+    batcher = Batcher(*engines, LANES, Metrics())
     futures = [submitted(batcher, picture) for picture in views(engines[0], 20)]
     batcher.close()
     assert all(future.done() for future in futures)

@@ -16,8 +16,9 @@ from cascade.prediction import Prediction
 from cascade.view import View
 from webapp.metrics import Metrics
 
-# On a CPU larger batches are no faster a picture, and the runtime keeps the memory of the largest one.
-BATCH_SIZE = 8
+# On a CPU larger batches are slower a picture, for what they hold leaves the cache, and the runtime keeps the memory of
+# the largest one.
+BATCH_SIZE = 2
 
 
 @dataclass(frozen=True)
@@ -62,34 +63,30 @@ class Coming:
 
 
 class Batcher:
-    """Runs pictures in the order of their arrival, as many at once as are waiting, up to ``BATCH_SIZE``.
+    """Runs pictures in the order of their arrival, ``lanes`` batches side by side.
 
-    It never waits for a picture that nobody has sent: only while others are being decoded does a batch stay open,
-    and then for ``linger`` seconds at most.
+    It never waits for a picture: what has come while every lane was busy goes together, up to ``BATCH_SIZE``.
 
     Parameters
     ----------
     engine
         For a picture that comes alone: each of its inferences may use every core.
     crowd
-        For many: its inferences have one thread each, and ``lanes`` batches run side by side, which costs less core
-        time a picture than one batch on all cores.
+        For many: its inferences have one thread each, which costs less core time a picture than one batch on all
+        cores.
     """
 
-    def __init__(self, engine: Engine, crowd: Engine, lanes: int, metrics: Metrics, linger: float) -> None:
+    def __init__(self, engine: Engine, crowd: Engine, lanes: int, metrics: Metrics) -> None:
         self._engine = engine
         self._crowd = crowd
         self._lanes = lanes
         self._metrics = metrics
-        self._linger = linger
         self._jobs: deque[Job] = deque()
         self._coming = 0
         self._running = 0  # batches
         self._closed = False
         self._changed = threading.Condition()
         self._models = ThreadPoolExecutor(lanes, "models")
-        self._collector = threading.Thread(target=self._collect, name="batcher", daemon=True)
-        self._collector.start()
 
     @contextmanager
     def coming(self) -> Iterator["Coming"]:
@@ -103,7 +100,6 @@ class Batcher:
             if not coming.submitted:
                 with self._changed:
                     self._coming -= 1
-                    self._changed.notify()
 
     def add(self, job: Job, here: bool) -> None:
         """Queue a picture that was on its way; where it is alone and may run ``here``, answer it before returning."""
@@ -116,43 +112,35 @@ class Batcher:
                 self._running += 1
             else:
                 self._jobs.append(job)
-                self._changed.notify()
         if here:
             job.answer.set_result(self._run(self._engine, [job])[0])
+        else:
+            self._start()
 
     def close(self) -> None:
         """Answer what is queued, then stop."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._collector.join()
+            self._changed.wait_for(lambda: not (self._jobs or self._running))
         self._models.shutdown()
 
     def _nothing_else(self) -> bool:
         return not (self._jobs or self._coming or self._running)
 
-    def _collect(self) -> None:
-        while taken := self._next_batch():
-            engine, batch = taken
-            run = self._models.submit(self._run, engine, batch)
-            run.add_done_callback(partial(self._hand_out, batch))
-
-    def _next_batch(self) -> tuple[Engine, list[Job]] | None:
-        """Wait for pictures and a free lane, and take both; None means that the batcher was closed."""
+    def _start(self) -> None:
+        """Give the next batch to a lane, if there is one of each."""
         with self._changed:
-            while True:
-                # While all lanes are busy, the next batch gathers.
-                self._changed.wait_for(lambda: self._running < self._lanes if self._jobs else self._closed)
-                self._changed.wait_for(lambda: len(self._jobs) >= BATCH_SIZE or not self._coming, self._linger)
-                if not self._jobs:
-                    return None
+            batch: list[Job] = []
+            while self._jobs and self._running < self._lanes and not batch:
                 jobs = [self._jobs.popleft() for _ in range(min(BATCH_SIZE, len(self._jobs)))]
                 # A client that left has cancelled its answer.
                 batch = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
-                if batch:
-                    engine = self._engine if len(batch) == 1 and self._nothing_else() else self._crowd
-                    self._running += 1
-                    return engine, batch
+            if not batch:
+                return
+            engine = self._engine if len(batch) == 1 and self._nothing_else() else self._crowd
+            self._running += 1
+        run = self._models.submit(self._run, engine, batch)
+        run.add_done_callback(partial(self._hand_out, batch))
 
     @staticmethod
     def _hand_out(batch: Sequence[Job], run: "Future[list[Outcome]]") -> None:
@@ -165,7 +153,7 @@ class Batcher:
 
     @contextmanager
     def _lane(self, batch: Sequence[Job]) -> Iterator[None]:
-        """Measure a batch that is counted as running; its lane is free afterwards."""
+        """Measure a batch that is counted as running; afterwards the next one has its lane."""
         started = time.monotonic()
         self._metrics.batch.observe(len(batch))
         for job in batch:
@@ -176,8 +164,8 @@ class Batcher:
             self._metrics.inference.observe(time.monotonic() - started)
             with self._changed:
                 self._running -= 1
-                if self._jobs:
-                    self._changed.notify()
+                self._changed.notify_all()
+            self._start()
 
     def _run(self, engine: Engine, batch: Sequence[Job]) -> list[Outcome]:
         with self._lane(batch):

@@ -195,7 +195,7 @@ def serve(
 
         metrics = Metrics()
         bound = memory * MB if memory else None
-        service = Service(folders, metrics, linger=settings.linger_seconds, threads=threads, memory=bound)
+        service = Service(folders, metrics, threads=threads, memory=bound)
         reloader.start(service)
         return create_app(service, metrics, settings, collector)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from cascade.bundle import Manifest
 from cascade.errors import CanonistiaError
 
-# Loaded and warm, a bundle takes this many times the size of its files: measured with two batches of eight at once.
+# Loaded and warm, a bundle takes this many times the size of its files: measured with three batches of two at once.
 _MEMORY_FACTOR = 10
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's mallopt
 _LARGE = 4 * 2**20  # bytes

@@ -21,16 +21,17 @@ _LOG = logging.getLogger("canonistia.service")
 class Served:
     """One loaded bundle with its batcher. A request that began with it ends with it."""
 
-    def __init__(self, bundle: Bundle, metrics: Metrics, linger: float, threads: int | None) -> None:
-        lanes = threads or processors()
-        self.engine = Engine(bundle, lanes)
+    def __init__(self, bundle: Bundle, metrics: Metrics, threads: int | None) -> None:
+        cores = threads or processors()
+        self.engine = Engine(bundle, cores)
         self.engine.self_test()
-        crowd = self.engine if lanes == 1 else Engine(bundle, 1)
+        crowd = self.engine if cores == 1 else Engine(bundle, 1)
         crowd.self_test(BATCH_SIZE)
         self.manifest = bundle.manifest
         self.sha256 = bundle.sha256
         self.name = bundle.manifest.name
-        self.batcher = Batcher(self.engine, crowd, lanes, metrics, linger)
+        # One lane more than cores: they have work while one batch is handed out.
+        self.batcher = Batcher(self.engine, crowd, cores + 1, metrics)
         self.users = 0
         self.retired = False
 
@@ -58,7 +59,6 @@ class Service:
         folders: Sequence[Path],
         metrics: Metrics,
         *,
-        linger: float = 0.004,
         threads: int | None = None,
         memory: int | None = None,
     ) -> None:
@@ -68,11 +68,11 @@ class Service:
             raise BundleError(f"the bundles are named {', '.join(self.names)}; serve bundles of different names")
         self._bundles = dict(zip(self.names, bundles, strict=True))
         self._marks = {name: _mark(bundle.folder) for name, bundle in self._bundles.items()}
-        self._metrics, self._linger, self._threads, self._memory = metrics, linger, threads, memory
+        self._metrics, self._threads, self._memory = metrics, threads, memory
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # one bundle is loaded at a time: two at once would take both memories
         self._loaded: OrderedDict[str, Served] = OrderedDict()  # the one used last is last
-        self._loaded[self.default] = Served(bundles[0], metrics, linger, threads)
+        self._loaded[self.default] = Served(bundles[0], metrics, threads)
 
     @property
     def default(self) -> str:
@@ -143,7 +143,7 @@ class Service:
         with self._lock:
             leaving = self._making_room(name, memory_of(bundle.manifest))
         self._close(leaving)
-        fresh = Served(bundle, self._metrics, self._linger, self._threads)
+        fresh = Served(bundle, self._metrics, self._threads)
         with self._lock:
             old = [self._loaded.pop(name)] if name in self._loaded else []
             self._loaded[name] = fresh

@@ -15,7 +15,6 @@ class Settings:
     queue: int = 256  # pictures in hand at once, over all requests
     deadline_seconds: float = 30.0  # from the upload's end to the answer
     upload_seconds: float = 60.0  # for a request to arrive
-    linger_seconds: float = 0.004  # how long a batch waits for pictures that are being decoded
     rate: str | None = None  # of requests that classify, from one address, as Flask-Limiter writes it: "60/minute"
     api_keys: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()  # empty: any

@@ -69,7 +69,7 @@ def resident_of_children(pid: int) -> float:
 
 
 def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
-    """Return pictures a second of the command's own pipeline, models opened and warm."""
+    """Return pictures a second of the command's own pipeline, models opened and warm, a thread an inference."""
     started = time.perf_counter()
     answered = sum(one.row.error is None for one in answers(engine, items_of(files), processors()))
     return answered / (time.perf_counter() - started)
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each server at 32 clients")
     parser.add_argument("--answers", type=int, default=20_000, help="answers over which memory is watched")
+    parser.add_argument("--only-throughput", action="store_true", help="beside the others alone")
     options = parser.parse_args()
     files = pictures_below(options.pictures)
     pictures = [path.read_bytes() for path in files]
@@ -146,14 +147,17 @@ def main() -> None:
     print(f"{processor_name()}, {os.cpu_count()} cores, {versions}; {len(files)} pictures of {options.pictures.name}")
 
     ours = ("canonistia", "serve", "--model", options.model, "--port")
-    load_latency_and_memory(ours, engine, pictures, options)
+    if not options.only_throughput:
+        load_latency_and_memory(ours, engine, pictures, options)
+    single = Engine.load(find_bundle(options.model), threads=1)
+    single.self_test(8)
     forms = [post_form("/api/v1/classify", data) for data in pictures]
     servers = {"canonistia serve": ours, "plain Flask view": (f"{HERE}.plain_flask", options.model)}
     if importlib.util.find_spec("litserve"):
         servers["LitServe"] = (f"{HERE}.lit_serve", options.model)
     rates: dict[str, list[float]] = {name: [] for name in ("canonistia classify", *servers)}
     for _ in range(options.rounds):
-        rates["canonistia classify"].append(classify_rate(engine, files))
+        rates["canonistia classify"].append(classify_rate(single, files))
         for name, command in servers.items():
             with running(*command) as (_, port):
                 sent = forms if name == "LitServe" else requests  # it takes no other body

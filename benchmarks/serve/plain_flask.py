@@ -18,7 +18,7 @@ class _Server(BaseApplication):
     def load(self) -> Flask:
         from cascade.engine import Engine
 
-        engine = Engine.load(Path(find_bundle(sys.argv[1])))
+        engine = Engine.load(Path(find_bundle(sys.argv[1])), threads=1)  # with many clients faster than two
         engine.open_all()
         app = Flask(__name__)
 

@@ -1,0 +1,17 @@
+"""Copies: many pictures under new names, made of a few."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def copies(found: Sequence[Path], count: int, folder: Path) -> list[Path]:
+    """Fill a folder with ``count`` pictures in the order of ``found``, over and over; return their paths, in order."""
+    paths = [folder / f"{number:07d}{found[number % len(found)].suffix}" for number in range(count)]
+    for number, path in enumerate(paths):
+        if number < len(found):
+            shutil.copyfile(found[number], path)
+        else:
+            os.link(paths[number % len(found)], path)
+    return paths
