@@ -1,15 +1,17 @@
 """Batch classification beside other tools, with the same main network in the same runtime where they can take it.
 
-    python -m benchmarks.peers PICTURES [--model scene15] [--count 640] [--rounds 5] [--only NAME ...]
+    python -m benchmarks.peers PICTURES [--model scene15] [--count 640] [--rounds 5] [--batches N ...] [--only NAME ...]
 
 Everyone starts at the files and ends at classes in memory, on all cores, models open and warm, in turns. The network is
 the bundle's main model with floating-point pixels as its input, as Ultralytics and Hugging Face want it. This
-project's rows are the whole cascade, which passes part of the pictures through the second stage, too. Peers are
-measured where they can be imported; they want an environment of their own (ultralytics; transformers with
-optimum-onnx; fastai; timm). Beside each stands how many times as fast this project's two forms are, turn by turn.
+project's rows are the whole cascade, which passes part of the pictures through the second stage, too; with the main
+model alone it does what the peers do. Peers are measured where they can be imported; they want an environment of their
+own (ultralytics; transformers with optimum-onnx; fastai; timm). A second table has how many times as fast as each this
+project is, turn by turn.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -25,6 +27,7 @@ from statistics import median
 
 import numpy as np
 import onnx
+from msgspec.structs import replace
 
 from benchmarks.copies import copies
 from cascade.bundle import Bundle, find_bundle, read_bundle
@@ -33,10 +36,11 @@ from cascade.folders import pictures_below
 from cascade.inputs import items_of
 from cascade.pipeline import BATCH_SIZE, answers
 from cascade.precision import INT8, processor_kind
+from cascade.rules import Confidence
 from cascade.threads import processors
 
 OURS = "canonistia"
-BATCHES = (1, 8, 32)  # of those who do better with one than with another
+MAIN_ALONE = ", main alone"
 
 
 def with_float_input(bundle: Bundle, path: Path, name: str, output: str) -> Path:
@@ -87,11 +91,17 @@ def bare(bundle: Bundle, paths: Sequence[Path]) -> Run:
     return run
 
 
-def ours(folder: Path) -> Run:
+def ours(bundle: Bundle) -> Run:
     """Return a run of this project's pipeline."""
-    engine = Engine.load(folder, threads=1)
+    engine = Engine(bundle, threads=1)
     engine.self_test(BATCH_SIZE)
     return lambda paths: list(answers(engine, items_of(paths), processors()))
+
+
+def main_alone(bundle: Bundle) -> Bundle:
+    """Return a bundle that routes nothing: the work that the peers do."""
+    never = replace(bundle.manifest.rules, routing=Confidence(threshold=0))
+    return dataclasses.replace(bundle, manifest=replace(bundle.manifest, rules=never))
 
 
 def ultralytics(bundle: Bundle, folder: Path, batch: int) -> Run:
@@ -104,7 +114,9 @@ def ultralytics(bundle: Bundle, folder: Path, batch: int) -> Run:
     side = bundle.manifest.main.preprocess.size
 
     def run(paths: Sequence[Path]) -> list[int]:
-        seen = model.predict([str(path) for path in paths], imgsz=side, batch=batch, stream=True, verbose=False)
+        names = folder / "pictures.txt"  # of a list of paths it would open all pictures at once, as one batch
+        names.write_text("\n".join(map(str, paths)))
+        seen = model.predict(str(names), imgsz=side, batch=batch, stream=True, verbose=False)
         return [result.probs.top1 for result in seen]
 
     return run
@@ -176,17 +188,19 @@ def fastai_loop(bundle: Bundle, paths: Sequence[Path], batch: int) -> Run:
     return run
 
 
-def contestants(folder: Path, paths: Sequence[Path], work: Path) -> dict[str, Callable[[], Run]]:
+def contestants(folder: Path, paths: Sequence[Path], work: Path, sizes: Sequence[int]) -> dict[str, Callable[[], Run]]:
     """Return everyone who can be measured here, by name."""
     bundle = read_bundle(folder)
-    ready: dict[str, Callable[[], Run]] = {"bare runtime": lambda: bare(bundle, paths), OURS: lambda: ours(folder)}
-    if (folder / INT8).exists():
-        ready[f"{OURS}, 8 bits"] = lambda: ours(folder / INT8)
+    ready: dict[str, Callable[[], Run]] = {"bare runtime": lambda: bare(bundle, paths)}
+    forms = {OURS: bundle} | ({f"{OURS}, 8 bits": read_bundle(folder / INT8)} if (folder / INT8).exists() else {})
+    for name, form in forms.items():
+        ready[name] = partial(ours, form)
+        ready[f"{name}{MAIN_ALONE}"] = partial(ours, main_alone(form))
 
     def here(*names: str) -> bool:
         return all(importlib.util.find_spec(name) for name in names)
 
-    for batch in BATCHES:
+    for batch in sizes:  # they do better with one than with another
         if here("ultralytics"):
             ready[f"Ultralytics, batch {batch}"] = partial(ultralytics, bundle, work, batch)
         if here("transformers", "optimum"):
@@ -205,6 +219,7 @@ def main() -> None:
     parser.add_argument("--model", default="scene15")
     parser.add_argument("--count", type=int, default=640)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="of Ultralytics and Hugging Face")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="those whose names begin so; everyone by default")
     options = parser.parse_args()
     folder = find_bundle(options.model).resolve()
@@ -213,7 +228,7 @@ def main() -> None:
     print(f"{processor_kind()}, {processors()} cores, Python {platform.python_version()}, {versions}")
     with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as place:
         paths = copies(pictures_below(options.pictures), options.count, Path(place))
-        ready = contestants(folder, paths, Path(work))
+        ready = contestants(folder, paths, Path(work), options.batches)
         runs = {name: make() for name, make in ready.items() if name.startswith(tuple(options.only or ("",)))}
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(options.rounds + 1):
@@ -225,11 +240,12 @@ def main() -> None:
                     rates[name].append(len(paths) / (time.perf_counter() - started))
     print(f"{options.count} pictures, {options.rounds} turns")
     for name, values in rates.items():
-        print(f"  {name:<36}{median(values):8.1f} pictures/s  [{min(values):.1f}, {max(values):.1f}]", end="")
-        for own in (one for one in rates if one.startswith(OURS) and one != name):
-            times = [ahead / behind for ahead, behind in zip(rates[own], values, strict=True)]
-            print(f"   {own}: {median(times):.2f} times [{min(times):.2f}, {max(times):.2f}]", end="")
-        print(flush=True)
+        print(f"  {name:<36}{median(values):8.1f} pictures/s  [{min(values):.1f}, {max(values):.1f}]")
+    for own in (name for name in rates if name.startswith(OURS)):
+        print(f"{own}, times as fast as")
+        for name in (name for name in rates if not name.startswith(OURS)):
+            times = [ahead / behind for ahead, behind in zip(rates[own], rates[name], strict=True)]
+            print(f"  {name:<36}{median(times):8.2f}  [{min(times):.2f}, {max(times):.2f}]")
 
 
 if __name__ == "__main__":

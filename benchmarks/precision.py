@@ -3,7 +3,8 @@
     python -m benchmarks.precision MODEL PICTURES [--rounds 7] [--count 640]
 
 MODEL is a bundle with an 8-bit form ('canonistia quantize'). In turns: a bare pass of the main network and of the
-second stage's trunk, by one thread, on batches of the pipeline's size; and the whole batch pipeline. Medians of the ratios.
+second stage's trunk, by one thread, on batches as large as the pipeline's; and the whole batch pipeline. Medians of the
+ratios.
 """
 
 import argparse
