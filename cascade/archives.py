@@ -1,12 +1,16 @@
 """Archives: the pictures inside zip and tar files, read one after another without unpacking anything."""
 
 import tarfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from typing import IO
 
+from cascade.containers import Opener
 from cascade.errors import PictureError
 from cascade.inputs import MAX_FILE_BYTES, Item, failed_item
 from cascade.picture import SUFFIXES
@@ -18,26 +22,35 @@ _RATIO_COUNTS_FROM = 1_000_000
 _DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 
 
-def archive_items(path: Path) -> Iterator[Item]:
+def archive_items(name: str, opened: Opener) -> Iterator[Item]:
     """Yield the pictures of a zip or tar archive in its own order, named ``archive.zip::folder/picture.jpg``.
 
     A member whose name leads out of the archive (``..``, an absolute path), that is encrypted, or that unpacks to far
     more than it was, is an item that cannot be read; so is the rest of an archive that is damaged. WebDataset's shards
     are tar archives.
     """
-    walk = _zip_items if path.name.lower().endswith(".zip") else _tar_items
     try:
-        yield from walk(path)
+        file = opened()
+    except OSError as error:
+        yield failed_item(name, f"cannot be opened: {error.strerror or error}")
+        return
+    walk = _zip_items if name.lower().endswith(".zip") else _tar_items
+    try:
+        yield from walk(name, file)
     except _DAMAGES as error:
-        yield failed_item(str(path), f"is no whole archive: {error or type(error).__name__}")
+        yield failed_item(name, f"is no whole archive: {error or type(error).__name__}")
 
 
-def _zip_items(path: Path) -> Iterator[Item]:
-    archive = zipfile.ZipFile(path)  # closed when the last item is gone: items are read by other threads, later
+def _zip_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
+    with ExitStack() as opening:
+        opening.enter_context(packed_file)
+        archive = zipfile.ZipFile(packed_file)
+        # Items are read by other threads, later: it is closed when the last of them is gone.
+        weakref.finalize(archive, opening.pop_all().close)
     for member in archive.infolist():
         if member.is_dir() or not _is_picture(member.filename):
             continue
-        name = f"{path}::{member.filename}"
+        name = f"{place}::{member.filename}"
         packed, size = member.compress_size, member.file_size
         if refusal := _refusal(member.filename, size, packed):
             yield failed_item(name, refusal)
@@ -56,14 +69,14 @@ def _read_from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return content
 
 
-def _tar_items(path: Path) -> Iterator[Item]:
+def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
     # A stream has no index: members are read as they pass, and held until they are classified.
-    with tarfile.open(path, "r|*") as archive:
+    with packed_file, tarfile.open(fileobj=packed_file, mode="r|*") as archive:
         while member := archive.next():
             archive.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
             if member.isdir() or not _is_picture(member.name):
                 continue
-            name = f"{path}::{member.name}"
+            name = f"{place}::{member.name}"
             file = archive.extractfile(member) if member.isreg() else None
             if refusal := _refusal(member.name, member.size, None):
                 yield failed_item(name, refusal)

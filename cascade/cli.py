@@ -136,8 +136,8 @@ def classify(
     """Name the two most likely classes of pictures.
 
     Each PATH is a picture, a folder whose pictures are taken, those in folders inside it too, a zip or tar archive, a
-    Parquet file with the bytes of pictures, an address (s3://bucket/photos), a pattern in quotes ('photos/**/*.jpg'),
-    @FILE for a list of paths, one a line, or - for a list on standard input.
+    Parquet file with the bytes of pictures, an address of any of these (s3://bucket/photos, s3://bucket/shards/*.tar),
+    a pattern in quotes ('photos/**/*.jpg'), @FILE for a list of paths, one a line, or - for a list on standard input.
 
     With --out, rows are kept safe in FILE.progress while the work goes on, and FILE appears when all are there. A run
     that was stopped, even by a power cut, goes on with the same command and --resume.

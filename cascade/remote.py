@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from cascade.containers import container_items, is_container
 from cascade.errors import CanonistiaError, PictureError
 from cascade.inputs import MAX_FILE_BYTES, Item, failed_item
 from cascade.picture import SUFFIXES
@@ -24,8 +26,9 @@ def is_address(word: str) -> bool:
 def remote_items(address: str) -> Iterator[Item]:
     """Yield the picture at an address, or those below it in the order of their names, one folder listed at a time.
 
-    What cannot be listed is an item that cannot be read. Stores that are busy are asked again, with growing pauses, by
-    their own libraries.
+    An archive or a table at an address is opened, and so is each that fits an address with ``*``; those inside a folder
+    are not. What cannot be listed is an item that cannot be read. Stores that are busy are asked again, with growing
+    pauses, by their own libraries.
 
     Raises
     ------
@@ -39,11 +42,37 @@ def remote_items(address: str) -> Iterator[Item]:
     except (ImportError, ValueError) as error:
         raise CanonistiaError(f"{address} cannot be opened: {error}") from error
     try:
-        info = system.info(path)
+        if "*" in path:
+            fitting = system.glob(path, detail=True)
+            infos = [fitting[name] for name in sorted(fitting)]
+        else:
+            infos = [system.info(path)]
     except _failures() as error:
         yield failed_item(address, f"cannot be opened: {_words(error)}")
         return
-    yield from _below(system, path) if info["type"] == "directory" else [_item(system, info)]
+    if not infos:
+        yield failed_item(address, "no file fits this pattern")
+    for info in infos:
+        if info["type"] != "directory":
+            yield from _inside(system, info) if is_container(info["name"]) else [_item(system, info)]
+        elif "*" not in path:
+            yield from _below(system, path)
+
+
+def _inside(system: "AbstractFileSystem", info: dict[str, Any]) -> Iterator[Item]:
+    place = system.unstrip_protocol(info["name"])
+    try:
+        for item in container_items(place, partial(system.open, info["name"], "rb")):
+            yield replace(item, read=partial(_read_inside, item))
+    except _failures() as error:
+        yield failed_item(place, f"cannot be opened: {_words(error)}")
+
+
+def _read_inside(item: Item) -> bytes:
+    try:
+        return item.read()
+    except _failures() as error:
+        raise PictureError(f"cannot be opened: {_words(error)}") from error
 
 
 def _below(system: "AbstractFileSystem", folder: str) -> Iterator[Item]:

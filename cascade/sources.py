@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cascade.containers import container_items, is_container
 from cascade.errors import CanonistiaError
 from cascade.inputs import Item, failed_item, file_item, folder_items
 from cascade.remote import is_address, remote_items
 
 STDIN = "-"
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 class InputError(CanonistiaError):
@@ -41,9 +41,9 @@ def check_words(words: Iterable[str]) -> None:
 def items_of_words(words: Iterable[str]) -> Iterator[Item]:
     """Yield the pictures that words name, in the order of the words.
 
-    A word is a picture, a folder (in path order, with those inside it), an address, a zip or tar archive, a Parquet
-    file, a pattern (``**`` goes through folders), ``@FILE`` for a list of paths, one a line, or ``-`` for a list on
-    standard input.
+    A word is a picture, a folder (in path order, with those inside it), a zip or tar archive, a Parquet file, an
+    address of any of these, a pattern (``**`` goes through folders), ``@FILE`` for a list of paths, one a line, or
+    ``-`` for a list on standard input.
     """
     for word in words:
         if os.path.lexists(word) or is_address(word):
@@ -75,13 +75,7 @@ def _items_of_word(word: str) -> Iterator[Item]:
 def _items_of_path(path: Path) -> Iterator[Item]:
     if path.is_dir():
         yield from folder_items(path)
-    elif path.name.lower().endswith(ARCHIVES) and path.is_file():
-        from cascade.archives import archive_items  # only now: one picture should not wait for it
-
-        yield from archive_items(path)
-    elif path.suffix.lower() == ".parquet" and path.is_file():
-        from cascade.tables import parquet_items
-
-        yield from parquet_items(path)
+    elif is_container(path.name) and path.is_file():
+        yield from container_items(os.fspath(path), lambda: path.open("rb"))
     else:
         yield file_item(path)

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cascade.containers import Opener
 from cascade.errors import CanonistiaError
 from cascade.inputs import Item, failed_item
 from cascade.rows import Row
@@ -22,7 +23,7 @@ _BLOCK = 64  # pictures read at once
 _GROUP = 10_000  # rows of a row group
 
 
-def parquet_items(path: Path) -> Iterator[Item]:
+def parquet_items(place: str, opened: Opener) -> Iterator[Item]:
     """Yield the pictures of a Parquet file, named ``file.parquet::`` and their path, name, key, or number.
 
     Their bytes are in a binary column called image, bytes, content, jpg or png, or in the field ``bytes`` of one.
@@ -36,19 +37,19 @@ def parquet_items(path: Path) -> Iterator[Item]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            column = _bytes_column(file.schema_arrow, path)
+        with opened() as content, pq.ParquetFile(content) as file:
+            column = _bytes_column(file.schema_arrow, place)
             name = next((one for one in _NAME_COLUMNS if one in file.schema_arrow.names), None)
             number = 0
             for batch in file.iter_batches(_BLOCK, columns=[column, *([name] if name else [])]):
                 for row in batch.to_pylist():
-                    yield _table_item(path, row[column], row[name] if name else None, number)
+                    yield _table_item(place, row[column], row[name] if name else None, number)
                     number += 1
     except (pa.ArrowException, OSError) as error:
-        yield failed_item(os.fspath(path), f"is no whole Parquet file: {str(error).splitlines()[0]}")
+        yield failed_item(place, f"is no whole Parquet file: {str(error).splitlines()[0]}")
 
 
-def _bytes_column(schema: "pyarrow.Schema", path: Path) -> str:
+def _bytes_column(schema: "pyarrow.Schema", place: str) -> str:
     import pyarrow as pa
 
     for name in _BYTES_COLUMNS:
@@ -59,14 +60,14 @@ def _bytes_column(schema: "pyarrow.Schema", path: Path) -> str:
             if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
                 return name
     raise CanonistiaError(
-        f"{path} has the columns {', '.join(schema.names)}; expected the bytes of pictures in a binary column called "
+        f"{place} has the columns {', '.join(schema.names)}; expected the bytes of pictures in a binary column called "
         f"{', '.join(_BYTES_COLUMNS)}"
     )
 
 
-def _table_item(path: Path, value: Any, name: Any, number: int) -> Item:
+def _table_item(place: str, value: Any, name: Any, number: int) -> Item:
     content, inner = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    full = f"{path}::{name if name is not None else inner or number}"
+    full = f"{place}::{name if name is not None else inner or number}"
     if content is None:
         return failed_item(full, "holds no bytes of a picture")
     return Item(full, len(content), "", partial(bytes, content), here=True)

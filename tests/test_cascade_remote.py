@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from cascade.errors import CanonistiaError, PictureError
 from cascade.sources import items_of_words
+from tests.archives import write_tar, write_zip
 from tests.conftest import Run, draw
 from tests.webapps import encoded
 
@@ -75,6 +77,37 @@ def test_a_bucket_is_classified(run: Run, bucket: str, tiny_bundle: object, tmp_
     with open(f"{tmp_path}/rows.csv") as file:
         names = [line.partition(",")[0] for line in file][1:]
     assert names == [f"{bucket}/{name}" for name in ("a.png", "b/2.png", "c.png")]
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "parquet"])
+def test_archives_and_tables_in_a_bucket_are_opened(bucket: str, tmp_path: Path, ending: str) -> None:
+    pictures = {"in/1.png": encoded(draw("sky", 1)), "2.png": encoded(draw("sky", 2))}
+    local = tmp_path / f"shard.{ending}"
+    if ending == "parquet":
+        pq = pytest.importorskip("pyarrow.parquet")
+        pa = pytest.importorskip("pyarrow")
+        pq.write_table(pa.table({"path": list(pictures), "image": list(pictures.values())}), local)
+    elif ending == "zip":
+        write_zip(local, pictures)
+    else:
+        write_tar(local, pictures, "w" if ending == "tar" else "w:gz")
+    address = f"s3://shards/{ending}/{local.name}"
+    files = s3fs.S3FileSystem()
+    files.makedirs("shards", exist_ok=True)
+    files.put_file(str(local), address)
+    for word in (address, f"s3://shards/{ending}/*.{ending}"):
+        found = list(items_of_words([word]))
+        assert {item.name: item.read() for item in found} == {f"{address}::{name}": pictures[name] for name in pictures}
+    files.pipe(address, local.read_bytes()[: local.stat().st_size // 3])
+    *_, last = items_of_words([address])
+    with pytest.raises(PictureError, match="is no whole"):
+        last.read()
+
+
+def test_a_pattern_that_nothing_in_a_bucket_fits_is_an_item_that_says_so(bucket: str) -> None:
+    (item,) = items_of_words([f"{bucket}/*.tar"])
+    with pytest.raises(PictureError, match="no file fits"):
+        item.read()
 
 
 @pytest.mark.parametrize("address", ["s3://photos/gone.png", "s3://nowhere/photos"])

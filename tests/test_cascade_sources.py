@@ -1,19 +1,17 @@
 """What a command may be told to classify, and what is refused in it."""
 
-import io
 import os
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 
-from cascade.archives import archive_items
 from cascade.errors import CanonistiaError, PictureError
 from cascade.inputs import Item
 from cascade.sources import InputError, check_words, items_of_words
+from tests.archives import write_tar, write_zip
 from tests.conftest import draw
 from tests.webapps import encoded
 
@@ -32,22 +30,6 @@ def contents(items: object) -> dict[str, object]:
             return str(error)
 
     return {item.name: read(item) for item in items}
-
-
-def write_zip(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_tar(path: Path, members: dict[str, bytes], mode: str = "w:gz") -> Path:
-    with tarfile.open(path, mode) as archive:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return path
 
 
 MEMBERS = {"b/1.png": picture(1), "a.png": picture(2), "notes.txt": b"x", ".hidden/3.png": picture(3)}
@@ -70,7 +52,7 @@ def test_pictures_of_an_archive_come_in_its_order(tmp_path: Path, ending: str) -
 def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, write: object) -> None:
     name = "x.zip" if write is write_zip else "x.tar.gz"
     path = write(tmp_path / name, {"../out.png": picture(1), "/root.png": picture(1), "in.png": picture(2)})
-    found = contents(archive_items(path))
+    found = contents(items_of_words([str(path)]))
     assert found[f"{path}::in.png"] == picture(2)
     assert "leads out of the archive" in str(found[f"{path}::../out.png"])
     assert "leads out of the archive" in str(found[f"{path}::/root.png"])
@@ -78,7 +60,7 @@ def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, write: ob
 
 def test_a_bomb_is_refused_without_being_unpacked(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "bomb.zip", {"bomb.png": b"\0" * 50_000_000, "good.png": picture(1)})
-    found = contents(archive_items(path))
+    found = contents(items_of_words([str(path)]))
     assert "as no picture does" in str(found[f"{path}::bomb.png"])
     assert found[f"{path}::good.png"] == picture(1)
 
@@ -87,7 +69,7 @@ def test_a_member_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "lies.zip", {"large.png": b"\0" * 40_000})
     data = path.read_bytes()
     path.write_bytes(data.replace((40_000).to_bytes(4, "little"), (4_000).to_bytes(4, "little")))
-    (found,) = contents(archive_items(path)).values()
+    (found,) = contents(items_of_words([str(path)])).values()
     assert isinstance(found, str)
 
 
@@ -98,7 +80,7 @@ def test_links_and_devices_inside_a_tar_are_refused(tmp_path: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, "/etc/passwd"
             archive.addfile(entry)
-    assert set(contents(archive_items(path)).values()) == {
+    assert set(contents(items_of_words([str(path)])).values()) == {
         "is a link or a device inside the archive; a file was expected"
     }
 
@@ -108,7 +90,7 @@ def test_a_damaged_archive_is_an_item_that_says_so(tmp_path: Path, ending: str) 
     path = tmp_path / f"photos.{ending}"
     whole = write_zip(path, MEMBERS) if ending == "zip" else write_tar(path, MEMBERS)
     whole.write_bytes(whole.read_bytes()[:700])
-    *_, last = contents(archive_items(whole)).values()
+    *_, last = contents(items_of_words([str(whole)])).values()
     assert "is no whole archive" in str(last)
 
 
