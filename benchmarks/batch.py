@@ -31,9 +31,9 @@ from cascade.engine import Engine
 from cascade.folders import pictures_below
 from cascade.inputs import items_of
 from cascade.picture import decode
-from cascade.pipeline import BATCH_SIZE, answers
+from cascade.pipeline import answers
 from cascade.preprocess import preprocess
-from cascade.threads import processors
+from cascade.threads import BATCH_SIZE, processors
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:

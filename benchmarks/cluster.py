@@ -33,9 +33,9 @@ from cascade.engine import Engine
 from cascade.folders import pictures_below
 from cascade.inputs import Item, items_of
 from cascade.journal import Terms, opened_journal
-from cascade.pipeline import BATCH_SIZE, answers
+from cascade.pipeline import answers
 from cascade.rows import Answered, Row
-from cascade.threads import processors
+from cascade.threads import BATCH_SIZE, processors
 
 WORKERS = (1, 2, 4)
 

@@ -34,10 +34,10 @@ from cascade.bundle import Bundle, find_bundle, read_bundle
 from cascade.engine import Engine, stack
 from cascade.folders import pictures_below
 from cascade.inputs import items_of
-from cascade.pipeline import BATCH_SIZE, answers
+from cascade.pipeline import answers
 from cascade.precision import INT8, processor_kind
 from cascade.rules import Confidence
-from cascade.threads import processors
+from cascade.threads import BATCH_SIZE, processors
 
 OURS = "canonistia"
 MAIN_ALONE = ", main alone"

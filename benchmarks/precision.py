@@ -21,9 +21,9 @@ from cascade.bundle import find_bundle
 from cascade.engine import Engine, stack
 from cascade.folders import pictures_below
 from cascade.inputs import items_of
-from cascade.pipeline import BATCH_SIZE, answers
+from cascade.pipeline import answers
 from cascade.precision import INT8, processor_kind
-from cascade.threads import processors
+from cascade.threads import BATCH_SIZE, processors
 
 
 def rate(count: int, work: Callable[[], object]) -> float:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from cascade.threads import BATCH_SIZE
+
 if TYPE_CHECKING:
     from cascade.engine import Device
     from cascade.precision import Precision
@@ -86,7 +88,9 @@ def threads_option(command: F) -> F:
 @click.option("--overwrite", is_flag=True, help="Replace what is at --out, and forget a run that was stopped.")
 @click.option("--hash", "by_hash", is_flag=True, help="Tell changed files by their content, not by size and time.")
 @click.option("--allow-other-model", is_flag=True, help="Resume with another bundle, and keep the rows of both.")
-@click.option("--batch-size", type=click.IntRange(1, 1024), default=8, show_default=True, help="Pictures an inference.")
+@click.option(
+    "--batch-size", type=click.IntRange(1, 1024), default=BATCH_SIZE, show_default=True, help="Pictures an inference."
+)
 @precision_option
 @click.option(
     "--device",

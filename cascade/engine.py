@@ -254,6 +254,8 @@ class Engine:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads or self._threads
             options.log_severity_level = 3
+            # It would keep a plan and its memory for every number of pictures that was ever routed at once.
+            options.enable_mem_pattern = False
             # Threads that go on spinning after one model's pass are in the way of the next model's.
             options.add_session_config_entry("session.force_spinning_stop", "1")
             path = self.bundle.path(file)

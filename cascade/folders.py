@@ -38,15 +38,21 @@ def walk(folder: Path) -> Iterator[Path | OSError]:
     One folder's names are held at a time, and those of the folders around it. Links to folders are not followed, so
     that a circle of them has no end to reach.
     """
+    names: list[str] = []
+    folders: set[str] = set()
     try:
         with os.scandir(folder) as entries:
-            visible = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries if entry.name[0] != "."]
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    names.append(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.add(entry.name)
     except OSError as error:
         yield error
         return
-    visible.sort()
-    for name, is_folder in visible:
-        if is_folder:
+    names.sort()
+    for name in names:
+        if name in folders:
             yield from walk(folder / name)
         elif Path(name).suffix.lower() in SUFFIXES:
             yield folder / name

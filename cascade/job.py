@@ -15,7 +15,7 @@ from cascade.precision import Precision, precise_folder
 from cascade.remote import READERS, is_address
 from cascade.rows import Answered, answer_table, check_output, row_file
 from cascade.sources import InputError, check_words, items_of_words
-from cascade.threads import Plan, plan
+from cascade.threads import BATCH_SIZE, Plan, plan
 
 if TYPE_CHECKING:
     from cascade.engine import Device
@@ -35,7 +35,7 @@ class Job:
     words: tuple[str, ...]  # see cascade.sources
     model: str
     out: Path | None = None
-    batch_size: int = 8
+    batch_size: int = BATCH_SIZE
     threads: int | None = None
     resume: bool = False
     overwrite: bool = False

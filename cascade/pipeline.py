@@ -10,10 +10,9 @@ from cascade.errors import PictureError
 from cascade.inputs import Item
 from cascade.prediction import Prediction
 from cascade.rows import Answered, Row
-from cascade.threads import in_order
+from cascade.threads import BATCH_SIZE, in_order
 from cascade.view import View
 
-BATCH_SIZE = 4
 # A batch ends early at this many bytes of files: large photographs do not add up in memory.
 BATCH_BYTES = 8_000_000
 

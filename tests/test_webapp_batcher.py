@@ -122,6 +122,21 @@ def test_a_picture_whose_client_left_is_not_run(batcher: Batcher, engines: tuple
     assert sum(alone.batches + crowd.batches) == LANES + 1
 
 
+def test_a_queue_whose_clients_all_left_keeps_nobody_from_closing(engines: tuple[Watched, Watched]) -> None:
+    _, crowd = engines
+    batcher = Batcher(*engines, LANES, Metrics())
+    crowd.go_on.clear()
+    with batcher.coming():
+        futures = [submitted(batcher, picture) for picture in views(crowd, LANES + 1)]
+    wait_until(lambda: len(crowd.batches) == LANES)
+    with ThreadPoolExecutor(1) as closing:
+        closed = closing.submit(batcher.close)
+        assert futures[-1].cancel()
+        crowd.go_on.set()
+        closed.result(30)
+    assert all(future.done() for future in futures)
+
+
 def test_an_error_of_a_picture_run_where_it_is_asked_leaves_its_lane(
     batcher: Batcher, engines: tuple[Watched, Watched], monkeypatch: pytest.MonkeyPatch
 ) -> None:

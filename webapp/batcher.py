@@ -136,6 +136,7 @@ class Batcher:
                 # A client that left has cancelled its answer.
                 batch = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             if not batch:
+                self._changed.notify_all()  # all that was left may have been cancelled
                 return
             engine = self._engine if len(batch) == 1 and self._nothing_else() else self._crowd
             self._running += 1
