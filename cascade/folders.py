@@ -38,7 +38,7 @@ def walk(folder: Path) -> Iterator[Path | OSError]:
     One folder's names are held at a time, and those of the folders around it. Links to folders are not followed, so
     that a circle of them has no end to reach.
     """
-    names: list[str] = []
+    names: list[str] = []  # all of them, to sort: pairs with their kind would take twice the memory
     folders: set[str] = set()
     try:
         with os.scandir(folder) as entries:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ import pytest
 from cascade.rows import journal_of
 from tests.conftest import CLASSES, Run, draw
 from tests.test_cascade_remote import answering
+from tests.waiting import wait_until
 
 pytest.importorskip("ray", reason="the cluster extra is not installed")
 
@@ -149,13 +149,6 @@ def end_all(mark: Path) -> None:
     wait_until(lambda: not marked(mark), 30)
 
 
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def holds_rows(out: Path) -> bool:
     # An empty journal has 20,480 bytes.
     return journal_of(out).exists() and journal_of(out).stat().st_size > 40_000
@@ -195,7 +188,7 @@ def test_a_stopped_driver_keeps_its_rows_and_goes_on_by_content(
     out = tmp_path / "rows.csv"
     words = (many, "--model", tiny_bundle, "--out", out, "--hash", "--engine", "ray", "--address", cluster.address)
     process = start(*words, patch="cascade.cluster.PORTION = 32")
-    wait_until(lambda: holds_rows(out))
+    wait_until(lambda: holds_rows(out), 60)
     process.send_signal(signal.SIGINT)
     said = finished(process, 1)
     assert said.startswith(f"\nstopped; the rows so far are kept: go on with --resume --out {out}")
@@ -210,7 +203,7 @@ def test_a_killed_driver_takes_its_workers_along_and_goes_on(
     out = tmp_path / "rows.csv"
     words = (many, "--model", tiny_bundle, "--out", out, "--engine", "ray")
     process = start(*words, "--workers", 2, patch="cascade.cluster.PORTION = 32")
-    wait_until(lambda: holds_rows(out))
+    wait_until(lambda: holds_rows(out), 60)
     assert any("MapWorker" in name for name in marked(tmp_path).values())
     process.kill()
     wait_until(lambda: all("Agent" in name for name in marked(tmp_path).values()), 30)
@@ -235,7 +228,7 @@ def test_a_node_that_is_lost_costs_no_row(
     out = tmp_path / "rows.csv"
     words = (many, "--model", tiny_bundle, "--out", out, "--engine", "ray", "--address", cluster.address)
     process = start(*words, patch="cascade.cluster.PORTION = 32")
-    wait_until(lambda: holds_rows(out))
+    wait_until(lambda: holds_rows(out), 60)
     assert process.poll() is None
     cluster.lose_node()
     finished(process)

@@ -1,8 +1,7 @@
 """The batcher: who goes alone, who goes with others, and that it makes no difference to the answers."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cascade.engine import Engine, Picture
 from cascade.rules import CascadeOutput
 from cascade.view import View, see
 from tests.conftest import CLASSES, draw
+from tests.waiting import wait_until
 from tests.webapps import submitted
 from webapp.batcher import BATCH_SIZE, Batcher
 from webapp.metrics import Metrics
@@ -37,13 +37,6 @@ class Watched(Engine):
         self.threads.append(threading.current_thread().name)
         assert self.go_on.wait(30)
         return super().run(pictures)
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not happened():
-        assert time.monotonic() < until
-        time.sleep(0.001)
 
 
 @pytest.fixture

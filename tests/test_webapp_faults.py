@@ -24,6 +24,7 @@ from cascade.bundle import MANIFEST, read_bundle
 from cascade.rules import Confidence
 from tests.conftest import CLASSES, draw
 from tests.serving import Running, running
+from tests.waiting import wait_until
 from tests.webapps import encoded
 
 PICTURES = [encoded(draw(label, seed)) for seed in (51, 52) for label in CLASSES]
@@ -70,13 +71,6 @@ def load(server: Running, clients: int = 6) -> Iterator[Load]:
         made.stopping.set()
         for thread in threads:
             thread.join()
-
-
-def wait_until(true: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def workers(server: Running) -> list[int]:
