@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from cascade.threads import BATCH_SIZE
+from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
     from cascade.engine import Device
@@ -148,6 +148,7 @@ def classify(
 
     Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
     """
+    keep_blas_single()
     from cascade.job import Job, run
     from cascade.sources import InputError
 
@@ -233,6 +234,7 @@ def evaluate(
     project this one grew from: a doubtful answer (two probabilities less than 0.2 apart) earns 0.8 for a true first
     class and 0.6 for a true second, a clear one 1 or nothing.
     """
+    keep_blas_single()
     from cascade.evaluation import evaluate as run
     from cascade.evaluation import labelled_pictures
     from cascade.evaluation_text import describe

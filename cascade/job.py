@@ -1,5 +1,6 @@
 """A job of batch classification: from what a command was given to rows in files."""
 
+import gc
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
 
 def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
     engine = load_engine(job.model, shared.inference, job.precision, job.device)
+    # Modules stay as long as the process: no collection, least of all the one at its end, need walk through them.
+    gc.freeze()
     # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
     from cascade.pipeline import answers
 

@@ -26,6 +26,15 @@ def processors(root: Path = Path("/")) -> int:
     return max(1, math.ceil(min(allowed, _quota(root))))
 
 
+def keep_blas_single() -> None:
+    """Keep numpy's linear algebra in the thread that calls it; only of use before numpy is imported.
+
+    OpenBLAS would start a thread for each further core, and each would begin by waiting busily for work,
+    while the bundle is hashed and the runtime starts on the same cores. A setting of the user's own is left alone.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 @dataclass(frozen=True)
 class Plan:
     """How batch work shares out the cores: ``workers`` batches at once, ``inference`` threads for each.
