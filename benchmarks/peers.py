@@ -11,7 +11,6 @@ project is, turn by turn.
 """
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 import os
@@ -27,16 +26,14 @@ from statistics import median
 
 import numpy as np
 import onnx
-from msgspec.structs import replace
 
 from benchmarks.copies import copies
-from cascade.bundle import Bundle, find_bundle, read_bundle
+from cascade.bundle import Bundle, find_bundle, read_bundle, without_routing
 from cascade.engine import Engine, stack
 from cascade.folders import pictures_below
 from cascade.inputs import items_of
 from cascade.pipeline import answers
 from cascade.precision import INT8, processor_kind
-from cascade.rules import Confidence
 from cascade.threads import BATCH_SIZE, processors
 
 OURS = "canonistia"
@@ -96,12 +93,6 @@ def ours(bundle: Bundle) -> Run:
     engine = Engine(bundle, threads=1)
     engine.self_test(BATCH_SIZE)
     return lambda paths: list(answers(engine, items_of(paths), processors()))
-
-
-def main_alone(bundle: Bundle) -> Bundle:
-    """Return a bundle that routes nothing: the work that the peers do."""
-    never = replace(bundle.manifest.rules, routing=Confidence(threshold=0))
-    return dataclasses.replace(bundle, manifest=replace(bundle.manifest, rules=never))
 
 
 def ultralytics(bundle: Bundle, folder: Path, batch: int) -> Run:
@@ -195,7 +186,7 @@ def contestants(folder: Path, paths: Sequence[Path], work: Path, sizes: Sequence
     forms = {OURS: bundle} | ({f"{OURS}, 8 bits": read_bundle(folder / INT8)} if (folder / INT8).exists() else {})
     for name, form in forms.items():
         ready[name] = partial(ours, form)
-        ready[f"{name}{MAIN_ALONE}"] = partial(ours, main_alone(form))
+        ready[f"{name}{MAIN_ALONE}"] = partial(ours, without_routing(form))
 
     def here(*names: str) -> bool:
         return all(importlib.util.find_spec(name) for name in names)

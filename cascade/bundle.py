@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ import msgspec
 
 from cascade.errors import CanonistiaError
 from cascade.preprocess import PreprocessSpec
-from cascade.rules import CascadeRules, Deferral, PerClass
+from cascade.rules import NEVER, CascadeRules, Deferral, PerClass
 
 SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
@@ -231,6 +231,13 @@ def read_bundle(folder: Path) -> Bundle:
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free: start-up waits for it
         stamps = list(pool.map(lambda entry: _check_file(folder / entry.path, entry), manifest.files))
     return Bundle(folder, manifest, sha256, dict(zip((entry.path for entry in manifest.files), stamps, strict=True)))
+
+
+def without_routing(bundle: Bundle) -> Bundle:
+    """Return a bundle whose main model answers alone; its sha256 is another, since its answers are."""
+    rules = msgspec.structs.replace(bundle.manifest.rules, routing=NEVER)
+    manifest = msgspec.structs.replace(bundle.manifest, rules=rules)
+    return replace(bundle, manifest=manifest, sha256=hashlib.sha256(msgspec.json.encode(manifest)).hexdigest())
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:

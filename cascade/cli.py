@@ -93,6 +93,12 @@ def threads_option(command: F) -> F:
 )
 @precision_option
 @click.option(
+    "--main-only",
+    is_flag=True,
+    help="Nothing is routed: the main model answers alone, faster and with more mistakes ('canonistia evaluate' shows "
+    "how many on pictures of yours).",
+)
+@click.option(
     "--device",
     type=click.Choice(("cpu", "cuda")),
     default="cpu",
@@ -131,6 +137,7 @@ def classify(
     allow_other_model: bool,
     batch_size: int,
     precision: "Precision",
+    main_only: bool,
     device: "Device",
     threads: int | None,
     engine: Literal["local", "ray"],
@@ -185,6 +192,7 @@ def classify(
         engine,
         address,
         workers,
+        main_only,
     )
     try:
         done = run(job, click.echo, counted)

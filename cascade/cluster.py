@@ -1,6 +1,5 @@
 """The cluster: the pipeline's answers, made by Ray's workers here or on many machines. Needs the cluster extra."""
 
-import hashlib
 import logging
 import math
 import os
@@ -13,11 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import ray
 import ray.data
 from ray.data.exceptions import ExecutionTimeoutError
 
-from cascade.bundle import MANIFEST, Bundle, BundleError
+from cascade.bundle import MANIFEST, Bundle
 from cascade.cluster_worker import KnownRows, Worker, packed, unpacked
 from cascade.errors import CanonistiaError, PictureError
 from cascade.inputs import Item, read_file
@@ -187,9 +187,7 @@ def _portions(entries: Sequence[_Entry], most: int) -> Iterator[bytes]:
 
 
 def _files(bundle: Bundle) -> dict[str, bytes]:
-    manifest = (bundle.folder / MANIFEST).read_bytes()
-    if hashlib.sha256(manifest).hexdigest() != bundle.sha256:
-        raise BundleError(f"{bundle.folder} was replaced while the bundle was read; start again")
+    manifest = msgspec.json.encode(bundle.manifest)
     return {MANIFEST: manifest} | {file.path: bundle.path(file).read_bytes() for file in bundle.manifest.files}
 
 

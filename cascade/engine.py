@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -16,7 +17,7 @@ from cascade.errors import CanonistiaError, PictureError
 from cascade.picture import Source
 from cascade.prediction import Prediction
 from cascade.preprocess import PreprocessSpec, preprocess
-from cascade.rules import CascadeOutput, run_cascade, top_two
+from cascade.rules import NEVER, CascadeOutput, run_cascade, top_two
 from cascade.threads import processors
 from cascade.view import View, see
 
@@ -93,10 +94,12 @@ class Engine:
             predictions += self.predictions(self.run(readable(batch)))
         return predictions
 
-    @property
+    @cached_property
     def specs(self) -> set[PreprocessSpec]:
         """Return every preprocessing that a picture of this bundle may need."""
-        return {spec for _, spec in self.bundle.manifest.networks}
+        manifest = self.bundle.manifest
+        used = manifest.networks[:1] if manifest.rules.routing == NEVER else manifest.networks
+        return {spec for _, spec in used}
 
     def see(self, source: Source) -> View | PictureError:
         """Return a picture decoded for this bundle's models, or the reason why there is none."""

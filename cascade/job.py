@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cascade.bundle import Bundle, find_bundle, read_bundle
+from cascade.bundle import Bundle
 from cascade.inputs import Item
-from cascade.loading import load_engine
-from cascade.precision import Precision, precise_folder
+from cascade.loading import load_bundle, load_engine
+from cascade.precision import Precision
 from cascade.remote import READERS, is_address
 from cascade.rows import Answered, answer_table, check_output, row_file
 from cascade.sources import InputError, check_words, items_of_words
@@ -52,6 +52,7 @@ class Job:
     engine: Place = "local"
     address: str | None = None  # of a Ray cluster
     workers: int | None = None  # of Ray
+    main_only: bool = False  # nothing is routed
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
 
 
 def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
-    engine = load_engine(job.model, shared.inference, job.precision, job.device)
+    engine = load_engine(job.model, shared.inference, job.precision, job.device, job.main_only)
     # Modules stay as long as the process: no collection, least of all the one at its end, need walk through them.
     gc.freeze()
     # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
@@ -124,7 +125,7 @@ def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
 def _on_ray(job: Job) -> Iterator[tuple[Bundle, Answers]]:
     from cascade.cluster import opened_cluster
 
-    bundle = read_bundle(precise_folder(find_bundle(job.model), job.precision))
+    bundle = load_bundle(job.model, job.precision, job.main_only)
     with opened_cluster(bundle, job.address, job.workers, job.batch_size, job.by_hash) as cluster:
         yield bundle, cluster.answers
 

@@ -3,17 +3,33 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from cascade.bundle import find_bundle, read_bundle
+from cascade.bundle import Bundle, find_bundle, read_bundle, without_routing
 from cascade.precision import Precision, precise_folder
 
 if TYPE_CHECKING:
     from cascade.engine import Device, Engine
 
 
+def load_bundle(model: str, precision: Precision = "float", main_only: bool = False) -> Bundle:
+    """Return the bundle in a folder or of a name; with ``main_only`` it routes nothing.
+
+    Raises
+    ------
+    BundleError
+        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
+    """
+    bundle = read_bundle(precise_folder(find_bundle(model), precision))
+    return without_routing(bundle) if main_only else bundle
+
+
 def load_engine(
-    model: str, threads: int | None = None, precision: Precision = "float", device: "Device" = "cpu"
+    model: str,
+    threads: int | None = None,
+    precision: Precision = "float",
+    device: "Device" = "cpu",
+    main_only: bool = False,
 ) -> "Engine":
-    """Return an engine for a bundle's folder or name.
+    """Return an engine for a bundle's folder or name; with ``main_only`` its main model answers alone.
 
     The bundle's files are hashed while the runtime is imported: both take a tenth of a second, and neither needs
     the other.
@@ -26,7 +42,7 @@ def load_engine(
         CUDA is asked for, and this onnxruntime has none.
     """
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(read_bundle, precise_folder(find_bundle(model), precision))
+        reading = pool.submit(load_bundle, model, precision, main_only)
         from cascade.engine import Engine
 
         return Engine(reading.result(), threads, device)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from cascade.engine import Engine
@@ -91,7 +91,7 @@ def _row(item: Item, seen: Row | View | PictureError, predictions: Iterator[Pred
             return seen
         case PictureError():
             return Row(item.name, error=str(seen))
-    return Row(item.name, **asdict(next(predictions)))
+    return Row(item.name, **vars(next(predictions)))
 
 
 def _view(engine: Engine, content: bytes | PictureError) -> View | PictureError:

@@ -38,10 +38,9 @@ def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     if spec.colour == "grey":
         picture = picture.convert("L")
     resized = picture.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=seen_box(picture.size, spec))
-    pixels = np.asarray(resized)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, np.newaxis], 3, axis=2)
-    return pixels  # (size, size, 3)
+    if resized.mode == "L":
+        resized = Image.merge("RGB", (resized, resized, resized))
+    return np.asarray(resized)  # (size, size, 3)
 
 
 def least_side(spec: PreprocessSpec) -> int:

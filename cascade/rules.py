@@ -125,6 +125,8 @@ class LogLinear(_Rule, frozen=True, tag="log_linear"):
 Routing = Confidence | Margin | Entropy | PerClass | Deferral
 Decision = HighestSubmodel | Product | LogLinear
 
+NEVER = Confidence(threshold=0)  # routes nothing
+
 
 class Unsure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When an answer is marked: the picture is unlike the training pictures, or no submodel recognises it.

@@ -1,6 +1,8 @@
 """What tests share: small data made on the spot, and one cascade trained and exported from it by the commands."""
 
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,6 +105,16 @@ def tiny_subs(tiny_data: Path, tiny_main: Path) -> Path:
 def tiny_bundle(tiny_data: Path, tiny_main: Path, tiny_subs: Path) -> Path:
     """Return the exported bundle of the tiny cascade."""
     return _exported(tiny_data, tiny_main, tiny_subs, "tiny")
+
+
+@pytest.fixture(scope="session")
+def routing_bundle(tiny_bundle: Path) -> Path:
+    """Return a bundle that asks the submodels about every picture."""
+    folder = shutil.copytree(tiny_bundle, tiny_bundle.with_name("routing"))
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["rules"]["routing"] = {"rule": "confidence", "threshold": 1.01}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import canonistia
+from cascade.bundle import read_bundle
+from cascade.journal import Terms, opened_journal
+from cascade.picture import decode
 from tests.conftest import CLASSES, Run, draw
 
 COLUMNS = ["path", "label_1", "probability_1", "label_2", "probability_2", "stage", "unsure", "error"]
@@ -55,6 +59,37 @@ def test_json_lines_hold_the_same_rows(run: Run, tiny_bundle: Path, photos: Path
     assert rows[0]["error"] is None
     assert isinstance(rows[0]["probability_1"], float)
     assert rows[1]["label_1"] is None
+
+
+def test_main_only_gives_the_main_models_answers_and_is_another_run(
+    run: Run, routing_bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    words = ("classify", photos / "a.png", photos / "d.webp", "--model", routing_bundle, "--out", out)
+    run(*words)
+    assert [json.loads(line)["stage"] for line in out.read_text().splitlines()] == ["submodels"] * 2
+    run(*words, "--overwrite", "--main-only")
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    engine = canonistia.load(str(routing_bundle))
+    pictures = [decode(photos / name) for name in ("a.png", "d.webp")]
+    main = [engine.main_outputs([picture], "probabilities")[0][0] for picture in pictures]  # (K,) each
+    for row, probabilities in zip(rows, main, strict=True):
+        first, second = np.argsort(-probabilities)[:2]
+        assert (row["stage"], row["label_1"], row["label_2"]) == ("main", engine.classes[first], engine.classes[second])
+        assert (row["probability_1"], row["probability_2"]) == (probabilities[first], probabilities[second])
+
+
+def test_a_run_of_both_stages_does_not_go_on_with_the_main_model_alone(
+    run: Run, routing_bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.csv"
+    bundle = read_bundle(routing_bundle)
+    terms = Terms(bundle.sha256, by_hash=False)
+    with pytest.raises(KeyboardInterrupt), opened_journal(out, terms, resume=False):
+        raise KeyboardInterrupt
+    result = run("classify", photos, "--model", routing_bundle, "--out", out, "--resume", "--main-only")
+    assert result.exit_code == 1
+    assert "begun with another bundle" in result.output
 
 
 def test_without_out_a_table_is_printed(run: Run, tiny_bundle: Path, photos: Path) -> None:

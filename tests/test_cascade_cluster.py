@@ -182,6 +182,18 @@ def test_rows_and_their_order_are_those_of_the_local_engine(
     assert "data:image/jpeg" in (tmp_path / "report.html").read_text()
 
 
+def test_main_only_reaches_the_workers(
+    cluster: RunningCluster, routing_bundle: Path, tmp_path: Path, start: Start
+) -> None:
+    draw("sky", 1).save(tmp_path / "sky.png")
+    words = ("sky.png", "--model", routing_bundle, "--main-only")
+    finished(start(*words, "--out", "local.csv", folder=tmp_path), 0)
+    options = ("--out", "ray.csv", "--engine", "ray", "--address", cluster.address)
+    finished(start(*words, *options, folder=tmp_path), 0)
+    assert ",main,false," in (tmp_path / "ray.csv").read_text()
+    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
 def test_a_stopped_driver_keeps_its_rows_and_goes_on_by_content(
     cluster: RunningCluster, tiny_bundle: Path, many: Path, many_rows: bytes, tmp_path: Path, start: Start
 ) -> None:
