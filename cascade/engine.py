@@ -18,10 +18,8 @@ from cascade.picture import Source
 from cascade.prediction import Prediction
 from cascade.preprocess import PreprocessSpec, preprocess
 from cascade.rules import NEVER, CascadeOutput, run_cascade, top_two
-from cascade.threads import processors
+from cascade.threads import BATCH_SIZE, processors
 from cascade.view import View, see
-
-BATCH_SIZE = 32
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

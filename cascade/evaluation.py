@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cascade.conformal import coverage_and_size
-from cascade.engine import BATCH_SIZE, Engine, readable
+from cascade.engine import Engine, readable
 from cascade.errors import CanonistiaError, PictureError
 from cascade.folders import LabelledPicture, class_names, read_class_folders, split_folders
 from cascade.metrics import (
@@ -22,7 +22,7 @@ from cascade.metrics import (
     wilson_interval,
 )
 from cascade.rules import CascadeOutput
-from cascade.threads import in_order
+from cascade.threads import BATCH_SIZE, in_order
 from cascade.view import View
 
 

@@ -29,8 +29,8 @@ def processors(root: Path = Path("/")) -> int:
 def keep_blas_single() -> None:
     """Keep numpy's linear algebra in the thread that calls it; only of use before numpy is imported.
 
-    OpenBLAS would start a thread for each further core, and each would begin by waiting busily for work,
-    while the bundle is hashed and the runtime starts on the same cores. A setting of the user's own is left alone.
+    OpenBLAS would start a thread for each further core, and each would begin by waiting busily for work, while the
+    bundle is hashed and the runtime starts on the same cores. A setting of the user's own is left alone.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
