@@ -1,11 +1,12 @@
 """The rooms of the house: who may import whom."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.import_graph import import_graph, imports_of, modules_of
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("cascade", "trainers", "export", "webapp")
@@ -18,29 +19,53 @@ ALLOWED = {
 TRAINING_ONLY = {"torch", "torchvision", "timm", "wandb", "onnx", "onnxscript", "sklearn", "scipy", "imagehash"}
 
 
-def imported_names(path: Path) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(str(node.module).partition(".")[0])
-    return names
+def wrong_rooms(root: Path) -> list[str]:
+    """Return the imports of rooms that a room may not import."""
+    return [
+        f"{name} imports {found}"
+        for name, path in modules_of(root, ROOMS).items()
+        for found in imports_of(path)
+        if top(found) in {*ROOMS, "canonistia"} - ALLOWED[top(name)]
+    ]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_the_rooms_it_may(room: str) -> None:
-    files = sorted((ROOT / room).glob("*.py"))
-    assert files
-    for path in files:
-        strangers = imported_names(path) & (set(ROOMS) | {"canonistia"}) - ALLOWED[room]
-        assert not strangers, f"{path.relative_to(ROOT)} imports {strangers}"
+def training_libraries(root: Path) -> list[str]:
+    """Return the imports of training libraries by the serving rooms."""
+    return [
+        f"{name} imports {found}"
+        for name, path in modules_of(root, ("cascade", "webapp")).items()
+        for found in imports_of(path)
+        if top(found) in TRAINING_ONLY
+    ]
 
 
-@pytest.mark.parametrize("room", ["cascade", "webapp"])
-def test_the_serving_rooms_name_no_training_library(room: str) -> None:
-    for path in sorted((ROOT / room).glob("*.py")):
-        assert not imported_names(path) & TRAINING_ONLY, path
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def test_a_room_imports_only_the_rooms_it_may() -> None:
+    assert {top(name) for name in import_graph(ROOT, ROOMS)} == set(ROOMS)
+    assert not wrong_rooms(ROOT)
+
+
+def test_the_serving_rooms_name_no_training_library() -> None:
+    assert not training_libraries(ROOT)
+
+
+def plant(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_planted_import_inside_a_subpackage_is_found(tmp_path: Path) -> None:
+    plant(tmp_path, "cascade/images/decoding.py", "def decode():\n    from trainers.data import loader\n")
+    plant(tmp_path, "webapp/pages/deep/page.py", "import torch.nn\n")
+    assert wrong_rooms(tmp_path) == [
+        "cascade.images.decoding imports trainers.data",
+        "cascade.images.decoding imports trainers.data.loader",
+    ]
+    assert training_libraries(tmp_path) == ["webapp.pages.deep.page imports torch.nn"]
 
 
 SERVING_SCRIPT = """
@@ -51,9 +76,10 @@ from webapp.service import Service
 from webapp.settings import Settings
 from pathlib import Path
 from click.testing import CliRunner
-for path in Path(sys.argv[1]).glob("*.py"):
+root = Path(sys.argv[1])
+for path in root.rglob("*.py"):
     if path.stem not in ("__init__", "plots", "cluster", "cluster_worker"):
-        __import__(f"cascade.{path.stem}")
+        __import__(".".join(("cascade", *path.relative_to(root).with_suffix("").parts)))
 result = CliRunner().invoke(canonistia.main, ["classify", sys.argv[2], "--model", sys.argv[3]])
 assert result.exit_code == 0, result.output
 metrics = Metrics()
