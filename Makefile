@@ -18,7 +18,8 @@ test: .venv-dev/installed
 	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 # The serving install: no PyTorch in it. Installed, not linked, so that it is what a user gets.
-.venv/installed: setup.cfg pyproject.toml canonistia.py $(wildcard cascade/*.py webapp/*.py webapp/*/* models/scene15/bundle.json)
+SERVED := $(shell find cascade webapp trainers export -type f -not -name '*.pyc')
+.venv/installed: setup.cfg pyproject.toml canonistia.py $(SERVED) models/scene15/bundle.json
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	.venv/bin/python -m pip install --quiet .

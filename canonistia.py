@@ -8,8 +8,8 @@ import click
 from cascade.errors import CanonistiaError
 
 if TYPE_CHECKING:
-    from cascade.engine import Engine
-    from cascade.precision import Precision
+    from cascade.bundle.precision import Precision
+    from cascade.inference.engine import Engine
 
 __all__ = ["CanonistiaError", "load"]
 
@@ -69,7 +69,7 @@ def load(model: str = "scene15", threads: int | None = None, precision: "Precisi
     CanonistiaError
         There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
     """
-    from cascade.loading import load_engine
+    from cascade.inference.loading import load_engine
 
     return load_engine(model, threads, precision)
 

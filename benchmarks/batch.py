@@ -26,13 +26,13 @@ from PIL import Image
 
 from benchmarks.copies import copies
 from benchmarks.machine import processor_name
-from cascade.bundle import find_bundle
-from cascade.engine import Engine
-from cascade.folders import pictures_below
-from cascade.inputs import items_of
-from cascade.picture import decode
-from cascade.pipeline import answers
-from cascade.preprocess import preprocess
+from cascade.batch.pipeline import answers
+from cascade.bundle.manifest import find_bundle
+from cascade.images.decoding import decode
+from cascade.images.folders import pictures_below
+from cascade.images.preprocess import preprocess
+from cascade.inference.engine import Engine
+from cascade.inputs.item import items_of
 from cascade.threads import BATCH_SIZE, processors
 
 

@@ -26,15 +26,15 @@ import onnxruntime
 import pyarrow as pa
 import ray
 
-import cascade.cluster
+import cascade.batch.cluster
 from benchmarks.machine import processor_name
-from cascade.bundle import find_bundle, read_bundle
-from cascade.engine import Engine
-from cascade.folders import pictures_below
-from cascade.inputs import Item, items_of
-from cascade.journal import Terms, opened_journal
-from cascade.pipeline import answers
-from cascade.rows import Answered, Row
+from cascade.batch.pipeline import answers
+from cascade.bundle.manifest import find_bundle, read_bundle
+from cascade.images.folders import pictures_below
+from cascade.inference.engine import Engine
+from cascade.inputs.item import Item, items_of
+from cascade.outputs.journal import Terms, opened_journal
+from cascade.outputs.rows import Answered, Row
 from cascade.threads import BATCH_SIZE, processors
 
 WORKERS = (1, 2, 4)
@@ -71,9 +71,9 @@ def ceiling(model: str, count: int) -> float:
     with TemporaryDirectory() as folder:
         for number in range(count):
             Path(folder, f"{number:07d}.jpg").touch()
-        cascade.cluster.Worker, cascade.cluster.SEGMENT = Idle, count // 2 // processors()
+        cascade.batch.cluster.Worker, cascade.batch.cluster.SEGMENT = Idle, count // 2 // processors()
         with (
-            cascade.cluster.opened_cluster(bundle, "local", processors(), BATCH_SIZE, False) as cluster,
+            cascade.batch.cluster.opened_cluster(bundle, "local", processors(), BATCH_SIZE, False) as cluster,
             opened_journal(Path(folder, "rows.csv"), Terms(bundle.sha256, False), resume=False) as journal,
             closing(cluster.answers(items_of([Path(folder)]), journal)) as answered,
         ):
@@ -112,7 +112,7 @@ def main() -> None:
         core_seconds.append((time.process_time() - before) / len(paths))
         for workers in WORKERS:
             name = f"Ray, {workers} worker" + ("s" if workers > 1 else "")
-            with cascade.cluster.opened_cluster(bundle, "local", workers, BATCH_SIZE, False) as cluster:
+            with cascade.batch.cluster.opened_cluster(bundle, "local", workers, BATCH_SIZE, False) as cluster:
                 speed(cluster.answers, paths[:workers])  # warms up
                 starts.setdefault(name, []).append(workers / speed(cluster.answers, paths[:workers]))
                 speeds.setdefault(name, []).append(speed(cluster.answers, paths))

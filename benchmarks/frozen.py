@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cascade.preprocess import PreprocessSpec
-from trainers.dataset import load_data_set
-from trainers.features import compute_features
-from trainers.network import Classifier, build_classifier
+from cascade.images.preprocess import PreprocessSpec
+from trainers.commands.train_main import train_main
+from trainers.commands.train_sub import SubmodelPlan, train_sub
+from trainers.data.dataset import load_data_set
+from trainers.features.cache import compute_features
+from trainers.loop.training import Eyes, preprocessing
+from trainers.networks.classifier import Classifier, build_classifier
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
-from trainers.train_main import train_main
-from trainers.train_sub import SubmodelPlan, train_sub
-from trainers.training import Eyes, preprocessing
 
 MAIN, TRUNK = Eyes("efficientnet_lite0"), Eyes("efficientnet_lite2")
 

@@ -18,11 +18,11 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from cascade.bundle import find_bundle
-from cascade.engine import Engine
-from cascade.inputs import items_of
-from cascade.pipeline import answers
-from cascade.preprocess import preprocess
+from cascade.batch.pipeline import answers
+from cascade.bundle.manifest import find_bundle
+from cascade.images.preprocess import preprocess
+from cascade.inference.engine import Engine
+from cascade.inputs.item import items_of
 from cascade.threads import processors
 
 BATCH = 16

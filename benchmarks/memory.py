@@ -19,7 +19,7 @@ import onnxruntime
 
 from benchmarks.copies import copies
 from benchmarks.machine import processor_name
-from cascade.folders import pictures_below
+from cascade.images.folders import pictures_below
 
 
 def main() -> None:

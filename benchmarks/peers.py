@@ -28,12 +28,12 @@ import numpy as np
 import onnx
 
 from benchmarks.copies import copies
-from cascade.bundle import Bundle, find_bundle, read_bundle, without_routing
-from cascade.engine import Engine, stack
-from cascade.folders import pictures_below
-from cascade.inputs import items_of
-from cascade.pipeline import answers
-from cascade.precision import INT8, processor_kind
+from cascade.batch.pipeline import answers
+from cascade.bundle.manifest import Bundle, find_bundle, read_bundle, without_routing
+from cascade.bundle.precision import INT8, processor_kind
+from cascade.images.folders import pictures_below
+from cascade.inference.engine import Engine, stack
+from cascade.inputs.item import items_of
 from cascade.threads import BATCH_SIZE, processors
 
 OURS = "canonistia"

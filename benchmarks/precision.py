@@ -17,12 +17,12 @@ from statistics import median
 
 import onnxruntime
 
-from cascade.bundle import find_bundle
-from cascade.engine import Engine, stack
-from cascade.folders import pictures_below
-from cascade.inputs import items_of
-from cascade.pipeline import answers
-from cascade.precision import INT8, processor_kind
+from cascade.batch.pipeline import answers
+from cascade.bundle.manifest import find_bundle
+from cascade.bundle.precision import INT8, processor_kind
+from cascade.images.folders import pictures_below
+from cascade.inference.engine import Engine, stack
+from cascade.inputs.item import items_of
 from cascade.threads import BATCH_SIZE, processors
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers.fit import Hooks, Task, fit
-from trainers.losses import multiclass_loss
-from trainers.network import Classifier, build_classifier
-from trainers.placement import Placement
+from trainers.distributed.process_context import Placement
+from trainers.loop.fit import Hooks, Task, fit
+from trainers.loop.losses import multiclass_loss
+from trainers.loop.scores import multiclass_scores
+from trainers.loop.step import Batch
+from trainers.loop.training import rate_groups
+from trainers.networks.classifier import Classifier, build_classifier
 from trainers.recipe import Recipe
-from trainers.scores import multiclass_scores
-from trainers.step import Batch
-from trainers.training import rate_groups
 
 SIDE, BATCH, STEPS, ROUNDS, CLASSES = 128, 32, 12, 5, 15
 GPU = torch.cuda.is_available()

@@ -13,8 +13,8 @@ import click
 from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
-    from cascade.engine import Device
-    from cascade.precision import Precision
+    from cascade.bundle.precision import Precision
+    from cascade.inference.engine import Device
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -156,8 +156,8 @@ def classify(
     Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
     """
     keep_blas_single()
-    from cascade.job import Job, run
-    from cascade.sources import InputError
+    from cascade.batch.job import Job, run
+    from cascade.inputs.sources import InputError
 
     if out and out.suffix.lower() not in ENDINGS:
         expected = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
@@ -243,15 +243,15 @@ def evaluate(
     class and 0.6 for a true second, a clear one 1 or nothing.
     """
     keep_blas_single()
-    from cascade.evaluation import evaluate as run
-    from cascade.evaluation import labelled_pictures
-    from cascade.evaluation_text import describe
-    from cascade.folders import pictures_below
-    from cascade.loading import load_engine
+    from cascade.evaluation.evaluation import evaluate as run
+    from cascade.evaluation.evaluation import labelled_pictures
+    from cascade.evaluation.text import describe
+    from cascade.images.folders import pictures_below
+    from cascade.inference.loading import load_engine
     from cascade.threads import processors
 
     if plots:
-        from cascade.plots import write_plots
+        from cascade.evaluation.plots import write_plots
     strangers = pictures_below(outside) if outside else []
     if outside and not strangers:
         raise click.BadParameter(f"no pictures below {outside}", param_hint="--outside")
@@ -270,7 +270,7 @@ def evaluate(
 @click.command()
 def models() -> None:
     """List the bundles found, with their size and measured accuracy."""
-    from cascade.bundle import BundleError, bundle_folders, list_bundles, read_manifest
+    from cascade.bundle.manifest import BundleError, bundle_folders, list_bundles, read_manifest
 
     found = list_bundles()
     if not found:

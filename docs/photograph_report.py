@@ -11,9 +11,9 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from tests.conftest import write_data_set
+from trainers.commands.train_main import train_main
+from trainers.loop.training import Eyes
 from trainers.recipe import MAIN_DEFAULTS
-from trainers.train_main import train_main
-from trainers.training import Eyes
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -11,8 +11,8 @@ from export.plan import BUDGET, FALSE_ALARM_RATE
 from trainers.options import features_option
 
 if TYPE_CHECKING:
-    from export.choice import FittedCascade
-    from export.quantize import Comparison
+    from export.commands.quantize import Comparison
+    from export.fitting.selection import FittedCascade
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,7 +74,7 @@ def export(int8: bool, **options: Any) -> None:
     Calibration and routing are fitted on the validation split by cross-validation; the ONNX files are checked
     against PyTorch on every validation picture. A bundle is written whole or not at all.
     """
-    from export.export import export_bundle
+    from export.commands.export_bundle import export_bundle
     from export.plan import ExportPlan
 
     bundle, fitted = export_bundle(ExportPlan(**options))
@@ -86,9 +86,9 @@ def export(int8: bool, **options: Any) -> None:
         f"{measured.routed:.1%} routed"
     )
     if int8:
-        from export.quantize import QuantizePlan
-        from export.quantize import quantize as run
-        from trainers.runs import read_config
+        from export.commands.quantize import QuantizePlan
+        from export.commands.quantize import quantize as run
+        from trainers.runs.folder import read_config
 
         terms = {name: options[name] for name in ("data", "budget", "false_alarm_rate", "seed")}
         split_seed = read_config(options["main_run"])["seed"]
@@ -123,8 +123,8 @@ def tune(**options: Any) -> None:
     the best within the budget are written into the bundle, with the calibration, the mark "unsure" and the answer
     sets fitted on the same pictures.
     """
-    from export.tune import TunePlan, comparison
-    from export.tune import tune as run
+    from export.commands.tune import TunePlan, comparison
+    from export.commands.tune import tune as run
 
     tuned = run(TunePlan(**options))
     click.echo(comparison(tuned))
@@ -154,8 +154,8 @@ def quantize(**options: Any) -> None:
     written into the folder int8 inside the bundle's own, where --precision finds it, and only if the cascade loses
     no more than 0.3 points of top 1.
     """
-    from export.quantize import QuantizePlan
-    from export.quantize import quantize as run
+    from export.commands.quantize import QuantizePlan
+    from export.commands.quantize import quantize as run
 
     _say_compared(run(QuantizePlan(**options)))
 
@@ -206,9 +206,9 @@ def benchmark_cascade(
     with train-sub's default negatives), calibration and rules are fitted anew in each split, on its training pictures
     alone.
     """
-    from export.protocol import ProtocolPlan, describe, read_pool, run_protocol, summary
+    from export.commands.benchmark import ProtocolPlan, describe, read_pool, run_protocol, summary
+    from trainers.loop.training import Eyes
     from trainers.progress import track
-    from trainers.training import Eyes
 
     second = Eyes(second_backbone, size=second_size, flip=second_flip)
     plan = ProtocolPlan(data, Eyes(main_backbone), second, **options)

@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.import_graph import import_graph, imports_of, modules_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,8 +69,8 @@ def test_a_planted_import_inside_a_subpackage_is_found(tmp_path: Path) -> None:
 SERVING_SCRIPT = """
 import sys
 import canonistia, cascade, webapp.app, webapp.server
-from webapp.metrics import Metrics
-from webapp.service import Service
+from webapp.serving.metrics import Metrics
+from webapp.serving.service import Service
 from webapp.settings import Settings
 from pathlib import Path
 from click.testing import CliRunner

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 import canonistia
-from cascade.engine import Engine
-from cascade.picture import decode
-from cascade.preprocess import preprocess
-from cascade.rows import COLUMNS
-from cascade.view import see
+from cascade.images.decoding import decode
+from cascade.images.preprocess import preprocess
+from cascade.images.view import see
+from cascade.inference.engine import Engine
+from cascade.outputs.rows import COLUMNS
 from tests.conftest import Run, draw
 from tests.webapps import application, upload
-from trainers.pictures import PictureDataset
+from trainers.data.loader import PictureDataset
 
 
 def _kinds() -> dict[str, tuple[bytes, str]]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import canonistia
-from cascade.bundle import read_bundle
-from cascade.folders import pictures_below
+from cascade.bundle.manifest import read_bundle
+from cascade.images.folders import pictures_below
 from tests.conftest import Run
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,12 +7,12 @@ from pathlib import Path
 from flask import Flask
 from PIL import Image
 
-from cascade.view import View
+from cascade.images.view import View
 from webapp.app import create_app
-from webapp.batcher import Batcher, Outcome
-from webapp.corrections import Collector
-from webapp.metrics import Metrics
-from webapp.service import Service
+from webapp.requests.corrections import Collector
+from webapp.serving.batcher import Batcher, Outcome
+from webapp.serving.metrics import Metrics
+from webapp.serving.service import Service
 from webapp.settings import Settings
 
 

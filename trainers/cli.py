@@ -14,7 +14,7 @@ from trainers.options import features_option, recipe_options, take_recipe
 from trainers.recipe import DEFAULT_POLICY, MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
 
 if TYPE_CHECKING:
-    from cascade.bundle import HeadFeatures
+    from cascade.bundle.manifest import HeadFeatures
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,9 +91,9 @@ def check_data(source: Path, added: tuple[Path, ...], as_json: bool, fix: Path |
     folders alone; or a manifest: a CSV or Parquet table with the columns path, label and split, whose paths start
     from its folder.
     """
-    from trainers.audit import audit, examine
-    from trainers.audit_text import describe
-    from trainers.cleaning import clean, write_cleaned
+    from trainers.data.audit import audit, examine
+    from trainers.data.audit_text import describe
+    from trainers.data.cleaning import clean, write_cleaned
 
     examined = examine(source, added)
     report = audit(examined)
@@ -118,7 +118,7 @@ def backbones(pattern: str | None, as_json: bool) -> None:
     networks are listed, and timm's only counted. A model of the Hugging Face hub that timm reads is named
     hf-hub:ORG/NAME and not listed. Weights that are not here are fetched when a training asks for them.
     """
-    from trainers.catalogue import entries, matching
+    from trainers.networks.catalogue import entries, matching
 
     names = matching(pattern)
     if not as_json:
@@ -163,11 +163,11 @@ def train_main(
     train-main ..., the same on each.
     """
     if processes > 1:
-        from trainers.placement import launch, without_processes
+        from trainers.distributed.process_context import launch, without_processes
 
         raise SystemExit(launch(processes, options["device"], without_processes(sys.argv[1:])))
-    from trainers.train_main import train_main as train
-    from trainers.training import Eyes
+    from trainers.commands.train_main import train_main as train
+    from trainers.loop.training import Eyes
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
     train(folder, out, Eyes(**options), recipe, overwrite, resume, report)
@@ -191,9 +191,9 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
 
     Give the options that train-main will get; --backbone-lr keeps its ratio to --lr.
     """
-    from trainers.find_lr import find_lr as find
-    from trainers.find_lr import plot_rates, rounded
-    from trainers.training import Eyes
+    from trainers.commands.find_lr import find_lr as find
+    from trainers.commands.find_lr import plot_rates, rounded
+    from trainers.loop.training import Eyes
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
     found = find(folder, Eyes(**options), recipe, steps)
@@ -217,7 +217,7 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
     OUT, which calibrates and measures everything anew. To train one submodel again, without a class more: train-sub
     --class NAME --overwrite, then export.
     """
-    from trainers.new_class import new_class as grow
+    from trainers.commands.new_class import new_class as grow
 
     growth = grow(folder, main_run, subs, out, negatives, take_recipe(SUB_DEFAULTS, options))
     click.echo(f"trained {', '.join(growth.added)} and kept {len(growth.kept)} submodels in {out}", err=True)
@@ -272,9 +272,9 @@ def train_sub(
 
     By default they share the frozen --backbone as one trunk, so that asking all of them costs one pass.
     """
-    from trainers.train_sub import SubmodelPlan
-    from trainers.train_sub import train_sub as train
-    from trainers.training import Eyes
+    from trainers.commands.train_sub import SubmodelPlan
+    from trainers.commands.train_sub import train_sub as train
+    from trainers.loop.training import Eyes
 
     if own_networks and trunk:
         raise click.UsageError("--own-networks shares no trunk: leave --trunk out")

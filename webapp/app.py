@@ -6,21 +6,21 @@ from types import TracebackType
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from webapp import locks, logs
-from webapp.admission import Admission
-from webapp.api import api, problem_response
-from webapp.connection import ClientLeftError, PatientBody
-from webapp.corrections import Collector
-from webapp.decoding import PixelBudget
-from webapp.documentation import documentation
-from webapp.infer import infer
-from webapp.metrics import Metrics
-from webapp.page import page, problem_page
+from webapp.api.open_inference import infer
+from webapp.api.openapi import documentation
+from webapp.api.v1 import api, problem_response
+from webapp.pages.page import page, problem_page
 from webapp.problems import Problem, problem_of
-from webapp.service import Service
+from webapp.requests import logs, security
+from webapp.requests.admission import Admission
+from webapp.requests.connection import ClientLeftError, PatientBody
+from webapp.requests.corrections import Collector
+from webapp.requests.pixel_budget import PixelBudget
+from webapp.requests.state import KEY, State, state
+from webapp.requests.uploads import stored_in_memory
+from webapp.serving.metrics import Metrics
+from webapp.serving.service import Service
 from webapp.settings import Settings
-from webapp.state import KEY, State, state
-from webapp.uploads import stored_in_memory
 
 _PROGRAMS = ("/api/v1", "/v2", "/metrics")  # answered in JSON
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -51,7 +51,7 @@ def create_app(
     admission = Admission(settings, metrics)
     app.extensions[KEY] = State(service, settings, metrics, admission, PixelBudget(settings.max_pixels), collector)
     logs.install(app)
-    locks.install(app, settings)
+    security.install(app, settings)
     for blueprint in (page, api, infer, documentation):
         app.register_blueprint(blueprint)
 

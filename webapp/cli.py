@@ -11,8 +11,8 @@ from webapp.settings import MB, Settings
 if TYPE_CHECKING:
     from flask import Flask
 
-    from cascade.precision import Precision
-    from webapp.logs import LogStyle
+    from cascade.bundle.precision import Precision
+    from webapp.requests.logs import LogStyle
 
 _DEFAULT = Settings()
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -158,13 +158,13 @@ def serve(
     Ctrl-C and SIGTERM answer what is in hand and stop. A bundle that is replaced in its folder, or SIGHUP, loads the
     new one beside the old and swaps them; a new one that fails its self-test is refused, and the old one goes on.
     """
-    from cascade.bundle import find_bundle, read_bundle
-    from cascade.precision import precise_folder
-    from webapp.corrections import Collector
-    from webapp.limits import check_memory
-    from webapp.logs import configure
-    from webapp.reloading import Reloader
+    from cascade.bundle.manifest import find_bundle, read_bundle
+    from cascade.bundle.precision import precise_folder
+    from webapp.requests.corrections import Collector
+    from webapp.requests.logs import configure
     from webapp.server import Server
+    from webapp.serving.limits import check_memory
+    from webapp.serving.reloading import Reloader
 
     settings = Settings(
         max_upload_bytes=max_upload * MB,
@@ -190,8 +190,8 @@ def serve(
     def create() -> "Flask":
         # Only in the worker: the runtime starts threads when it is imported, and a fork does not take them along.
         from webapp.app import create_app
-        from webapp.metrics import Metrics
-        from webapp.service import Service
+        from webapp.serving.metrics import Metrics
+        from webapp.serving.service import Service
 
         metrics = Metrics()
         bound = memory * MB if memory else None

@@ -14,9 +14,9 @@ from gunicorn.glogging import Logger
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from webapp.connection import PatientSocket, is_readable
-from webapp.limits import allowed_files, give_back_freed_memory
-from webapp.reloading import Reloader
+from webapp.requests.connection import PatientSocket, is_readable
+from webapp.serving.limits import allowed_files, give_back_freed_memory
+from webapp.serving.reloading import Reloader
 from webapp.settings import Settings
 
 _GRACE = 60  # seconds for the requests in hand when the server is told to stop

@@ -26,12 +26,12 @@ import onnxruntime
 
 from benchmarks.machine import processor_name
 from benchmarks.serve.load import post, post_form, run_load
-from cascade.bundle import find_bundle
-from cascade.engine import Engine, stack
-from cascade.folders import pictures_below
-from cascade.inputs import items_of
-from cascade.picture import decode
-from cascade.pipeline import answers
+from cascade.batch.pipeline import answers
+from cascade.bundle.manifest import find_bundle
+from cascade.images.decoding import decode
+from cascade.images.folders import pictures_below
+from cascade.inference.engine import Engine, stack
+from cascade.inputs.item import items_of
 from cascade.threads import processors
 
 ROOT = Path(__file__).resolve().parent.parent.parent

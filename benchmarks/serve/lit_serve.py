@@ -7,12 +7,12 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-from cascade.bundle import find_bundle
+from cascade.bundle.manifest import find_bundle
 
 
 class _Api(litserve.LitAPI):
     def setup(self, device: str) -> None:
-        from cascade.engine import Engine
+        from cascade.inference.engine import Engine
 
         self.engine = Engine.load(Path(find_bundle(sys.argv[1])))
         self.engine.open_all()

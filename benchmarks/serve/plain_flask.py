@@ -6,7 +6,7 @@ from pathlib import Path
 from flask import Flask, Response, jsonify, request
 from gunicorn.app.base import BaseApplication
 
-from cascade.bundle import find_bundle
+from cascade.bundle.manifest import find_bundle
 
 
 class _Server(BaseApplication):
@@ -16,7 +16,7 @@ class _Server(BaseApplication):
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        from cascade.engine import Engine
+        from cascade.inference.engine import Engine
 
         engine = Engine.load(Path(find_bundle(sys.argv[1])), threads=1)  # with many clients faster than two
         engine.open_all()

@@ -1,0 +1,231 @@
+"""The cluster: the pipeline's answers, made by Ray's workers here or on many machines. Needs the cluster extra."""
+
+import logging
+import math
+import os
+import socket
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import ray
+import ray.data
+from ray.data.exceptions import ExecutionTimeoutError
+
+from cascade.batch.cluster_worker import KnownRows, Worker, packed, unpacked
+from cascade.bundle.manifest import MANIFEST, Bundle
+from cascade.errors import CanonistiaError, PictureError
+from cascade.inputs.item import Item, read_file
+from cascade.inputs.remote import is_address
+from cascade.outputs.rows import Answered, Row
+from cascade.threads import processors
+
+if TYPE_CHECKING:
+    from cascade.outputs.journal import Journal
+
+# A Ray Data job takes a segment. Its workers load an engine each, and are then busy for minutes.
+SEGMENT = 10_000  # items a worker
+SEGMENT_BYTES = 500_000_000  # of pictures that travel with their items
+# A task takes a portion: seconds of work, so that neither starting tasks nor losing one costs much.
+PORTION = 256
+PORTION_BYTES = 32_000_000
+_TASKS = 4  # for each worker at least: those that differ in speed end together
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An item on its way: its row when it is known, else what a worker is sent."""
+
+    item: Item
+    row: Row | None = None
+    sent: Item | None = None
+    rows: dict[str, Row] = field(default_factory=dict)  # by the stamps that the item may turn out to have
+    held: int = 0  # bytes that travel with it
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Workers of a Ray cluster, one core each, and a bundle in its object store."""
+
+    workers: int
+    files: "ray.ObjectRef[dict[str, bytes]]"
+    batch_size: int
+    by_hash: bool
+
+    def answers(self, items: Iterable[Item], journal: "Journal | None" = None) -> Generator[Answered, None, None]:
+        """Yield every item with its row, in order, as :func:`cascade.batch.pipeline.answers` does.
+
+        Files and addresses are read by the workers, which see them under the same names; what only this process can
+        read travels with its item. A worker that is lost is replaced as soon as there is room, and its work repeated.
+
+        Raises
+        ------
+        CanonistiaError
+            Workers cannot be started, or fail in another way than by dying.
+        """
+        entries = (self._entry(item, journal) for item in items)
+        waiting = list(self._segment(entries))
+        while waiting:
+            following = self._segment(entries)
+            listed: list[_Entry] = []
+            for answered in self._answered(waiting):
+                yield answered
+                listed += islice(following, 1)  # the next segment is looked up while the workers are busy
+            waiting = [*listed, *following]
+
+    def _entry(self, item: Item, journal: "Journal | None") -> _Entry:
+        if journal and not self.by_hash and (row := journal.known(item)):
+            return _Entry(item, row)
+        rows = journal.known_by_stamp(item) if journal and self.by_hash else {}
+        if not item.here and (is_address(item.name) or os.path.isabs(item.name)):
+            return _Entry(item, None, item, rows)
+        if not item.here:
+            return _Entry(item, None, replace(item, read=partial(read_file, Path(item.name).absolute())), rows)
+        try:
+            content = item.read()
+        except PictureError as error:
+            return _Entry(replace(item, stamp="") if self.by_hash else item, Row(item.name, error=str(error)))
+        return _Entry(item, None, replace(item, read=partial(bytes, content)), rows, len(content))
+
+    def _segment(self, entries: Iterable[_Entry]) -> Iterator[_Entry]:
+        held = 0
+        for entry in islice(entries, self.workers * SEGMENT):
+            yield entry
+            held += entry.held
+            if held >= SEGMENT_BYTES:
+                return
+
+    def _answered(self, entries: Sequence[_Entry]) -> Iterator[Answered]:
+        found = self._found([entry for entry in entries if not entry.row])
+        for entry in entries:
+            if entry.row:
+                yield Answered(entry.item, entry.row)
+            else:
+                stamp, row = next(found)
+                assert row.path == entry.item.name
+                yield Answered(replace(entry.item, stamp=stamp), row)
+
+    def _found(self, entries: Sequence[_Entry]) -> Iterator[tuple[str, Row]]:
+        """Yield the stamp and the row of each entry, in order."""
+        if not entries:
+            return
+        portions = [{"portion": one} for one in _portions(entries, math.ceil(len(entries) / self.workers / _TASKS))]
+        sent = ray.data.from_items(portions, override_num_blocks=len(portions))
+        size = min(self.workers, len(portions))
+        portions.clear()  # they lie in the object store now
+        done = sent.map_batches(
+            Worker,
+            batch_format="pyarrow",
+            fn_constructor_args=(self.files, self.batch_size, self.by_hash),
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_cpus=1,
+        )  # Ray Data restarts workers, and repeats their tasks, as often as they are lost
+        try:
+            for block in done.iter_rows():
+                yield from unpacked(block["rows"])
+        except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
+            raise CanonistiaError(
+                f"Ray's workers failed ({_last_line(error)}); see that every node has this canonistia with its cluster "
+                "extra, and go on with --resume"
+            ) from error
+
+
+@contextmanager
+def opened_cluster(
+    bundle: Bundle, address: str | None, workers: int | None, batch_size: int, by_hash: bool
+) -> Iterator[Cluster]:
+    """Give the workers of the cluster at an address, or of one on this machine that is begun and ended here.
+
+    Without an address, that of ``$RAY_ADDRESS`` is taken, if there is one. By default there is a worker for each core.
+
+    Raises
+    ------
+    CanonistiaError
+        No cluster answers at the address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    own: dict[str, Any] = {"num_cpus": workers or processors(), "include_dashboard": False}
+    try:
+        try:
+            _check_reachable(address)
+            with _silent_stderr():
+                ray.init(
+                    address, logging_level=logging.CRITICAL, log_to_driver=False, **(own if address == "local" else {})
+                )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CanonistiaError(
+                f"no Ray cluster answers at {address} ({_last_line(error)}); expected HOST:PORT of a cluster that this "
+                "machine is a node of, or auto"
+            ) from error
+        _quieten()
+        ray.data.DataContext.get_current().execution_options.preserve_order = True
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        yield Cluster(workers or max(cores, 1), ray.put(_files(bundle)), batch_size, by_hash)
+    finally:
+        ray.shutdown()
+
+
+def _portions(entries: Sequence[_Entry], most: int) -> Iterator[bytes]:
+    items: list[Item] = []
+    rows: KnownRows = {}
+    held = 0
+    for entry in entries:
+        assert entry.sent is not None
+        items.append(entry.sent)
+        rows |= {(entry.item.name, stamp): row for stamp, row in entry.rows.items()}
+        held += entry.held
+        if len(items) >= min(most, PORTION) or held >= PORTION_BYTES:
+            yield packed(items, rows)
+            items, rows, held = [], {}, 0
+    if items:
+        yield packed(items, rows)
+
+
+def _files(bundle: Bundle) -> dict[str, bytes]:
+    manifest = msgspec.json.encode(bundle.manifest)
+    return {MANIFEST: manifest} | {file.path: bundle.path(file).read_bytes() for file in bundle.manifest.files}
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError or ValueError where nothing listens: Ray itself would try for minutes."""
+    if address not in ("local", "auto"):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError("this is no HOST:PORT")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep what Ray's C++ part says out of the terminal: of things that are all right, and of its log level itself."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for reports to Ray's makers
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _quieten() -> None:
+    """Leave the terminal to our own counter; Ray's log files have everything."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # What Ray says of lost workers would go to standard output, among the rows; there is no public switch for it.
+    ray._private.worker._worker_logs_enabled = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

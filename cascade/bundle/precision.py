@@ -1,0 +1,50 @@
+"""Precision: which form of a bundle this machine runs, floating point or 8-bit integers."""
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+from cascade.bundle.manifest import MANIFEST, BundleError, read_manifest
+
+Precision = Literal["float", "int8", "auto"]
+INT8 = "int8"  # the folder of the 8-bit form, inside the bundle's own
+
+_CPUINFO = Path("/proc/cpuinfo")
+_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
+
+
+def has_byte_dot_products(cpuinfo: Path = _CPUINFO) -> bool:
+    """Return whether the processor multiplies and adds bytes in one instruction; no, where the system does not tell."""
+    try:
+        words = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    return not set(words).isdisjoint(_DOT_PRODUCTS)
+
+
+def processor_kind(cpuinfo: Path = _CPUINFO) -> str:
+    """Return what decides how fast 8-bit networks run here: ``x86_64 with byte dot products``, say."""
+    machine = platform.machine().lower()
+    return f"{machine} with byte dot products" if has_byte_dot_products(cpuinfo) else machine
+
+
+def precise_folder(folder: Path, precision: Precision) -> Path:
+    """Return the folder of a bundle's form: ``auto`` takes 8 bits where they were measured to be faster on such a CPU.
+
+    Raises
+    ------
+    BundleError
+        8 bits are asked for, and the bundle has no such form.
+    """
+    inside = folder / INT8
+    if precision == "float":
+        return folder
+    if not (inside / MANIFEST).is_file():
+        if precision == "auto":
+            return folder
+        raise BundleError(f"{folder} has no 8-bit form; make one with 'canonistia quantize {folder} DATA'")
+    if precision == "int8":
+        return inside
+    quantised = read_manifest(inside)[0].quantised
+    faster = quantised and quantised.speed_up > 1 and quantised.processor == processor_kind()
+    return inside if faster else folder

@@ -1,0 +1,1 @@
+"""Evaluation: a bundle's figures on labelled pictures."""

@@ -1,0 +1,175 @@
+"""Evaluation: a bundle's accuracy on a tree of labelled pictures."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.errors import CanonistiaError, PictureError
+from cascade.evaluation.conformal import coverage_and_size
+from cascade.evaluation.metrics import (
+    ECE_BINS,
+    SEED_GAP,
+    accuracy_summary,
+    area_under_roc,
+    confusion,
+    top_k_hits,
+    wilson_interval,
+)
+from cascade.images.folders import LabelledPicture, class_names, read_class_folders, split_folders
+from cascade.images.view import View
+from cascade.inference.engine import Engine, readable
+from cascade.rules.cascade import CascadeOutput
+from cascade.threads import BATCH_SIZE, in_order
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What both stages said about labelled pictures: N pictures, K classes.
+
+    ``outside`` is what they said about pictures that show none of the classes, where such were given.
+    """
+
+    engine: Engine
+    targets: np.ndarray  # (N,)
+    main: np.ndarray  # (N, K) calibrated probabilities of the main model
+    probabilities: np.ndarray  # (N, K) of the cascade
+    routed: np.ndarray  # (N,) bool
+    doubt: np.ndarray  # (N,) above 1: marked unsure
+    outside: CascadeOutput | None = None
+
+    @property
+    def uncalibrated(self) -> np.ndarray:
+        """Return the main model's probabilities before temperature scaling, (N, K)."""
+        powered = self.main.astype(np.float64) ** self.engine.bundle.manifest.calibration.temperature
+        return powered / powered.sum(axis=1, keepdims=True)
+
+    def report(self) -> dict[str, Any]:
+        """Return the figures as plain data; every accuracy comes with its 95% Wilson interval."""
+        first, two = top_k_hits(self.probabilities, self.targets)
+        classes = self.engine.classes
+        manifest = self.engine.bundle.manifest
+        sets = {
+            coverage: coverage_and_size(self.probabilities, self.targets, limit)
+            for coverage, limit in manifest.answer_sets.items()
+        }
+        return {
+            "pictures": len(self.targets),
+            "classes": list(classes),
+            "main": accuracy_summary(self.main, self.targets),
+            "main_before_calibration": accuracy_summary(self.uncalibrated, self.targets),
+            "cascade": accuracy_summary(self.probabilities, self.targets),
+            "ece_bins": ECE_BINS,
+            "seed_gap": SEED_GAP,
+            "routed": float(self.routed.mean()),
+            "cost": 1 + float(self.routed.mean()) * manifest.second_stage_cost,
+            "unsure": float((self.doubt > 1).mean()),
+            "answer_sets": {coverage: {"coverage": held, "mean_size": size} for coverage, (held, size) in sets.items()},
+            **({"outside": self._outside_figures(self.outside)} if self.outside else {}),
+            "per_class": {
+                label: _class_figures(first[self.targets == index], two[self.targets == index])
+                for index, label in enumerate(classes)
+            },
+            "confusion": confusion(self.probabilities, self.targets).tolist(),
+            "bundle": {"name": self.engine.bundle.manifest.name, "sha256": self.engine.bundle.sha256},
+        }
+
+    def _outside_figures(self, outside: CascadeOutput) -> dict[str, float]:
+        return {
+            "pictures": len(outside.doubt),
+            "unsure": float(outside.unsure.mean()),
+            "auroc_of_doubt": area_under_roc(self.doubt, outside.doubt),
+            "auroc_of_main_confidence": area_under_roc(-self.main.max(axis=1), -outside.main.max(axis=1)),
+        }
+
+
+def labelled_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
+    """Return the pictures of a folder of class folders, checked against a bundle's classes.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder is a data set with splits, holds nothing, or has a class that the bundle does not know.
+    """
+    splits = split_folders(folder)
+    if splits:
+        choices = " or ".join(str(path) for path in splits.values())
+        raise CanonistiaError(f"{folder} holds splits, not classes; evaluate one of them: {choices}")
+    pictures = read_class_folders(folder)
+    unknown = sorted(set(class_names(pictures)) - set(classes))
+    if unknown:
+        raise CanonistiaError(
+            f"{folder} has classes that the bundle does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
+        )
+    return pictures
+
+
+def evaluate(
+    engine: Engine, paths: Iterable[Path], labels: Sequence[str], outside: Iterable[Path] = (), workers: int = 1
+) -> Evaluation:
+    """Run the cascade over pictures whose labels, in the same order, are among the bundle's classes.
+
+    ``workers`` batches are decoded and inferred at once.
+
+    Raises
+    ------
+    CanonistiaError
+        A picture cannot be read: a figure that passes it over in silence would not be the data set's.
+    """
+    index = {label: number for number, label in enumerate(engine.classes)}
+    output = _run_all(engine, paths, workers)
+    strangers = list(outside)
+    return Evaluation(
+        engine,
+        np.array([index[label] for label in labels]),
+        output.main,
+        output.probabilities,
+        output.routed,
+        output.doubt,
+        _run_all(engine, strangers, workers) if strangers else None,
+    )
+
+
+def readable_batches(engine: Engine, paths: Iterable[Path]) -> Iterator[list[View]]:
+    """Yield the pictures of files, decoded for an engine's models, in order, in batches.
+
+    Raises
+    ------
+    CanonistiaError
+        A picture cannot be read.
+    """
+    for batch in engine.viewed_batches(paths):
+        for path, picture in batch:
+            if isinstance(picture, PictureError):
+                raise CanonistiaError(f"{path}: {picture}; remove it, or mend it, and start again") from picture
+        yield readable(batch)
+
+
+def _run_all(engine: Engine, paths: Iterable[Path], workers: int) -> CascadeOutput:
+    def run(batch: Sequence[Path]) -> CascadeOutput:
+        return engine.run([picture for pictures in readable_batches(engine, batch) for picture in pictures])
+
+    paths = iter(paths)
+    outputs = list(in_order(run, iter(lambda: list(islice(paths, BATCH_SIZE)), []), workers))
+    return CascadeOutput(
+        **{
+            field.name: np.concatenate([getattr(output, field.name) for output in outputs])
+            for field in fields(CascadeOutput)
+        }
+    )
+
+
+def _class_figures(first: np.ndarray, two: np.ndarray) -> dict[str, Any]:
+    total = len(first)
+    if total == 0:
+        return {"pictures": 0, "top1": None, "top1_interval": None, "top2": None, "top2_interval": None}
+    return {
+        "pictures": total,
+        "top1": float(first.mean()),
+        "top1_interval": wilson_interval(int(first.sum()), total),
+        "top2": float(two.mean()),
+        "top2_interval": wilson_interval(int(two.sum()), total),
+    }

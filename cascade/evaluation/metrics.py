@@ -1,0 +1,89 @@
+"""Metrics of labelled pictures: accuracy with intervals, calibration error, confusion."""
+
+from statistics import NormalDist
+
+import numpy as np
+
+from cascade.rules.cascade import top_two
+
+ECE_BINS = 15
+SEED_GAP = 0.2  # two probabilities nearer than this count as a doubtful answer in the seed score
+
+
+def top_k_hits(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether the true class (N,) is first, and whether it is among the first two, each (N,) bool."""
+    order = top_two(probabilities)  # (N, 2)
+    first = order[:, 0] == targets
+    return first, first | (order[:, 1] == targets)
+
+
+def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share (Wilson 1927), which stays within [0, 1]."""
+    if total == 0:
+        return (0.0, 1.0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = hits / total
+    centre = share + z * z / (2 * total)
+    spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return (float((centre - spread) / scale), float((centre + spread) / scale))
+
+
+def reliability(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return count, mean confidence and accuracy of each of ``ECE_BINS`` equal-width bins of the top probability.
+
+    Each array is (ECE_BINS,); an empty bin has count 0 and NaN elsewhere.
+    """
+    confidence = probabilities.max(axis=1)  # (N,)
+    hits, _ = top_k_hits(probabilities, targets)
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    counts = np.bincount(bins, minlength=ECE_BINS)
+    divisor = np.where(counts == 0, np.nan, counts)
+    mean_confidence = np.bincount(bins, weights=confidence, minlength=ECE_BINS) / divisor
+    accuracy = np.bincount(bins, weights=hits, minlength=ECE_BINS) / divisor
+    return counts, mean_confidence, accuracy
+
+
+def expected_calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean gap between confidence and accuracy over ``ECE_BINS`` bins (Guo et al., arXiv 1706.04599)."""
+    counts, confidence, accuracy = reliability(probabilities, targets)
+    return float(np.nansum(counts * np.abs(confidence - accuracy)) / max(1, counts.sum()))
+
+
+def confusion(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return counts (K, K), true classes in rows, most likely classes in columns."""
+    classes = probabilities.shape[1]
+    pairs = targets * classes + top_two(probabilities)[:, 0]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def seed_score(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean credit of the answers, in [0, 1], by the score of the project this one grew from.
+
+    A clear answer earns 1 for a true first class and 0 otherwise. A doubtful one, whose two probabilities are less
+    than ``SEED_GAP`` apart, earns 0.8 for a true first class and 0.6 for a true second.
+    """
+    two = np.sort(probabilities, axis=1)[:, -2:]  # (N, 2)
+    doubtful = two[:, 1] - two[:, 0] < SEED_GAP
+    first, either = top_k_hits(probabilities, targets)
+    return float(np.where(doubtful, 0.8 * first + 0.6 * (either & ~first), first).mean())
+
+
+def accuracy_summary(probabilities: np.ndarray, targets: np.ndarray) -> dict[str, float | tuple[float, float]]:
+    """Return ``top1``, ``top2``, their 95% Wilson intervals, ``ece`` and ``seed_score`` of probabilities (N, K)."""
+    first, two = top_k_hits(probabilities, targets)
+    return {
+        "top1": float(first.mean()),
+        "top1_interval": wilson_interval(int(first.sum()), len(targets)),
+        "top2": float(two.mean()),
+        "top2_interval": wilson_interval(int(two.sum()), len(targets)),
+        "ece": expected_calibration_error(probabilities, targets),
+        "seed_score": seed_score(probabilities, targets),
+    }
+
+
+def area_under_roc(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Return the probability that a score from outside (M,) is above one from inside (N,), ties counting half."""
+    ordered = np.sort(inside)
+    below = np.searchsorted(ordered, outside, side="left") + np.searchsorted(ordered, outside, side="right")
+    return float(below.mean() / (2 * len(inside)))

@@ -1,0 +1,105 @@
+"""Pictures of an evaluation; needs matplotlib, which the training install brings."""
+
+from pathlib import Path
+
+import numpy as np
+
+from cascade.errors import CanonistiaError
+from cascade.evaluation.evaluation import Evaluation
+from cascade.evaluation.metrics import confusion, reliability, top_k_hits
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    raise CanonistiaError(
+        "--plots needs matplotlib, which the serving install leaves out; run pip install matplotlib"
+    ) from error
+
+
+def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write ``confusion.png``, ``reliability.png`` and ``routing.png`` into a folder, and return their paths."""
+    figures = {
+        "confusion.png": plot_confusion(evaluation),
+        "reliability.png": plot_reliability(evaluation),
+        "routing.png": plot_routing(evaluation),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=120)
+    except OSError as error:
+        raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
+    return [folder / name for name in figures]
+
+
+def plot_confusion(evaluation: Evaluation) -> Figure:
+    """Draw the confusion matrix of the cascade, counts in the cells, shares of the true class as shade."""
+    classes = evaluation.engine.classes
+    counts = confusion(evaluation.probabilities, evaluation.targets)  # (K, K)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    side = 3 + 0.42 * len(classes)
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=60, ha="right")
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="answered", ylabel="true", title="Confusion")
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        ink = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=ink, fontsize=8)
+    return figure
+
+
+def plot_reliability(evaluation: Evaluation) -> Figure:
+    """Draw accuracy against confidence, before and after calibration; a calibrated stage lies on the diagonal."""
+    figure = _figure(5, 5)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    stages = {
+        "main, before calibration": evaluation.uncalibrated,
+        "main": evaluation.main,
+        "cascade": evaluation.probabilities,
+    }
+    for name, probabilities in stages.items():
+        counts, confidence, accuracy = reliability(probabilities, evaluation.targets)
+        axes.scatter(confidence, accuracy, s=8 + 3 * np.sqrt(counts), alpha=0.8, label=name)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title="Reliability (area: pictures)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_routing(evaluation: Evaluation) -> Figure:
+    """Draw accuracy against the share routed, were the least confident pictures routed, and the bundle's own point."""
+    shares, accuracies = routing_curve(evaluation)
+    hits, _ = top_k_hits(evaluation.probabilities, evaluation.targets)
+    figure = _figure(6, 4)
+    axes = figure.subplots()
+    axes.plot(shares, accuracies, label="least confident first")
+    axes.scatter([evaluation.routed.mean()], [hits.mean()], color="C1", zorder=3, label="this bundle")
+    axes.set(xlabel="share routed", ylabel="top 1", title="Accuracy against share routed")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def routing_curve(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Return shares (M,) and top-1 accuracies (M,) when the least confident pictures take the cascade's answer.
+
+    The curve ends at the share that the bundle routes: beyond it the submodels were not asked.
+    """
+    main, _ = top_k_hits(evaluation.main, evaluation.targets)
+    final, _ = top_k_hits(evaluation.probabilities, evaluation.targets)
+    routed = np.flatnonzero(evaluation.routed)
+    order = routed[np.argsort(evaluation.main[routed].max(axis=1), kind="stable")]
+    gained = np.concatenate([[0], np.cumsum(final[order].astype(int) - main[order].astype(int))])
+    total = len(evaluation.targets)
+    return np.arange(len(order) + 1) / total, (main.sum() + gained) / total
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

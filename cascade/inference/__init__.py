@@ -1,0 +1,1 @@
+"""Inference: a bundle's ONNX sessions, run as a cascade."""

@@ -1,0 +1,287 @@
+"""The engine: a bundle's ONNX sessions, run as a cascade over batches of pictures."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Literal, Self, TypeVar
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+from PIL import Image
+
+from cascade.bundle.manifest import Bundle, BundleError, FileEntry, Submodel, read_bundle
+from cascade.errors import CanonistiaError, PictureError
+from cascade.images.decoding import Source
+from cascade.images.preprocess import PreprocessSpec, preprocess
+from cascade.images.view import View, see
+from cascade.inference.prediction import Prediction
+from cascade.rules.cascade import NEVER, CascadeOutput, run_cascade, top_two
+from cascade.threads import BATCH_SIZE, processors
+
+Device = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# The runtime's errors have no common ancestor but Exception.
+_REFUSALS = (
+    runtime_errors.Fail,
+    runtime_errors.InvalidArgument,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidProtobuf,
+    runtime_errors.NoSuchFile,
+    runtime_errors.NotImplemented,
+    runtime_errors.RuntimeException,
+)
+
+S = TypeVar("S", bound=Source)
+Picture = Image.Image | View
+
+
+class Engine:
+    """Classifies pictures with one bundle. Safe to call from several threads."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None, device: Device = "cpu") -> None:
+        if _PROVIDERS[device] not in onnxruntime.get_available_providers():
+            raise CanonistiaError(
+                "this machine's onnxruntime has no CUDA, it offers "
+                f"{', '.join(onnxruntime.get_available_providers())}; pip install onnxruntime-gpu in its place"
+            )
+        self.bundle = bundle
+        self._device = device
+        self.classes = tuple(bundle.manifest.classes)
+        self._threads = threads or processors()
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._session(bundle.manifest.main.file)
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None, device: Device = "cpu") -> Self:
+        """Return an engine for the bundle in a folder; ``threads`` is the number that each inference may use.
+
+        Raises
+        ------
+        BundleError
+            The bundle is refused (see :func:`cascade.bundle.manifest.read_bundle`).
+        CanonistiaError
+            CUDA is asked for, and this onnxruntime has none.
+        """
+        return cls(read_bundle(folder), threads, device)
+
+    def classify(self, sources: Iterable[Source], batch_size: int = BATCH_SIZE) -> list[Prediction]:
+        """Return a prediction for each picture, in order.
+
+        Parameters
+        ----------
+        sources
+            Paths, bytes of files, PIL images or uint8 arrays ``(H, W)`` or ``(H, W, 3)``.
+        batch_size
+            How many pictures are held and inferred at once.
+
+        Raises
+        ------
+        PictureError
+            A picture cannot be read; the message says which.
+        """
+        predictions: list[Prediction] = []
+        for batch in self.viewed_batches(sources, batch_size):
+            for number, (source, picture) in enumerate(batch, start=len(predictions) + 1):
+                if isinstance(picture, PictureError):
+                    name = source if isinstance(source, str | os.PathLike) else f"picture {number}"
+                    raise PictureError(f"{name}: {picture}") from picture
+            predictions += self.predictions(self.run(readable(batch)))
+        return predictions
+
+    @cached_property
+    def specs(self) -> set[PreprocessSpec]:
+        """Return every preprocessing that a picture of this bundle may need."""
+        manifest = self.bundle.manifest
+        used = manifest.networks[:1] if manifest.rules.routing == NEVER else manifest.networks
+        return {spec for _, spec in used}
+
+    def see(self, source: Source) -> View | PictureError:
+        """Return a picture decoded for this bundle's models, or the reason why there is none."""
+        try:
+            view = see(source, self.specs)
+        except PictureError as error:
+            return PictureError(str(error))  # without its traceback, which holds the bytes
+        view.prepare(self.bundle.manifest.main.preprocess, self.specs)
+        return view
+
+    def viewed_batches(
+        self, sources: Iterable[S], size: int = BATCH_SIZE
+    ) -> Iterator[list[tuple[S, View | PictureError]]]:
+        """Yield the sources in order, in batches, each with its decoded picture or the reason why there is none."""
+        sources = iter(sources)
+        while batch := list(islice(sources, size)):
+            yield [(source, self.see(source)) for source in batch]
+
+    def run(self, pictures: Sequence[Picture]) -> CascadeOutput:
+        """Run the cascade over one batch of decoded pictures."""
+        manifest = self.bundle.manifest
+        more = ("features",) if manifest.head_features == "both" else ()
+        main, distance, *features = self.main_outputs(pictures, "probabilities", "distance", *more)  # (N, K), (N,)
+
+        def ask(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+            known = features[0][rows] if features else None
+            return self.ask_submodels([pictures[int(row)] for row in rows], asked, main_features=known)
+
+        return run_cascade(manifest.rules, main, distance, ask)
+
+    @property
+    def has_activation_maps(self) -> bool:
+        """Return whether the main model has a feature map, and so gives ``activation_maps``."""
+        given = self._session(self.bundle.manifest.main.file).get_outputs()
+        return "activation_maps" in [output.name for output in given]
+
+    def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
+        """Return the named outputs of the main model for a batch.
+
+        ``probabilities`` and ``logits`` are (N, K) float32; ``distance`` (N,) is how far the picture lies from the
+        nearest class of the training pictures, about 1 for those; ``activation_maps`` is (N, K, h, w), each class's
+        evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150);
+        ``features`` (N, M) are pooled, and there where the manifest's ``head_features`` is ``both``.
+
+        Raises
+        ------
+        BundleError
+            Activation maps are asked of a backbone without a spatial feature map.
+        """
+        model = self.bundle.manifest.main
+        if "activation_maps" in outputs and not self.has_activation_maps:
+            raise BundleError(
+                f"{self.bundle.folder} gives no activation maps: its backbone {model.backbone} has no spatial feature "
+                "map that is averaged into the answer; train one that has, such as efficientnet_lite0 or resnet50"
+            )
+        return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
+
+    def ask_submodels(
+        self,
+        pictures: Sequence[Picture],
+        asked: np.ndarray,
+        output: str = "probability",
+        main_features: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return what the submodels say (N, K), NaN where ``asked`` (N, K) is false.
+
+        With a shared trunk its pass is made once, whatever the number of classes asked about. ``output`` is
+        ``probability`` (calibrated) or ``logit`` (before calibration). Heads that read the main model's features,
+        too, are given ``main_features`` (N, M), or those of another pass of it.
+        """
+        manifest = self.bundle.manifest
+        answers = np.full(asked.shape, np.nan, dtype=np.float64)
+        seen: dict[PreprocessSpec, np.ndarray] = {}  # networks that see alike share the preprocessed batch
+
+        def pixels(spec: PreprocessSpec) -> np.ndarray:
+            if spec not in seen:
+                seen[spec] = stack(pictures, spec)
+            return seen[spec]
+
+        features = None
+        if manifest.trunk:
+            features = self._session(manifest.trunk.file).run(
+                ["features"], {"pixels": pixels(manifest.trunk.preprocess)}
+            )[0]  # (N, D)
+        if features is not None and manifest.head_features == "both":
+            known = self.main_outputs(pictures, "features")[0] if main_features is None else main_features
+            features = np.concatenate([features, known], axis=1)  # (N, D + M)
+        for column, submodel in enumerate(manifest.submodels):
+            rows = np.flatnonzero(asked[:, column])
+            if not rows.size:
+                continue
+            if features is not None:
+                feed = {"features": features[rows]}
+            else:
+                assert submodel.preprocess is not None  # the manifest's validator saw to it
+                feed = {"pixels": pixels(submodel.preprocess)[rows]}
+            answers[rows, column] = self._submodel_session(submodel).run([output], feed)[0]
+        return answers
+
+    def predictions(self, output: CascadeOutput) -> list[Prediction]:
+        """Return the batch's answers as plain data."""
+        order = top_two(output.probabilities)  # (N, 2)
+        return [
+            Prediction(
+                label_1=self.classes[first],
+                probability_1=float(output.probabilities[row, first]),
+                label_2=self.classes[second],
+                probability_2=float(output.probabilities[row, second]),
+                stage="submodels" if output.routed[row] else "main",
+                unsure=bool(output.unsure[row]),
+            )
+            for row, (first, second) in enumerate(order)
+        ]
+
+    def open_all(self) -> None:
+        """Open every model of the second stage now: a service does not depend on the bundle's files after that."""
+        manifest = self.bundle.manifest
+        if manifest.trunk:
+            self._session(manifest.trunk.file)
+        for submodel in manifest.submodels:
+            self._submodel_session(submodel)
+
+    def self_test(self, batch_size: int = 1) -> None:
+        """Open every model and run all of them over a batch of made pictures, which takes the memory of such a batch.
+
+        Raises
+        ------
+        BundleError
+            A model cannot be run, or says what is no probability.
+        """
+        self.open_all()
+        pictures = [Image.linear_gradient("L").rotate(90 * number) for number in range(batch_size)]
+        expected = (batch_size, len(self.classes))
+        try:
+            main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
+            if main.shape != expected or distance.shape != expected[:1]:
+                raise ValueError(f"the main model answers with {main.shape} and {distance.shape}")
+            asked = self.ask_submodels(pictures, np.ones(expected, dtype=bool))  # (N, K)
+        except (*_REFUSALS, ValueError, IndexError) as error:
+            raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
+        if not np.allclose(main.sum(axis=1), 1, atol=1e-3) or not np.all((asked >= 0) & (asked <= 1)):
+            raise BundleError(
+                f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities; "
+                "export the bundle again"
+            )
+
+    def _submodel_session(self, submodel: Submodel) -> onnxruntime.InferenceSession:
+        # A linear head is done before a second thread has woken up.
+        return self._session(submodel.file, 1 if self.bundle.manifest.trunk else None)
+
+    def _session(self, file: FileEntry, threads: int | None = None) -> onnxruntime.InferenceSession:
+        # The second stage opens when the first picture is routed: a sure picture does not wait for it.
+        session = self._sessions.get(file.path)
+        if session is None:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads or self._threads
+            options.log_severity_level = 3
+            # It would keep a plan and its memory for every number of pictures that was ever routed at once.
+            options.enable_mem_pattern = False
+            # Threads that go on spinning after one model's pass are in the way of the next model's.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+            path = self.bundle.path(file)
+            try:
+                # What a GPU has no kernel for is left to the CPU.
+                providers = dict.fromkeys((_PROVIDERS[self._device], _PROVIDERS["cpu"]))
+                opened = onnxruntime.InferenceSession(path, options, providers=list(providers))
+            except _REFUSALS as error:
+                raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
+            if opened.get_providers()[0] != _PROVIDERS[self._device]:  # the runtime only mentions it, and goes on
+                raise CanonistiaError(
+                    "onnxruntime could not start CUDA; check the driver and the CUDA and cuDNN libraries"
+                )
+            # Two threads may open one file at once; both then use the session that was stored first.
+            session = self._sessions.setdefault(file.path, opened)
+        return session
+
+
+def stack(pictures: Sequence[Picture], spec: PreprocessSpec) -> np.ndarray:
+    """Return the preprocessed batch, uint8 (N, size, size, 3)."""
+    return np.stack(
+        [picture.pixels(spec) if isinstance(picture, View) else preprocess(picture, spec) for picture in pictures]
+    )
+
+
+def readable(batch: Iterable[tuple[object, View | PictureError]]) -> list[View]:
+    """Return the pictures of a batch that could be decoded."""
+    return [view for _, view in batch if isinstance(view, View)]

@@ -1,0 +1,48 @@
+"""Loading: from a bundle's name to an engine."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from cascade.bundle.manifest import Bundle, find_bundle, read_bundle, without_routing
+from cascade.bundle.precision import Precision, precise_folder
+
+if TYPE_CHECKING:
+    from cascade.inference.engine import Device, Engine
+
+
+def load_bundle(model: str, precision: Precision = "float", main_only: bool = False) -> Bundle:
+    """Return the bundle in a folder or of a name; with ``main_only`` it routes nothing.
+
+    Raises
+    ------
+    BundleError
+        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
+    """
+    bundle = read_bundle(precise_folder(find_bundle(model), precision))
+    return without_routing(bundle) if main_only else bundle
+
+
+def load_engine(
+    model: str,
+    threads: int | None = None,
+    precision: Precision = "float",
+    device: "Device" = "cpu",
+    main_only: bool = False,
+) -> "Engine":
+    """Return an engine for a bundle's folder or name; with ``main_only`` its main model answers alone.
+
+    The bundle's files are hashed while the runtime is imported: both take a tenth of a second, and neither needs
+    the other.
+
+    Raises
+    ------
+    BundleError
+        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
+    CanonistiaError
+        CUDA is asked for, and this onnxruntime has none.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(load_bundle, model, precision, main_only)
+        from cascade.inference.engine import Engine
+
+        return Engine(reading.result(), threads, device)

@@ -1,0 +1,1 @@
+"""Inputs: what a command was given, as one picture after another."""

@@ -1,0 +1,104 @@
+"""Archives: the pictures inside zip and tar files, read one after another without unpacking anything."""
+
+import tarfile
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import PurePosixPath
+from typing import IO
+
+from cascade.errors import PictureError
+from cascade.images.decoding import SUFFIXES
+from cascade.inputs.containers import Opener
+from cascade.inputs.item import MAX_FILE_BYTES, Item, failed_item
+
+# Pictures hardly shrink: what unpacks to far more than it was is made to fill a disk or a memory.
+MAX_RATIO = 200
+_RATIO_COUNTS_FROM = 1_000_000
+
+_DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+
+
+def archive_items(name: str, opened: Opener) -> Iterator[Item]:
+    """Yield the pictures of a zip or tar archive in its own order, named ``archive.zip::folder/picture.jpg``.
+
+    A member whose name leads out of the archive (``..``, an absolute path), that is encrypted, or that unpacks to far
+    more than it was, is an item that cannot be read; so is the rest of an archive that is damaged. WebDataset's shards
+    are tar archives.
+    """
+    try:
+        file = opened()
+    except OSError as error:
+        yield failed_item(name, f"cannot be opened: {error.strerror or error}")
+        return
+    walk = _zip_items if name.lower().endswith(".zip") else _tar_items
+    try:
+        yield from walk(name, file)
+    except _DAMAGES as error:
+        yield failed_item(name, f"is no whole archive: {error or type(error).__name__}")
+
+
+def _zip_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
+    with ExitStack() as opening:
+        opening.enter_context(packed_file)
+        archive = zipfile.ZipFile(packed_file)
+        # Items are read by other threads, later: it is closed when the last of them is gone.
+        weakref.finalize(archive, opening.pop_all().close)
+    for member in archive.infolist():
+        if member.is_dir() or not _is_picture(member.filename):
+            continue
+        name = f"{place}::{member.filename}"
+        packed, size = member.compress_size, member.file_size
+        if refusal := _refusal(member.filename, size, packed):
+            yield failed_item(name, refusal)
+        else:
+            yield Item(name, size, f"{size}:{member.CRC:08x}", partial(_read_from_zip, archive, member), here=True)
+
+
+def _read_from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(member) as file:
+            content = file.read(member.file_size + 1)
+    except _DAMAGES as error:
+        raise PictureError(f"cannot be unpacked: {error or type(error).__name__}") from error
+    if len(content) != member.file_size:
+        raise PictureError(f"unpacks to more than the {member.file_size:,} bytes that the archive promises")
+    return content
+
+
+def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
+    # A stream has no index: members are read as they pass, and held until they are classified.
+    with packed_file, tarfile.open(fileobj=packed_file, mode="r|*") as archive:
+        while member := archive.next():
+            archive.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
+            if member.isdir() or not _is_picture(member.name):
+                continue
+            name = f"{place}::{member.name}"
+            file = archive.extractfile(member) if member.isreg() else None
+            if refusal := _refusal(member.name, member.size, None):
+                yield failed_item(name, refusal)
+            elif file is None:
+                yield failed_item(name, "is a link or a device inside the archive; a file was expected")
+            else:
+                content = file.read()
+                stamp = f"{member.size}:{zlib.crc32(content):08x}"
+                yield Item(name, member.size, stamp, partial(bytes, content), here=True)
+
+
+def _refusal(name: str, size: int, packed: int | None) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        return "has a name that leads out of the archive; pack it again"
+    if size > MAX_FILE_BYTES:
+        return f"unpacks to {size:,} bytes, over the limit of {MAX_FILE_BYTES:,}"
+    if packed is not None and size > max(_RATIO_COUNTS_FROM, MAX_RATIO * packed):
+        return f"unpacks to {size:,} bytes from {packed:,}, as no picture does"
+    return ""
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") and part != ".." for part in path.parts)

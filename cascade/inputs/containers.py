@@ -1,0 +1,34 @@
+"""Containers: files that hold many pictures, told by their names."""
+
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from cascade.inputs.item import Item
+
+Opener = Callable[[], IO[bytes]]
+
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_TABLES = (".parquet",)
+
+
+def is_container(name: str) -> bool:
+    """Return whether a file of this name holds many pictures."""
+    return name.lower().endswith((*_ARCHIVES, *_TABLES))
+
+
+def container_items(name: str, opened: Opener) -> Iterator[Item]:
+    """Return the pictures inside an archive or a table; ``opened`` gives its bytes, from the beginning.
+
+    Raises
+    ------
+    CanonistiaError
+        The table has no column of pictures.
+    """
+    # Imported only now: one picture should not wait for it.
+    if name.lower().endswith(_TABLES):
+        from cascade.inputs.parquet import parquet_items
+
+        return parquet_items(name, opened)
+    from cascade.inputs.archives import archive_items
+
+    return archive_items(name, opened)

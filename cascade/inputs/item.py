@@ -1,0 +1,83 @@
+"""Inputs: the pictures that a command was given, one after another, each with its name and a way to its bytes."""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cascade.errors import PictureError
+from cascade.images.folders import walk
+
+MAX_FILE_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture to classify.
+
+    ``size`` is in bytes, 0 where it is not known. Two items of one name and one ``stamp`` hold the same bytes, as far
+    as can be seen from outside; an empty stamp promises nothing. ``read`` returns the bytes of the file or raises
+    :class:`PictureError`; where ``here`` is set only this process can call it, for the item lies inside of something
+    that it has open.
+    """
+
+    name: str
+    size: int
+    stamp: str
+    read: Callable[[], bytes]
+    here: bool = False
+
+
+def items_of(paths: Iterable[Path]) -> Iterator[Item]:
+    """Yield the pictures of files and folders, in the order given and in path order below each folder."""
+    for path in paths:
+        yield from folder_items(path) if path.is_dir() else [file_item(path)]
+
+
+def folder_items(folder: Path) -> Iterator[Item]:
+    """Yield the pictures below a folder in path order; one inside that cannot be listed cannot be read, either."""
+    for found in walk(folder):
+        yield file_item(found) if isinstance(found, Path) else _unlisted(found)
+
+
+def file_item(path: Path) -> Item:
+    """Return a file as an item; whether it can be read is told by reading it."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return Item(os.fspath(path), 0, "", partial(read_file, path))
+    return Item(os.fspath(path), status.st_size, f"{status.st_size}:{status.st_mtime_ns}", partial(read_file, path))
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    PictureError
+        The file is missing, may not be read, is larger than ``MAX_FILE_BYTES``, or is no file: a pipe has no end.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError("cannot be opened: it is a folder, a pipe or a device; a file was expected")
+        if status.st_size > MAX_FILE_BYTES:
+            raise PictureError(f"has {status.st_size:,} bytes, over the limit of {MAX_FILE_BYTES:,}; make it smaller")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"cannot be opened: {error.strerror or error}") from error
+
+
+def failed_item(name: str, reason: str) -> Item:
+    """Return an item that stands for pictures which could not be listed: reading it says why."""
+
+    def fail() -> bytes:
+        raise PictureError(reason)
+
+    return Item(name, 0, "", fail, here=True)
+
+
+def _unlisted(error: OSError) -> Item:
+    return failed_item(os.fspath(error.filename), f"cannot be listed: {error.strerror}")

@@ -1,0 +1,154 @@
+"""The journal: rows kept safe while a batch runs, so that a run that was stopped at any moment can go on."""
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascade.errors import CanonistiaError
+from cascade.inputs.item import Item
+from cascade.outputs.rows import COLUMNS, Answered, Row, journal_of
+
+# A row is kept once for every content of a file; the sequence is the order of this run.
+_TABLES = """
+CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL);
+CREATE TABLE kept (name BLOB, stamp TEXT, row TEXT NOT NULL, PRIMARY KEY (name, stamp)) WITHOUT ROWID;
+CREATE TABLE sequence (number INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEXT NOT NULL);
+"""
+_ANSWER = COLUMNS[1:]
+_LEAST_SECONDS = 0.1
+_SHARE = 0.05  # of the time that may go into making rows durable
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the rows of a journal depend on: the sha256 of the bundle, and how a changed file is told."""
+
+    bundle: str
+    by_hash: bool
+
+
+class Journal:
+    """The rows of one run, in a database beside the output.
+
+    Every row that was added is durable within about a second; a process that is killed loses no other, and what the
+    database holds is whole at any moment.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._number = 0
+        self._last = time.monotonic()
+        self._cost = 0.0
+
+    def known(self, item: Item) -> Row | None:
+        """Return the row that an earlier run gave to the same file, if it has not changed and could be read."""
+        if not item.stamp:
+            return None
+        found = self._database.execute(
+            "SELECT row FROM kept WHERE name = ? AND stamp = ?", (os.fsencode(item.name), item.stamp)
+        ).fetchone()
+        row = _row(item.name, found[0]) if found else None
+        return None if row is None or row.error else row
+
+    def known_by_stamp(self, item: Item) -> dict[str, Row]:
+        """Return the rows that an earlier run gave to files of this name which could be read, by their stamps."""
+        query = "SELECT stamp, row FROM kept WHERE name = ? AND stamp != ''"
+        found = self._database.execute(query, (os.fsencode(item.name),)).fetchall()
+        rows = {stamp: _row(item.name, row) for stamp, row in found}
+        return {stamp: row for stamp, row in rows.items() if not row.error}
+
+    def add(self, answered: Answered) -> None:
+        """Add the next row."""
+        item = answered.item
+        name = os.fsencode(item.name)
+        row = answered.row
+        answer = json.dumps([getattr(row, column) for column in _ANSWER])  # astuple would copy every value deeply
+        self._database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (name, item.stamp, answer))
+        self._database.execute("INSERT INTO sequence VALUES (?, ?, ?)", (self._number, name, item.stamp))
+        self._number += 1
+        now = time.monotonic()
+        if now - self._last >= max(_LEAST_SECONDS, self._cost / _SHARE):
+            self._database.commit()
+            self._last = time.monotonic()
+            self._cost = self._last - now
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of this run in order."""
+        self._database.commit()
+        query = "SELECT name, row FROM sequence JOIN kept USING (name, stamp) ORDER BY number"
+        for name, answer in self._database.execute(query):
+            yield _row(os.fsdecode(name), answer)
+
+
+@contextmanager
+def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = False) -> Iterator[Journal]:
+    """Give the journal of an output, emptied unless ``resume``; it is removed when the block ends without an error.
+
+    Raises
+    ------
+    CanonistiaError
+        The journal was begun with another bundle (unless ``any_bundle``) or with other stamps, another process
+        holds it, or it cannot be written: what is in it then stays.
+    """
+    path = journal_of(out)
+    if not resume:
+        _remove(path)
+    try:
+        database = sqlite3.connect(path, isolation_level="IMMEDIATE", timeout=0.2, check_same_thread=False)
+        try:
+            # Another run of the same output waits outside, whatever it is doing.
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            _begin(database, terms, out, any_bundle)
+            yield Journal(database)
+        except BaseException:
+            database.commit()
+            raise
+        finally:
+            database.close()
+        _remove(path)
+    except sqlite3.Error as error:
+        raise CanonistiaError(_reason(error, out)) from error
+
+
+def _begin(database: sqlite3.Connection, terms: Terms, out: Path, any_bundle: bool) -> None:
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'terms'").fetchone():
+        database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} COMMIT;")
+    begun = database.execute("SELECT bundle, by_hash FROM terms").fetchone()
+    if begun:
+        if begun[0] != terms.bundle and not any_bundle:
+            raise CanonistiaError(
+                f"{out} was begun with another bundle ({begun[0][:12]}, now {terms.bundle[:12]}); give that one to "
+                "--model, mix both with --allow-other-model, or start again with --overwrite"
+            )
+        if bool(begun[1]) != terms.by_hash:
+            way = "with --hash" if begun[1] else "without --hash"
+            raise CanonistiaError(f"{out} was begun {way}; go on {way}, or start again with --overwrite")
+    with database:
+        database.execute("DELETE FROM terms")
+        database.execute("INSERT INTO terms VALUES (?, ?)", (terms.bundle, terms.by_hash))
+        database.execute("DELETE FROM sequence")
+
+
+def _remove(path: Path) -> None:
+    # The database's own journal goes first: what it would undo is no longer wanted.
+    path.with_name(path.name + "-journal").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _row(name: str, answer: str) -> Row:
+    return Row(name, *json.loads(answer))
+
+
+def _reason(error: sqlite3.Error, out: Path) -> str:
+    if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        return f"another run is writing {out}; wait for it, or choose another --out"
+    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return f"{out} cannot be written, the disk is full; make room and go on with --resume"
+    if error.sqlite_errorcode in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return f"{out} cannot be written ({error}); choose another --out"
+    return f"the journal of {out} cannot be used ({error}); go on with --resume, or start again with --overwrite"

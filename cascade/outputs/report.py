@@ -1,0 +1,130 @@
+"""The report: one page about a batch, with everything in it, that opens anywhere."""
+
+import base64
+import heapq
+import io
+import os
+import time
+from collections import Counter
+from html import escape
+from pathlib import Path
+
+from cascade.errors import CanonistiaError, PictureError
+from cascade.images.decoding import decode
+from cascade.inputs.item import Item
+from cascade.outputs.rows import Answered, Row
+
+DOUBTFUL = 24
+_SIDE = 160
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
+:root { color-scheme: light dark }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top }
+.number { text-align: right } meter { width: 12rem }
+ul.pictures { display: flex; flex-wrap: wrap; gap: 1rem; padding: 0 }
+ul.pictures li { list-style: none; width: 160px; overflow-wrap: anywhere } img { max-width: 160px; display: block }
+"""
+
+
+class Report:
+    """Counts rows as they pass and keeps the most doubtful; its memory does not grow with them."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._started = time.monotonic()
+        self._rows = 0
+        self._counts: Counter[str] = Counter()
+        self._routed = self._unsure = 0
+        self._errors: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+        self._doubtful: list[tuple[float, int, Item, Row]] = []
+
+    def add(self, answered: Answered) -> None:
+        """Take one row in."""
+        row = answered.row
+        self._rows += 1
+        if row.error:
+            self._errors[row.error] += 1
+            self._examples.setdefault(row.error, row.path)
+            return
+        assert row.label_1 is not None
+        assert row.probability_1 is not None
+        assert row.probability_2 is not None
+        self._counts[row.label_1] += 1
+        self._routed += row.stage == "submodels"
+        self._unsure += bool(row.unsure)
+        # Those marked unsure come first, and then whatever has its two classes closest together.
+        doubt = float(bool(row.unsure)) + 1 - (row.probability_1 - row.probability_2)
+        heapq.heappush(self._doubtful, (doubt, -self._rows, answered.item, row))
+        if len(self._doubtful) > DOUBTFUL:
+            heapq.heappop(self._doubtful)
+
+    def write(self, path: Path) -> None:
+        """Write the page.
+
+        Raises
+        ------
+        CanonistiaError
+            It cannot be written.
+        """
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(self._page(), encoding="utf-8", errors="backslashreplace")
+            os.replace(partial, path)
+        except OSError as error:
+            raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --report") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _page(self) -> str:
+        seconds = time.monotonic() - self._started
+        answered = self._counts.total()
+        shown = [one for one in sorted(self._doubtful, key=lambda one: (-one[0], -one[1])) if one[0] > 0]
+        facts = [
+            ("pictures", f"{self._rows:,}"),
+            ("answered", f"{answered:,}"),
+            ("decided by the submodels", _share(self._routed, answered)),
+            ("marked unsure", _share(self._unsure, answered)),
+            ("errors", f"{self._errors.total():,}"),
+            ("speed", f"{self._rows / seconds:,.1f} pictures a second"),
+        ]
+        classes = "".join(
+            f"<tr><td>{escape(label)}<td class=number>{count:,}"
+            f"<td><meter max={answered} value={count}></meter> {_share(count, answered)}"
+            for label, count in self._counts.most_common()
+        )
+        errors = "".join(
+            f"<tr><td class=number>{count:,}<td>{escape(cause)}<td>{escape(self._examples[cause])}"
+            for cause, count in self._errors.most_common()
+        )
+        return (
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(self._title)}</title>"
+            f"<style>{_STYLE}</style><h1>{escape(self._title)}</h1>"
+            f"<table>{''.join(f'<tr><th>{name}<td>{value}' for name, value in facts)}</table>"
+            f"<h2>Classes</h2><table>{classes}</table>"
+            f"<h2>The most doubtful</h2><ul class=pictures>{''.join(_shown(item, row) for *_, item, row in shown)}</ul>"
+            + (f"<h2>Errors</h2><table><tr><th>files<th>cause<th>for example{errors}</table>" if errors else "")
+        )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} ({part / whole:.1%})" if whole else "0"
+
+
+def _shown(item: Item, row: Row) -> str:
+    mark = ", unsure" if row.unsure else ""
+    return (
+        f'<li><img alt="" src="{_thumbnail(item)}">{escape(str(row.label_1))} {row.probability_1:.0%}{mark}<br>'
+        f"{escape(str(row.label_2))} {row.probability_2:.0%}<br><small>{escape(row.path)}</small>"
+    )
+
+
+def _thumbnail(item: Item) -> str:
+    try:
+        picture = decode(item.read(), least_side=_SIDE).convert("RGB")
+    except PictureError:
+        return "data:,"  # it was there when it was classified
+    picture.thumbnail((_SIDE, _SIDE))
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

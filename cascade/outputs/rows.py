@@ -1,0 +1,152 @@
+"""Rows: the answers about files as the command line writes them."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO
+
+from cascade.errors import CanonistiaError
+from cascade.inputs.item import Item
+
+
+@dataclass(frozen=True)
+class Row:
+    """One file's answer; in a row with an ``error`` the answers are None."""
+
+    path: str
+    label_1: str | None = None
+    probability_1: float | None = None
+    label_2: str | None = None
+    probability_2: float | None = None
+    stage: str | None = None
+    unsure: bool | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An item with its row."""
+
+    item: Item
+    row: Row
+
+
+RowWriter = Callable[[Row], object]
+
+COLUMNS = tuple(field.name for field in fields(Row))
+TABLE_ROWS = 1000
+
+
+def journal_of(out: Path) -> Path:
+    """Return where the journal of an output lies: beside it, ``rows.csv.progress``."""
+    return out.with_name(out.name + ".progress")
+
+
+def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
+    """Return whether anything is left to do for an output, given what is there.
+
+    Raises
+    ------
+    CanonistiaError
+        There is an output or a stopped run's journal, and nobody said what to do with it.
+    """
+    journal = journal_of(out)
+    if overwrite or not (out.exists() or journal.exists()):
+        return True
+    if resume:
+        return journal.exists()
+    if journal.exists():
+        raise CanonistiaError(f"{out} was begun and stopped; go on with --resume, or start again with --overwrite")
+    raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
+
+
+@contextmanager
+def row_file(path: Path) -> Iterator[RowWriter]:
+    """Give a writer of rows to a CSV or JSON lines file, by the ending of its name.
+
+    The file appears under its name when all rows are written, and not at all otherwise.
+
+    Raises
+    ------
+    CanonistiaError
+        The file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield _WRITERS[path.suffix.lower()](file)
+        os.replace(partial, path)
+    except OSError as error:
+        raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _csv_writer(file: IO[str]) -> RowWriter:
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    return lambda row: writer.writerow(asdict(row) | {"unsure": _json_word(row.unsure)})
+
+
+def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield the lines of a CSV file of rows, the header first, each with its line break."""
+    file = io.StringIO(newline="")
+    write = _csv_writer(file)
+    for row in rows:
+        yield file.getvalue()
+        file.seek(0)
+        file.truncate()
+        write(row)
+    yield file.getvalue()
+
+
+def _json_writer(file: IO[str]) -> RowWriter:
+    return lambda row: file.write(json.dumps(asdict(row)) + "\n")
+
+
+_WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer}
+
+
+def _json_word(value: bool | None) -> str | None:
+    return None if value is None else str(value).lower()
+
+
+@contextmanager
+def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered], object]]:
+    """Give a writer of answers to a table for a terminal, in blocks of ``TABLE_ROWS``, each as wide as needed."""
+    block: list[Row] = []
+
+    def finish() -> None:
+        # A file name need not be text: what the terminal cannot show is escaped.
+        show(_table(block).encode("utf-8", "backslashreplace"))
+        block.clear()
+
+    def write(answered: Answered) -> None:
+        block.append(answered.row)
+        if len(block) == TABLE_ROWS:
+            finish()
+
+    yield write
+    if block:
+        finish()
+
+
+def _table(rows: Iterable[Row]) -> str:
+    lines = [("picture", "most likely", "", "second", "", "decided by")]
+    for row in rows:
+        if row.error:
+            lines.append((row.path, "error:", "", row.error, "", ""))
+        else:
+            mark = f"{row.stage} (unsure)" if row.unsure else str(row.stage)
+            first, second = f"{row.probability_1:.1%}", f"{row.probability_2:.1%}"
+            lines.append((row.path, str(row.label_1), first, str(row.label_2), second, mark))
+    answered = [line for line in lines if line[1] != "error:"]
+    widths = [max(len(line[column]) for line in answered) for column in range(6)]
+    widths[0] = max(len(line[0]) for line in lines)
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)

@@ -1,0 +1,85 @@
+"""Sorting: pictures copied or linked into a folder for each class."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from cascade.errors import CanonistiaError
+from cascade.inputs.item import Item
+from cascade.outputs.rows import Answered
+
+Way = Literal["copy", "link"]
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """Puts answered pictures into ``folder/<most likely class>/``; rows with errors are passed over.
+
+    Of two pictures with one name the second carries eight digits of its path's hash. What is there already with the
+    same content is left, so that a run can be resumed. A dry run writes nothing: ``said`` is given a line for each.
+    """
+
+    folder: Path
+    way: Way = "copy"
+    dry_run: bool = False
+    said: Callable[[bytes], object] = lambda line: None
+
+    def add(self, answered: Answered) -> None:
+        """Put one picture where it belongs.
+
+        Raises
+        ------
+        PictureError
+            It cannot be read any more.
+        CanonistiaError
+            It cannot be written, or is to be linked and lies inside an archive.
+        """
+        label, item = answered.row.label_1, answered.item
+        if label is None:
+            return
+        if label in (".", "..") or Path(label).name != label:
+            raise CanonistiaError(f"the class {label!r} cannot be the name of a folder; sort by the rows of --out")
+        if self.dry_run:
+            self.said(os.fsencode(f"{item.name} -> {self.folder / label / _base(item)}"))
+            return
+        place = self.folder / label
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            self._link(item, place) if self.way == "link" else self._copy(item, place)
+        except OSError as error:
+            raise CanonistiaError(f"{place} cannot be written ({error}); choose another --sort-into") from error
+
+    def _copy(self, item: Item, place: Path) -> None:
+        content = item.read()
+        for target in _targets(item, place):
+            if not target.exists():
+                partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+                partial.write_bytes(content)
+                os.replace(partial, target)
+            if target.read_bytes() == content:
+                return
+        raise CanonistiaError(f"{target} is there with another content; choose an empty --sort-into")
+
+    def _link(self, item: Item, place: Path) -> None:
+        source = Path(item.name).absolute()
+        if not source.exists():
+            raise CanonistiaError(f"{item.name} is no file of its own, so that it cannot be linked; use --sort-by copy")
+        for target in _targets(item, place):
+            if not os.path.lexists(target):
+                target.symlink_to(source)
+            if target.is_symlink() and target.readlink() == source:
+                return
+        raise CanonistiaError(f"{target} is there and is another picture; choose an empty --sort-into")
+
+
+def _base(item: Item) -> str:
+    return PurePosixPath(item.name.rpartition("::")[2]).name
+
+
+def _targets(item: Item, place: Path) -> list[Path]:
+    plain = place / _base(item)
+    digits = hashlib.sha256(os.fsencode(item.name)).hexdigest()[:8]
+    return [plain, plain.with_name(f"{plain.stem}-{digits}{plain.suffix}")]

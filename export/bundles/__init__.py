@@ -1,0 +1,1 @@
+"""Writing bundles, and checking what was written."""

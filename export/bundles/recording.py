@@ -1,0 +1,32 @@
+"""The record of an export at Weights & Biases: which runs and data a bundle was made from."""
+
+from cascade.bundle.manifest import Bundle
+from export.plan import ExportPlan
+from trainers.runs.folder import read_config
+from trainers.runs.submodels import class_run
+from trainers.runs.tracking import bundle_artifact, checkpoint_artifact, data_artifact, start_tracker
+
+
+def record_bundle(plan: ExportPlan, bundle: Bundle) -> None:
+    """Record the bundle as an artifact made from the checkpoints of its runs, where the main run was recorded.
+
+    Raises
+    ------
+    CanonistiaError
+        The service refuses the key or cannot be reached, and the main run was recorded online.
+    """
+    mode = read_config(plan.main_run)["tracker"]
+    if mode == "none":
+        return
+    manifest, group = bundle.manifest, plan.main_run.name
+    folder = plan.main_run / "exports" / bundle.folder.name
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"bundle": manifest.name, "sha256": bundle.sha256, "commands": manifest.provenance.commands}
+    tracker = start_tracker(mode, folder, f"export-{manifest.name}", group=group, job="export", config=config)
+    tracker.uses(data_artifact(manifest.provenance.data_fingerprint, manifest.classes))
+    tracker.uses(checkpoint_artifact(plan.main_run, group))
+    for label in manifest.classes:
+        tracker.uses(checkpoint_artifact(class_run(plan.subs, label), group))
+    tracker.makes(bundle_artifact(bundle.folder))
+    measured = manifest.measured
+    tracker.finish({"top1": measured.cascade.top1, "top2": measured.cascade.top2, "cost": measured.cost})

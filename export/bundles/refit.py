@@ -1,0 +1,58 @@
+"""Refitting: a bundle's calibration, rules and figures made anew from what its own networks answer."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cascade.bundle.manifest import Manifest, describe_file
+from cascade.evaluation.evaluation import readable_batches
+from cascade.inference.engine import Engine
+from export.bundles.model_files import SubmodelFile, described, measured_submodels
+from export.fitting.measure import Measurement
+from export.fitting.selection import FittedCascade
+from export.fitting.stage_logits import Answers
+from export.graphs.modules import set_scalars
+from trainers.progress import track
+from trainers.runs.folder import code_version
+
+
+def asked(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> Answers:
+    """Return what both stages of a bundle answer, every submodel asked about every picture."""
+    main, far, submodels = [], [], []
+    for pictures in readable_batches(engine, track(paths, "asking both stages")):
+        logits, distance = engine.main_outputs(pictures, "logits", "distance")
+        main.append(logits)
+        far.append(distance)
+        submodels.append(engine.ask_submodels(pictures, np.ones(logits.shape, dtype=bool), "logit"))
+    return Answers(np.concatenate(main), np.concatenate(far), np.concatenate(submodels), targets)
+
+
+def refitted(
+    folder: Path, manifest: Manifest, fitted: FittedCascade, measurement: Measurement, command: str
+) -> Manifest:
+    """Set the calibration in the model files of a bundle's folder, and return the manifest that they then have."""
+    calibrators = fitted.calibrators
+    set_scalars(folder / manifest.main.file.path, {"temperature": calibrators.temperature})
+    for submodel, slope, intercept in zip(manifest.submodels, calibrators.slopes, calibrators.intercepts, strict=True):
+        set_scalars(folder / submodel.file.path, {"slope": slope, "intercept": intercept})
+    files = [SubmodelFile(part.file.path, part.preprocess, part.backbone) for part in manifest.submodels]
+    provenance = msgspec.structs.replace(
+        manifest.provenance,
+        code_version=code_version(),
+        created=datetime.now(UTC).date().isoformat(),
+        commands=[*manifest.provenance.commands, command],
+    )
+    main = msgspec.structs.replace(manifest.main, file=describe_file(folder, manifest.main.file.path))
+    return msgspec.structs.replace(
+        manifest,
+        main=main,
+        submodels=measured_submodels(folder, manifest.classes, files, measurement),
+        calibration=described(calibrators, manifest.classes),
+        rules=fitted.rules,
+        answer_sets=measurement.answer_sets,
+        measured=measurement.measured,
+        provenance=provenance,
+    )

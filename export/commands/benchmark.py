@@ -1,0 +1,324 @@
+"""The standard protocol: a cascade against its own stages, on seeded splits of one pooled data set."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import log_softmax
+from scipy.stats import t as student
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from threadpoolctl import threadpool_limits
+
+from cascade.bundle.manifest import HeadFeatures
+from cascade.errors import CanonistiaError
+from cascade.evaluation.metrics import top_k_hits
+from cascade.images.folders import LabelledPicture, class_names, read_data_set
+from cascade.images.preprocess import Colour, PreprocessSpec
+from cascade.rules.cascade import known_answers, run_cascade
+from export.fitting.calibration import fit_temperature
+from export.fitting.decisions import fit_decision
+from export.fitting.selection import Terms, everything_routed, fit_cascade
+from export.fitting.stage_logits import Answers, Stages
+from export.graphs.cost import multiply_adds
+from trainers.data.fingerprints import fingerprint, same_picture_groups
+from trainers.data.loader import all_grey
+from trainers.features.cache import cached_features
+from trainers.features.negatives import cross_fitted, example_weights
+from trainers.loop.training import Eyes
+from trainers.networks.backbones import backbone_spec
+from trainers.networks.classifier import Classifier, build_classifier
+from trainers.progress import track
+from trainers.recipe import DEFAULT_POLICY
+
+_FOLDS = 5
+# Inverse strengths of the linear heads' weight decay; each split chooses among them on its training pictures.
+_STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
+_FALSE_ALARMS = 0.02  # of the mark, which the protocol does not look at
+_MAX_ITERATIONS, _TOLERANCE = 300, 1e-3
+
+
+@dataclass(frozen=True)
+class ProtocolPlan:
+    """What is run: the eyes of both stages, how the pooled pictures are split, and the budget in main passes.
+
+    ``features`` says whether the submodels read the main model's features as well as their trunk's.
+    """
+
+    data: Path
+    main: Eyes
+    second: Eyes
+    splits: int = 10
+    per_class: int = 100
+    budget: float = 2.0
+    seed: int = 0
+    features: HeadFeatures = "trunk"
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Test pictures of one split whose first class is wrong, by who decides; ``cost`` in main passes a picture."""
+
+    seed: int
+    trained_on: int
+    tested_on: int
+    main: int
+    second: int  # the submodels alone, on everything: the highest wins
+    everything: int  # the cascade's own decision with every picture routed
+    cascade: int
+    cascade_outside_two: int  # the true class is not among the two
+    routed: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Frozen features of both stages (N, D1), (N, D2), with the class (N,) and the same-picture group (N,).
+
+    ``second`` is what the submodels read.
+    """
+
+    classes: tuple[str, ...]
+    main: np.ndarray
+    second: np.ndarray
+    targets: np.ndarray
+    groups: np.ndarray
+    terms: Terms
+
+
+def read_pool(plan: ProtocolPlan) -> Pool:
+    """Return the frozen features of all pictures of a data set, whatever split they lie in.
+
+    Raises
+    ------
+    CanonistiaError
+        The data set or a backbone cannot be read, there are fewer than two classes, or a class is too small.
+    """
+    pictures = read_data_set(plan.data)
+    classes = tuple(class_names(pictures))
+    if len(classes) < 2:
+        raise CanonistiaError(f"{plan.data} has one class, {classes[0]}; expected two or more to tell apart")
+    targets = np.array([classes.index(picture.label) for picture in pictures])
+    counts = np.bincount(targets)
+    fewest = int(counts.argmin())
+    if counts[fewest] <= plan.per_class:
+        raise CanonistiaError(
+            f"{classes[fewest]} has {counts[fewest]} pictures, and {plan.per_class} a class are trained on; "
+            "give a smaller --per-class"
+        )
+    networks = [
+        build_classifier(eyes.backbone, 1, 0.0, pretrained=True, weights=eyes.weights, flip=eyes.flip)
+        for eyes in (plan.main, plan.second)
+    ]
+    sizes = [eyes.size or backbone_spec(eyes.backbone).size for eyes in (plan.main, plan.second)]
+    main_cost, second_cost = (multiply_adds(*pair) for pair in zip(networks, sizes, strict=True))
+    terms = Terms(len(classes), second_cost / main_cost, plan.budget, _FALSE_ALARMS, plan.seed)
+
+    paths = [picture.path for picture in pictures]
+    prints = [fingerprint(path) for path in track(paths, "looking for the same picture twice")]
+    colour: Colour = "grey" if all_grey(paths) else "rgb"
+    main, second = (
+        _features(
+            network, PreprocessSpec(size, eyes.resize, backbone_spec(eyes.backbone).interpolation, colour), pictures
+        )
+        for network, size, eyes in zip(networks, sizes, (plan.main, plan.second), strict=True)
+    )
+    if plan.features == "both":
+        second = np.concatenate([second, main], axis=1)
+    return Pool(classes, main, second, targets, np.array(same_picture_groups(prints)), terms)
+
+
+def run_protocol(pool: Pool, plan: ProtocolPlan) -> Iterator[SplitResult]:
+    """Yield the result of each split, with heads, calibration and rules fitted on its training pictures alone."""
+    for seed in range(plan.seed, plan.seed + plan.splits):
+        trained, tested = split_rows(pool.targets, pool.groups, plan.per_class, seed)
+        # Weight decay and rules are fitted on what heads say about training pictures that they have not seen.
+        main, submodels = (_best_strength(stage, pool, trained, seed) for stage in (_main_logits, _submodel_logits))
+        targets, distance = pool.targets, np.ones(len(pool.targets))  # only the mark needs the distance
+        unseen = Answers(main.unseen, distance[trained], submodels.unseen, targets[trained])
+        fitted = fit_cascade(unseen, pool.terms)
+        asked = Answers(
+            _main_logits(pool, trained, tested, [main.strength])[0],
+            distance[tested],
+            _submodel_logits(pool, trained, tested, [submodels.strength])[0],
+            targets[tested],
+        )
+        stages = asked.calibrated(fitted.calibrators)
+        output = run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels))
+        # Were all pictures routed, the decision would be fitted on all of them.
+        fitted_on = unseen.calibrated(fitted.calibrators)
+        every = np.ones(len(trained), dtype=bool)
+        decision = fit_decision(fitted.rules.decision.name, fitted_on, every, pool.terms.candidates)
+        everything = everything_routed(decision, stages, pool.terms.candidates)
+        _, either = top_k_hits(output.probabilities, stages.targets)
+        yield SplitResult(
+            seed=seed,
+            trained_on=len(trained),
+            tested_on=len(tested),
+            main=_mistakes(stages.main, stages),
+            second=_mistakes(stages.submodels, stages),
+            everything=_mistakes(everything, stages),
+            cascade=_mistakes(output.probabilities, stages),
+            cascade_outside_two=int((~either).sum()),
+            routed=float(output.routed.mean()),
+            cost=pool.terms.cost(output.routed),
+        )
+
+
+def split_rows(targets: np.ndarray, groups: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on, ``per_class`` of each class, and all others; a group stays on one side whole."""
+    order = np.random.default_rng(seed).permutation(len(targets))
+    room = np.full(int(targets.max()) + 1, per_class)
+    members: dict[int, list[int]] = {}
+    for row in order:
+        members.setdefault(int(groups[row]), []).append(int(row))
+    trained: list[int] = []
+    for rows in members.values():
+        needed = np.bincount(targets[rows], minlength=len(room))
+        if (needed <= room).all():
+            room -= needed
+            trained += rows
+    if room.any():
+        raise CanonistiaError(
+            f"a class has fewer than {per_class} pictures to train on once copies of one picture stay together; "
+            "give a smaller --per-class"
+        )
+    chosen = np.array(sorted(trained))
+    return chosen, np.setdiff1d(np.arange(len(targets)), chosen)
+
+
+def paired_difference(results: Sequence[SplitResult], baseline: str) -> tuple[float, tuple[float, float] | None]:
+    """Return the mean of cascade mistakes less those of a baseline, and its 95% interval, None of a single split.
+
+    Splits of one pool overlap, so their spread alone would be too sure of itself: the variance is that of the
+    corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003).
+    """
+    differences = np.array([result.cascade - getattr(result, baseline) for result in results], dtype=float)
+    mean = float(differences.mean())
+    if len(differences) < 2:
+        return mean, None
+    ratio = results[0].tested_on / results[0].trained_on
+    error = float(np.sqrt((1 / len(differences) + ratio) * differences.var(ddof=1)))
+    reach = float(student.ppf(0.975, len(differences) - 1)) * error
+    return mean, (mean - reach, mean + reach)
+
+
+def summary(plan: ProtocolPlan, results: Sequence[SplitResult]) -> dict[str, object]:
+    """Return everything as plain data."""
+    differences = {name: paired_difference(results, name) for name in ("main", "second", "everything")}
+    return {
+        "backbones": "frozen",
+        "main": {"backbone": plan.main.backbone, "size": plan.main.size},
+        "second": {
+            "backbone": plan.second.backbone,
+            "size": plan.second.size,
+            "flip": plan.second.flip,
+            "features": plan.features,
+        },
+        "budget": plan.budget,
+        "means": {
+            name: float(np.mean([getattr(result, name) for result in results]))
+            for name in ("main", "second", "everything", "cascade", "routed", "cost")
+        },
+        "splits": [asdict(result) for result in results],
+        "cascade_less": {name: {"mean": mean, "interval": interval} for name, (mean, interval) in differences.items()},
+    }
+
+
+def describe(results: Sequence[SplitResult]) -> str:
+    """Return the results as a table with mean and spread, and the paired differences."""
+    names = ("main", "second", "everything", "cascade")
+    first = results[0]
+    lines = [
+        f"{first.trained_on} pictures to train, {first.tested_on} to test in each split; frozen features, linear heads",
+        "",
+        f"{'mistakes':<26}{'mean':>8}{'sd':>7}{'top 1':>9}",
+    ]
+    titles = ("main model alone", "second stage alone", "cascade, all routed", "cascade")
+    for title, name in zip(titles, names, strict=True):
+        values = np.array([getattr(result, name) for result in results], dtype=float)
+        spread = f"{values.std(ddof=1):.1f}" if len(values) > 1 else "-"
+        lines.append(f"{title:<26}{values.mean():>8.1f}{spread:>7}{1 - values.mean() / first.tested_on:>9.4f}")
+    mains = float(np.mean([result.main for result in results]))
+    routed, cost = (float(np.mean([getattr(result, name) for result in results])) for name in ("routed", "cost"))
+    lines += ["", f"routed {routed:.1%}, mean cost {cost:.2f} passes of the main model", ""]
+    for title, name in zip(titles[:3], names[:3], strict=True):
+        mean, interval = paired_difference(results, name)
+        share = f", {-mean / mains:.1%} fewer mistakes" if name == "main" and mains else ""
+        lines.append(f"cascade less {title}: {mean:+.1f}{_words(interval)}{share}")
+    return "\n".join(lines)
+
+
+def _words(interval: tuple[float, float] | None) -> str:
+    return f", 95% interval {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ", no interval of one split"
+
+
+def _features(network: Classifier, spec: PreprocessSpec, pictures: Sequence[LabelledPicture]) -> np.ndarray:
+    """Return features (N, D), a split of the folder at a time, as training caches them."""
+    splits = dict.fromkeys(picture.split for picture in pictures)
+    parts = [
+        cached_features(network, [picture.path for picture in pictures if picture.split == split], spec, "cpu").numpy()
+        for split in splits
+    ]
+    return np.concatenate(parts)
+
+
+Logits = Callable[[Pool, np.ndarray, np.ndarray, Sequence[float]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class _CrossFitted:
+    """A strength, and the logits (N, K) of heads that have not seen the training pictures that they answer."""
+
+    strength: float
+    unseen: np.ndarray
+
+
+@threadpool_limits.wrap(limits=1)
+def _main_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """Return the logits (S, M, K) of a linear head a strength, fitted on some rows, for others."""
+    heads = [_head(strength).fit(pool.main[trained], pool.targets[trained]) for strength in strengths]
+    logits = np.stack([head.decision_function(pool.main[asked]) for head in heads])
+    return logits if logits.ndim == 3 else np.stack([np.zeros_like(logits), logits], axis=2)  # two classes have one
+
+
+@threadpool_limits.wrap(limits=1)
+def _submodel_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """Return the logits (S, M, K) of a binary linear head a strength and class, fitted on some rows, for others."""
+    targets = pool.targets[trained]
+    unseen = cross_fitted(pool.main[trained], targets)
+    logits = np.empty((len(strengths), len(asked), len(pool.classes)))
+    for label in range(len(pool.classes)):
+        weights = example_weights(DEFAULT_POLICY, targets, label, unseen)
+        for row, strength in enumerate(strengths):
+            head = _head(strength).fit(pool.second[trained], targets == label, sample_weight=weights)
+            logits[row, :, label] = head.decision_function(pool.second[asked])
+    return logits
+
+
+def _best_strength(logits: Logits, pool: Pool, trained: np.ndarray, seed: int) -> _CrossFitted:
+    folds = list(
+        StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(
+            trained, pool.targets[trained], pool.groups[trained]
+        )
+    )
+    unseen = np.empty((len(_STRENGTHS), len(trained), len(pool.classes)))
+    for seen, held_out in folds:
+        unseen[:, held_out] = logits(pool, trained[seen], trained[held_out], _STRENGTHS)
+    candidates = [_CrossFitted(*pair) for pair in zip(_STRENGTHS, unseen, strict=True)]
+    return min(candidates, key=lambda candidate: _log_loss(candidate.unseen, pool.targets[trained]))
+
+
+def _log_loss(logits: np.ndarray, targets: np.ndarray) -> float:
+    scaled = log_softmax(logits / fit_temperature(logits, targets), axis=1)
+    return float(-scaled[np.arange(len(targets)), targets].mean())
+
+
+def _head(strength: float) -> LogisticRegression:
+    return LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS, tol=_TOLERANCE)
+
+
+def _mistakes(probabilities: np.ndarray, stages: Stages) -> int:
+    first, _ = top_k_hits(probabilities, stages.targets)
+    return int((~first).sum())

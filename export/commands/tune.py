@@ -1,0 +1,121 @@
+"""Tuning: a bundle's calibration and rules fitted anew on labelled pictures, within a budget."""
+
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cascade.bundle.manifest import Bundle, Manifest, find_bundle, read_bundle
+from cascade.errors import CanonistiaError
+from cascade.evaluation.evaluation import labelled_pictures
+from cascade.evaluation.metrics import accuracy_summary
+from cascade.images.folders import LabelledPicture, split_folders
+from cascade.inference.engine import Engine
+from export.bundles.parity import check_parity
+from export.bundles.provenance import changed_options
+from export.bundles.refit import asked, refitted
+from export.bundles.writing import write_manifest, written_at_once
+from export.commands.curve import check_picture_name, draw_curve
+from export.fitting.measure import EPOCH_NOTE, measure
+from export.fitting.selection import Compared, FittedCascade, Terms, compare, fit_cascade
+from export.fitting.stage_logits import check_class_counts
+from export.plan import BUDGET, FALSE_ALARM_RATE
+
+_NOT_CHECKED = " That no network was trained on these pictures was not checked."
+
+
+@dataclass(frozen=True)
+class TunePlan:
+    """What is tuned: the bundle, the labelled pictures, the budget in main passes, and where the curve is drawn."""
+
+    model: str
+    data: Path
+    plot: Path
+    budget: float = BUDGET
+    false_alarm_rate: float = FALSE_ALARM_RATE
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The bundle as it was written, how its rules were chosen, and what the others would have given."""
+
+    bundle: Bundle
+    fitted: FittedCascade
+    terms: Terms
+    compared: list[Compared]
+    targets: np.ndarray
+
+
+def tune(plan: TunePlan) -> Tuned:
+    """Compare all rules by cross-validation, write the best that keep to the budget into the bundle.
+
+    Raises
+    ------
+    CanonistiaError
+        The pictures are not of the bundle's classes or too few, the budget does not pay for the main model, or a
+        file cannot be read or written; the bundle is as it was then.
+    """
+    check_picture_name(plan.plot)
+    bundle = read_bundle(find_bundle(plan.model))
+    manifest = bundle.manifest
+    terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
+    pictures = _pictures(plan.data, tuple(manifest.classes))
+    paths = [picture.path for picture in pictures]
+    targets = np.array([manifest.classes.index(picture.label) for picture in pictures])
+    check_class_counts(targets, manifest.classes, str(plan.data))
+    answers = asked(Engine(bundle), paths, targets)
+
+    compared = compare(answers, terms, terms.shares)
+    note = _NOT_CHECKED + (EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else "")
+    measurement = measure(answers, terms, _split_name(plan.data), 0, note)
+    fitted = fit_cascade(answers, terms, compared)
+    place = bundle.folder.resolve()
+    with written_at_once(place, overwrite=True) as folder:
+        shutil.copytree(place, folder, dirs_exist_ok=True)
+        write_manifest(folder, refitted(folder, manifest, fitted, measurement, _command(manifest, plan)))
+        check_parity(Engine.load(folder), paths, answers, fitted)
+    draw_curve(compared, targets, terms, measurement.measured, plan.plot)
+    return Tuned(read_bundle(place), fitted, terms, compared, targets)
+
+
+def comparison(tuned: Tuned) -> str:
+    """Return a table: each pair of rules at the share where its log loss within the budget is least."""
+    lines = [
+        f"{'routing':<12}{'decision':<18}{'routed':>8}{'cost':>7}{'top 1':>9}{'top 2':>9}{'ece':>9}{'log loss':>10}"
+    ]
+    best: dict[tuple[str, str], Compared] = {}
+    for entry in tuned.compared:
+        key = (entry.routing if entry.share else "nothing", entry.decision if entry.share else "")
+        within = entry.share <= tuned.terms.most_routed
+        if within and (key not in best or _mean_loss(entry, tuned) < _mean_loss(best[key], tuned)):
+            best[key] = entry
+    for (routing, decision), entry in best.items():
+        figures = accuracy_summary(entry.probabilities, tuned.targets)
+        lines.append(
+            f"{routing:<12}{decision:<18}{entry.routed.mean():>8.1%}{tuned.terms.cost(entry.routed):>7.2f}"
+            f"{figures['top1']:>9.4f}{figures['top2']:>9.4f}{figures['ece']:>9.4f}{_mean_loss(entry, tuned):>10.4f}"
+        )
+    return "\n".join(lines)
+
+
+def _mean_loss(entry: Compared, tuned: Tuned) -> float:
+    return float(entry.log_loss(tuned.targets).mean())
+
+
+def _split_name(folder: Path) -> str:
+    return "validation" if split_folders(folder) else folder.resolve().name
+
+
+def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
+    splits = split_folders(folder)
+    if splits and "validation" not in splits:
+        raise CanonistiaError(f"{folder} has no validation split; give a folder of class folders to tune on")
+    return labelled_pictures(splits["validation"] if splits else folder, classes)
+
+
+def _command(manifest: Manifest, plan: TunePlan) -> str:
+    words = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
+    return shlex.join([*words, *changed_options(plan, ("false_alarm_rate", "seed"))])

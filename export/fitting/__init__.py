@@ -1,0 +1,1 @@
+"""Calibration and rules, fitted on validation pictures."""

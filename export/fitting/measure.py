@@ -1,0 +1,85 @@
+"""Measuring a cascade on validation pictures, with nothing fitted on the pictures that are scored."""
+
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from sklearn.metrics import average_precision_score, precision_score, recall_score
+
+from cascade.bundle.manifest import Accuracy, Measured, ReliabilityBin
+from cascade.evaluation.conformal import COVERAGES, conformal_limit
+from cascade.evaluation.metrics import accuracy_summary, confusion, reliability
+from export.fitting.selection import OutOfFold, Terms, out_of_fold
+from export.fitting.stage_logits import Answers
+
+EPOCH_NOTE = " The main model's epoch was chosen on the same pictures."
+METHOD = "Calibration, routing, decision and mark were fitted out of fold (nested five-fold cross-validation)."
+
+
+@dataclass(frozen=True)
+class BinaryFigures:
+    """How well one submodel tells its class from all others."""
+
+    average_precision: float
+    precision: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """All figures of a bundle: of the cascade, of each submodel, and the limits of the answer sets by coverage."""
+
+    measured: Measured
+    submodels: list[BinaryFigures]
+    answer_sets: dict[str, float]
+
+
+def measure(answers: Answers, terms: Terms, split: str, seen_in_training: int, note: str = "") -> Measurement:
+    """Return what nested cross-validation says; ``note`` is added to the method's description."""
+    unseen = out_of_fold(answers, terms)
+    cascade = unseen.cascade
+    measured = Measured(
+        split=split,
+        method=METHOD + note,
+        pictures=len(answers.targets),
+        seen_in_training=seen_in_training,
+        main=_accuracy(cascade.main, answers.targets),
+        submodels=_accuracy(unseen.submodels, answers.targets),
+        cascade=_accuracy(cascade.probabilities, answers.targets),
+        routed=float(cascade.routed.mean()),
+        unsure=float(cascade.unsure.mean()),
+        cost=terms.cost(cascade.routed),
+        confusion=confusion(cascade.probabilities, answers.targets).tolist(),
+        reliability=_reliability(cascade.probabilities, answers.targets),
+    )
+    limits = {
+        f"{coverage:.2f}": conformal_limit(cascade.probabilities, answers.targets, coverage) for coverage in COVERAGES
+    }
+    return Measurement(measured, _binary_figures(unseen, answers.targets), limits)
+
+
+def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> Accuracy:
+    return msgspec.convert(accuracy_summary(probabilities, targets), Accuracy)
+
+
+def _reliability(probabilities: np.ndarray, targets: np.ndarray) -> list[ReliabilityBin]:
+    bins = zip(*reliability(probabilities, targets), strict=True)
+    return [
+        ReliabilityBin(float(confidence), float(accuracy), int(pictures))
+        for pictures, confidence, accuracy in bins
+        if pictures
+    ]
+
+
+def _binary_figures(unseen: OutOfFold, targets: np.ndarray) -> list[BinaryFigures]:
+    figures = []
+    for label, column in enumerate(unseen.submodels.T):
+        is_class, says_yes = targets == label, column >= 0.5
+        figures.append(
+            BinaryFigures(
+                float(average_precision_score(is_class, column)),
+                float(precision_score(is_class, says_yes, zero_division=0)),
+                float(recall_score(is_class, says_yes, zero_division=0)),
+            )
+        )
+    return figures

@@ -1,0 +1,254 @@
+"""Choosing the cascade's rules by cross-validation on validation pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import product
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from cascade.errors import CanonistiaError
+from cascade.rules.cascade import (
+    CascadeOutput,
+    CascadeRules,
+    Confidence,
+    Decision,
+    Product,
+    Routing,
+    Unsure,
+    candidate_classes,
+    decide,
+    known_answers,
+    route,
+    run_cascade,
+)
+from export.fitting.calibration import Calibrators, fit_calibrators
+from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
+from export.fitting.routing import ROUTINGS, fit_routings, gains, settle
+from export.fitting.stage_logits import Answers, Stages, fold_rows
+from export.fitting.unsure import fit_unsure
+
+SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
+# Fewer routed pictures than this cannot tell two rules apart.
+MIN_ROUTED = 20
+
+# A rule fitted to route a share of some pictures routes a little more or less of others.
+_SAMPLING = 1.03
+_SIMPLE_THRESHOLD = 0.8  # that of the project this one grew from
+_NO_MARK = Unsure(distance_above=1.0, submodels_below=0.0, false_alarm_rate=0.0)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a cascade has to keep to.
+
+    ``second_stage_cost`` of a routed picture and ``budget``, the mean over all pictures, are in main passes: 1 is
+    the main model alone. ``candidates`` is how many classes are asked about.
+    """
+
+    candidates: int
+    second_stage_cost: float
+    budget: float
+    false_alarm_rate: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Raise CanonistiaError when the budget does not pay for the main model."""
+        if not self.budget > 1:
+            raise CanonistiaError(
+                f"a budget of {self.budget:g} main passes a picture leaves nothing for the second stage: every "
+                f"picture passes the main model, which costs 1; give more than 1 (all routed costs "
+                f"{1 + self.second_stage_cost:.2f})"
+            )
+
+    @property
+    def most_routed(self) -> float:
+        """Return the largest share of the pictures that the budget lets through to the submodels."""
+        return min(1.0, (self.budget - 1) / self.second_stage_cost)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Return the shares at which rules are compared, the one that uses up the budget among them."""
+        return tuple(sorted({*SHARES, self.most_routed}))
+
+    def cost(self, routed: np.ndarray) -> float:
+        """Return the mean cost in main passes when these pictures are routed, (N,) bool."""
+        return 1 + float(routed.mean()) * self.second_stage_cost
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a pair of rules, fitted on the other folds to route a share, says about each picture (N,)."""
+
+    routing: str
+    decision: str
+    share: float
+    probabilities: np.ndarray  # (N, K)
+    routed: np.ndarray  # (N,) bool
+
+    def log_loss(self, targets: np.ndarray) -> np.ndarray:
+        """Return the loss of each picture, (N,)."""
+        return -np.log(np.maximum(self.probabilities[np.arange(len(targets)), targets], 1e-12))
+
+
+@dataclass(frozen=True)
+class FittedCascade:
+    """Calibrators and rules that belong together; ``compared`` is how many rules they were chosen from."""
+
+    calibrators: Calibrators
+    rules: CascadeRules
+    compared: int
+
+    @property
+    def routes_nothing(self) -> bool:
+        """Return whether no picture goes to the submodels."""
+        return isinstance(self.rules.routing, Confidence) and self.rules.routing.threshold == 0
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What a cascade says about pictures that its calibration and rules were not fitted on."""
+
+    cascade: CascadeOutput
+    submodels: np.ndarray  # (N, K) calibrated answers, every submodel asked about every picture
+
+
+# These fits are small: threads of the linear algebra would wait for each other longer than they work.
+@threadpool_limits.wrap(limits=1)
+def compare(answers: Answers, terms: Terms, shares: tuple[float, ...]) -> list[Compared]:
+    """Return what every pair of a routing and a decision rule says, out of fold, at each share that could be fitted.
+
+    The first is the main model alone, at share 0. A pair appears where all folds routed ``MIN_ROUTED`` pictures to
+    fit it on.
+    """
+    count = len(answers.targets)
+    probabilities: dict[tuple[str, str, float], np.ndarray] = {}
+    routed: dict[tuple[str, str, float], np.ndarray] = {}
+    filled: dict[tuple[str, str, float], int] = {}
+    alone = np.empty(answers.main.shape)
+    for rows, held_out in fold_rows(answers.targets, terms.seed):
+        fitted = answers.take(rows)
+        calibrators = fit_calibrators(fitted.main, fitted.submodels, fitted.targets)
+        seen, unseen = fitted.calibrated(calibrators), answers.take(held_out).calibrated(calibrators)
+        alone[held_out] = unseen.main
+        for routing, decision, share, rules in _fitted_pairs(seen, terms.candidates, shares):
+            output = run_cascade(rules, unseen.main, unseen.distance, known_answers(unseen.submodels))
+            key = routing, decision, share
+            probabilities.setdefault(key, np.empty(answers.main.shape))[held_out] = output.probabilities
+            routed.setdefault(key, np.zeros(count, dtype=bool))[held_out] = output.routed
+            filled[key] = filled.get(key, 0) + len(held_out)
+    complete = [key for key, number in filled.items() if number == count]
+    return [
+        Compared("confidence", "product", 0.0, alone, np.zeros(count, dtype=bool)),
+        *(Compared(*key, probabilities[key], routed[key]) for key in complete),
+    ]
+
+
+def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) -> Compared:
+    """Return the rules with the least log loss among those that keep to the share, and as plain as is as good.
+
+    At the share of the best, others take its place that are no worse than by one standard error of the paired
+    difference (Breiman's rule): with the fitted combination of both stages, which holds the other decisions as
+    special weights, before its own decision; and with the simplest routing rule.
+    """
+    allowed = [
+        entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= _SAMPLING * most_routed
+    ]
+    best = min(allowed, key=lambda entry: entry.log_loss(targets).mean())
+    at_share = {(entry.decision, entry.routing): entry for entry in allowed if entry.share == best.share}
+    for key in product((FITTED_COMBINATION, best.decision), ROUTINGS):
+        if key in at_share:
+            difference = at_share[key].log_loss(targets) - best.log_loss(targets)
+            if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)):
+                return at_share[key]
+    return best
+
+
+def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None = None) -> FittedCascade:
+    """Return the calibrators, and the rules of :func:`choose` fitted on all pictures.
+
+    ``compared`` is what :func:`compare` said of the same answers, where it is known already.
+
+    Not to route at all is among them, so submodels that do not help are not asked. Where nothing else can be
+    compared, for want of doubtful pictures or because all rules route too many, the simplest rules are taken:
+    confidence below 0.8, or what keeps to the budget, and the product.
+    """
+    most = terms.most_routed
+    compared = compared or compare(answers, terms, tuple(share for share in terms.shares if share <= most))
+    calibrators = fit_calibrators(answers.main, answers.submodels, answers.targets)
+    stages = answers.calibrated(calibrators)
+    if not any(0 < entry.share <= most for entry in compared):
+        threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(stages.main.max(axis=1), most)))
+        routing: Routing = settle(Confidence(threshold=threshold), stages.main)
+        return FittedCascade(calibrators, _with_mark(routing, Product(), stages, terms), 0)
+    chosen = choose(compared, answers.targets, most)
+    if chosen.share == 0:
+        rules = _with_mark(Confidence(threshold=0.0), Product(), stages, terms)
+        return FittedCascade(calibrators, rules, len(compared))
+    routing, decision = fit_rules(chosen.routing, chosen.decision, chosen.share, stages, terms.candidates)
+    return FittedCascade(calibrators, _with_mark(routing, decision, stages, terms), len(compared))
+
+
+def fit_rules(routing: str, decision: str, share: float, stages: Stages, candidates: int) -> tuple[Routing, Decision]:
+    """Return a named pair of rules fitted on all the pictures given, its threshold in a gap between two of them.
+
+    Raises
+    ------
+    CanonistiaError
+        The pictures cannot fit the learned routing rule.
+    """
+    (fitted,) = fit_routings(routing, stages, gains(stages, _final(decision, stages, candidates)), np.array([share]))
+    if fitted is None:
+        raise CanonistiaError(f"the routing rule {routing} has nothing to learn from: the submodels mend no answer")
+    settled = settle(fitted, stages.main)
+    return settled, fit_decision(decision, stages, route(settled, stages.main), candidates)
+
+
+def out_of_fold(answers: Answers, terms: Terms) -> OutOfFold:
+    """Return what cascades fitted on the other folds say about each picture (nested cross-validation)."""
+    every = np.empty(answers.main.shape)
+    parts: dict[str, np.ndarray] = {}
+    for rows, held_rows in fold_rows(answers.targets, terms.seed + 1):
+        fitted = fit_cascade(answers.take(rows), terms)
+        held = answers.take(held_rows).calibrated(fitted.calibrators)
+        every[held_rows] = held.submodels
+        output = run_cascade(fitted.rules, held.main, held.distance, known_answers(held.submodels))
+        for field in fields(CascadeOutput):
+            values = getattr(output, field.name)
+            parts.setdefault(field.name, np.empty((len(every), *values.shape[1:]), values.dtype))[held_rows] = values
+    return OutOfFold(CascadeOutput(**parts), every)
+
+
+def _fitted_pairs(
+    stages: Stages, candidates: int, shares: tuple[float, ...]
+) -> Iterator[tuple[str, str, float, CascadeRules]]:
+    for decision in DECISIONS:
+        gained = gains(stages, _final(decision, stages, candidates))
+        for routing in ROUTINGS:
+            for share, rule in zip(shares, fit_routings(routing, stages, gained, np.array(shares)), strict=True):
+                if rule is None:
+                    continue
+                settled = settle(rule, stages.main)
+                routed = route(settled, stages.main)
+                if routed.sum() < MIN_ROUTED:
+                    continue
+                fitted = fit_decision(decision, stages, routed, candidates)
+                yield routing, decision, share, CascadeRules(settled, candidates, fitted, _NO_MARK)
+
+
+def everything_routed(decision: Decision, stages: Stages, candidates: int) -> np.ndarray:
+    """Return the probabilities (N, K) when every picture is routed."""
+    asked = np.where(candidate_classes(stages.main, candidates), stages.submodels, np.nan)
+    return decide(decision, stages.main, asked)
+
+
+def _final(decision: str, stages: Stages, candidates: int) -> np.ndarray:
+    everything = np.ones(len(stages.targets), dtype=bool)
+    return everything_routed(fit_decision(decision, stages, everything, candidates), stages, candidates)
+
+
+def _with_mark(routing: Routing, decision: Decision, stages: Stages, terms: Terms) -> CascadeRules:
+    rules = CascadeRules(routing, terms.candidates, decision, _NO_MARK)
+    output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
+    mark = fit_unsure(stages.distance, output.submodels, terms.false_alarm_rate)
+    return CascadeRules(routing, terms.candidates, decision, mark)

@@ -1,0 +1,59 @@
+"""What both stages answer about labelled pictures, and the folds that rules are fitted and judged on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from cascade.errors import CanonistiaError
+from export.fitting.calibration import Calibrators
+
+FOLDS = 5
+# Two folds of two fits need this many pictures of every class.
+MIN_PICTURES = 3
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits of both stages (N, K) and the main model's distances (N,), for pictures of known class (N,)."""
+
+    main: np.ndarray
+    distance: np.ndarray
+    submodels: np.ndarray
+    targets: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Answers":
+        """Return the answers of some rows."""
+        return Answers(self.main[rows], self.distance[rows], self.submodels[rows], self.targets[rows])
+
+    def calibrated(self, calibrators: Calibrators) -> "Stages":
+        """Return the answers as probabilities."""
+        return Stages(calibrators.main(self.main), self.distance, calibrators.submodels(self.submodels), self.targets)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Calibrated probabilities of both stages (N, K), every submodel asked; distances (N,) and classes (N,)."""
+
+    main: np.ndarray
+    distance: np.ndarray
+    submodels: np.ndarray
+    targets: np.ndarray
+
+
+def fold_rows(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows to fit on and the rows to judge on, stratified by class."""
+    folds = min(FOLDS, int(np.bincount(targets).min()))
+    return StratifiedKFold(folds, shuffle=True, random_state=seed).split(targets, targets)
+
+
+def check_class_counts(targets: np.ndarray, classes: Sequence[str], where: str) -> None:
+    """Raise CanonistiaError unless there are enough pictures of every class to fit and to measure."""
+    counts = np.bincount(targets, minlength=len(classes))
+    fewest = int(counts.argmin())
+    if counts[fewest] < MIN_PICTURES:
+        raise CanonistiaError(
+            f"{where} has {counts[fewest]} pictures of {classes[fewest]}; calibration and routing need at least "
+            f"{MIN_PICTURES} of every class: add pictures that are not trained on"
+        )

@@ -1,0 +1,133 @@
+"""Graphs: trained networks with their calibration inside, written as ONNX files."""
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from export.graphs.distance import ClassDistances, DistanceGraph
+from trainers.networks.classifier import Classifier, activation_maps
+
+# The oldest operator set that the exporter writes itself, for the widest choice of runtimes.
+OPSET = 18
+
+
+class MainGraph(nn.Module):
+    """uint8 pixels (N, H, W, 3) to what ``outputs`` names.
+
+    They are probabilities (N, K), logits (N, K), distance (N,), pooled features (N, M) and, where the backbone has a
+    feature map, activation maps (N, K, h, w); a runtime computes those that it is asked for. The temperature is a
+    tensor of the graph by that name, so that it can be set again.
+    """
+
+    temperature: torch.Tensor
+
+    def __init__(self, network: Classifier, temperature: float, fitted: ClassDistances) -> None:
+        super().__init__()
+        self.network = network
+        self.distance = DistanceGraph(fitted)
+        self.register_buffer("temperature", torch.tensor(temperature))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the outputs."""
+        maps = ["activation_maps"] * self.network.backbone.spatial
+        return ("probabilities", "logits", "distance", "features", *maps)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs; the logits are the means of the maps."""
+        seen = self.network.seen(pixels)  # (N, D, h, w) or (N, D)
+        features = seen.mean(dim=(2, 3)) if self.network.backbone.spatial else seen
+        logits = self.network.head(features)
+        answers = (torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features)
+        return (*answers, activation_maps(self.network, seen)) if self.network.backbone.spatial else answers
+
+
+class TrunkGraph(nn.Module):
+    """uint8 pixels (N, H, W, 3) to pooled features (N, D)."""
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the features."""
+        return self.network.features(pixels)
+
+
+class SubmodelGraph(nn.Module):
+    """Features (N, D), or pixels for a network of its own, to calibrated probability (N,) and logit (N,).
+
+    Slope and intercept of the calibration are tensors of the graph by these names.
+    """
+
+    slope: torch.Tensor
+    intercept: torch.Tensor
+
+    def __init__(self, network: nn.Module, slope: float, intercept: float) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("slope", torch.tensor(float(slope)))
+        self.register_buffer("intercept", torch.tensor(float(intercept)))
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both outputs."""
+        logit = self.network(inputs)[:, 0]
+        return torch.sigmoid(logit * self.slope + self.intercept), logit
+
+
+def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs: Sequence[str], path: Path) -> None:
+    """Write a graph as one self-contained ONNX file with a dynamic batch.
+
+    Parameters
+    ----------
+    example
+        An input of the right shape and type; its first dimension becomes the dynamic batch.
+    """
+    # The exporter reports its own inner workings (deprecated calls, missing optional packages) to whoever listens.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph.eval().cpu(),
+            (example,),
+            path,
+            input_names=[input_name],
+            output_names=list(outputs),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    _strip_traces(path)
+
+
+def set_scalars(path: Path, values: Mapping[str, float]) -> None:
+    """Set scalar tensors of a graph file by name, each of which must be there once."""
+    write_like(path, path, {name: np.array(value, dtype=np.float32) for name, value in values.items()})
+
+
+def write_like(template: Path, path: Path, values: Mapping[str, np.ndarray]) -> None:
+    """Write a graph that differs from that of another file in some tensors, by their names."""
+    model = onnx.load(template)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, value in values.items():
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(value, name))
+    onnx.save(model, path)
+
+
+def _strip_traces(path: Path) -> None:
+    """Remove what the exporter notes on every node: stack traces, with the paths of the machine that exported."""
+    model = onnx.load(path)
+    graph = model.graph
+    parts = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
+    for part in parts:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.save(model, path)

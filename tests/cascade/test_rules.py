@@ -1,0 +1,110 @@
+"""Routing and decision rules."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cascade.rules.cascade import (
+    Confidence,
+    Deferral,
+    Entropy,
+    HighestSubmodel,
+    LogLinear,
+    Margin,
+    PerClass,
+    Product,
+    Unsure,
+    candidate_classes,
+    decide,
+    doubt_features,
+    route,
+    top_two,
+)
+
+MAIN = np.array([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04]])
+
+
+def test_confidence_routes_below_its_threshold() -> None:
+    assert route(Confidence(threshold=0.6), MAIN).tolist() == [True, False]
+
+
+def test_margin_routes_when_the_first_two_are_near() -> None:
+    assert route(Margin(threshold=0.3), MAIN).tolist() == [True, False]
+    assert route(Margin(threshold=0.1), MAIN).tolist() == [False, False]
+
+
+def test_candidates_are_the_most_likely_classes() -> None:
+    assert candidate_classes(MAIN, 2).tolist() == [[True, True, False], [True, True, False]]
+
+
+def test_the_highest_submodel_wins_whatever_the_main_model_said() -> None:
+    final = decide(HighestSubmodel(), MAIN[:1], np.array([[0.1, 0.2, 0.9]]))
+    assert top_two(final).tolist() == [[2, 1]]
+    assert final[0] == pytest.approx(np.array([0.1, 0.2, 0.9]) / 1.2)
+
+
+def test_the_product_weighs_both() -> None:
+    final = decide(Product(), MAIN[:1], np.array([[0.5, 0.9, 0.1]]))
+    assert final[0] == pytest.approx(np.array([0.25, 0.27, 0.02]) / 0.54)
+
+
+def test_log_linear_without_submodel_weight_is_the_main_model() -> None:
+    final = decide(LogLinear(main_weight=1, submodel_weight=0), MAIN[:1], np.array([[0.1, 0.2, 0.9]]))
+    assert final[0] == pytest.approx(MAIN[0])
+
+
+def test_a_class_not_asked_about_keeps_its_probability() -> None:
+    final = decide(HighestSubmodel(), MAIN[:1], np.array([[0.2, 0.6, np.nan]]))
+    assert final[0] == pytest.approx([0.2, 0.6, 0.2])
+
+
+def test_entropy_routes_spread_out_answers() -> None:
+    even = np.full((1, 4), 0.25)
+    certain = np.eye(4)[:1]
+    assert Entropy.score(np.concatenate([even, certain])) == pytest.approx([0, 1])
+    assert route(Entropy(threshold=0.3), MAIN).tolist() == [True, False]
+
+
+def test_each_class_has_its_own_threshold() -> None:
+    three = np.array([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0], [0.3, 0.1, 0.6]])
+    assert route(PerClass(thresholds=[0.5, 0.7, 0.6]), three).tolist() == [False, True, False]
+
+
+def test_the_learned_rule_routes_where_help_is_likelier_than_harm() -> None:
+    nothing = [0.0] * 7
+    helps = [-5.0, 0.0, 0.0, 0.0, 10.0, 0.0, 0.0]  # likely where class 0 is predicted
+    rule = Deferral(helps=helps, hurts=nothing, threshold=0.5)
+    answers = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
+    assert doubt_features(answers).shape == (2, 7)
+    assert route(rule, answers).tolist() == [True, False]
+    assert rule.score(answers)[0] == pytest.approx((1 + 0.5 - 1 / (1 + np.exp(-5))) / 2)
+
+
+def test_unsure_means_far_from_every_class_or_refused_by_every_submodel_asked() -> None:
+    rule = Unsure(distance_above=2.0, submodels_below=0.5, false_alarm_rate=0.02)
+    answers = np.array([[0.4, 0.1, np.nan], [0.4, 0.6, np.nan], [np.nan] * 3, [np.nan] * 3])
+    score = rule.score(np.array([1.0, 1.0, 1.0, 3.0]), answers)
+    assert (score > 1).tolist() == [True, False, False, True]
+    assert score.tolist() == pytest.approx([1.2, 0.8, 0.5, 1.5])
+
+
+def test_ties_go_to_the_earlier_class() -> None:
+    assert top_two(np.array([[0.25, 0.25, 0.25, 0.25]])).tolist() == [[0, 1]]
+
+
+@given(
+    arrays(np.float64, (4, 5), elements=st.floats(1e-6, 1)),
+    arrays(np.float64, (4, 5), elements=st.floats(0, 1)),
+    st.integers(2, 5),
+    st.sampled_from([HighestSubmodel(), Product(), LogLinear(main_weight=0.7, submodel_weight=1.3)]),
+)
+def test_every_decision_gives_probabilities(
+    main: np.ndarray, submodels: np.ndarray, count: int, decision: HighestSubmodel | Product | LogLinear
+) -> None:
+    main = main / main.sum(axis=1, keepdims=True)
+    asked = np.where(candidate_classes(main, count), submodels, np.nan)
+    final = decide(decision, main, asked)
+    assert (final >= 0).all()
+    assert final.sum(axis=1) == pytest.approx(np.ones(4))

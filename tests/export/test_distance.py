@@ -1,0 +1,45 @@
+"""The distance from the classes."""
+
+import numpy as np
+import pytest
+import torch
+
+from export.graphs.distance import MOST_DIRECTIONS, distances, fit_distances
+
+
+def features(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    targets = np.arange(count) % 3
+    spread = np.linspace(0.1, 3, 40)
+    return (np.eye(3, 40)[targets] * 20 + rng.normal(size=(count, 40)) * spread).astype(np.float32), targets
+
+
+def test_with_all_directions_it_is_the_mahalanobis_distance() -> None:
+    seen, targets = features(900, 0)
+    fitted = fit_distances(seen, targets)
+    assert fitted.directions.shape == (40, 39)  # the last one is its own mean of the rest
+    residuals = seen - fitted.means[targets]
+    inverse = np.linalg.inv(residuals.T @ residuals / len(residuals))
+    new, _ = features(50, 1)
+    apart = new[:, None] - fitted.means  # (N, K, D)
+    expected = np.einsum("nkd,de,nke->nk", apart, inverse, apart).min(axis=1) / 40
+    assert distances(fitted, torch.from_numpy(new)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_training_pictures_lie_at_about_one_and_strangers_far_away() -> None:
+    seen, targets = features(900, 0)
+    fitted = fit_distances(seen, targets)
+    assert distances(fitted, torch.from_numpy(seen)).mean() == pytest.approx(1, abs=0.05)
+    # As long as a picture's features, but in directions where pictures do not vary.
+    strangers = np.zeros((5, 40), dtype=np.float32)
+    strangers[:, :5] = 20 * np.eye(5)
+    strangers[:3] *= -1
+    assert (distances(fitted, torch.from_numpy(strangers)) > 5).all()
+
+
+def test_few_pictures_give_few_directions_and_finite_distances() -> None:
+    seen, targets = features(24, 0)
+    fitted = fit_distances(seen, targets)
+    assert fitted.directions.shape == (40, 2)
+    assert np.isfinite(distances(fitted, torch.from_numpy(seen))).all()
+    assert MOST_DIRECTIONS > 2

@@ -1,0 +1,91 @@
+"""Tuning a bundle."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from scipy.special import softmax
+
+from cascade.bundle.manifest import read_bundle
+from cascade.images.decoding import decode
+from cascade.images.folders import pictures_below
+from cascade.inference.engine import Engine
+from tests.conftest import CLASSES, Run, write_class_folders
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "models" / "tiny"))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle: Path, tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "seen", dict.fromkeys(CLASSES, 30), 900)
+    before = read_bundle(bundle).manifest
+    done = run("tune", bundle, tmp_path / "seen", "--budget", 3, "--plot", tmp_path / "curve.png")
+    assert done.exit_code == 0, done.output
+    after = read_bundle(bundle).manifest
+    assert after.measured.pictures == 90
+    assert after.measured.split == "seen"
+    assert after.calibration.temperature != before.calibration.temperature
+    assert after.provenance.commands == [*before.provenance.commands, "canonistia tune tiny seen --budget 3"]
+    # The tensor inside the graph is the one that the manifest tells of.
+    pictures = [decode(path) for path in pictures_below(tmp_path / "seen")[:8]]
+    logits, probabilities = Engine.load(bundle).main_outputs(pictures, "logits", "probabilities")
+    assert probabilities == pytest.approx(softmax(logits / after.calibration.temperature, axis=1), abs=1e-4)
+    with Image.open(tmp_path / "curve.png") as curve:
+        assert curve.width > 800
+    assert "canonistia tune tiny seen" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_a_data_set_is_tuned_on_by_its_validation_split(run: Run, bundle: Path, tiny_data: Path) -> None:
+    done = run("tune", bundle, tiny_data, "--budget", 2, "--plot", bundle.parent / "curve.png")
+    assert done.exit_code == 0, done.output
+    assert read_bundle(bundle).manifest.measured.pictures == 24
+
+
+def test_heads_that_read_both_stages_are_tuned_as_they_are(
+    run: Run, both_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(both_bundle, tmp_path / "models" / "both"))
+    done = run("tune", bundle, tiny_data, "--budget", 3, "--plot", tmp_path / "curve.png")
+    assert done.exit_code == 0, done.output
+    after = read_bundle(bundle).manifest
+    assert after.head_features == "both"
+    assert after.provenance.commands[-1] == "canonistia tune both data --budget 3"
+
+
+def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run, bundle: Path, tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "few", dict.fromkeys(CLASSES, 4), 900)
+    done = run("tune", bundle, tmp_path / "few", "--plot", tmp_path / "curve.png")
+    assert done.exit_code == 0, done.output
+    assert "too few doubtful pictures to choose rules from: the simplest are kept" in done.output
+    rules = read_bundle(bundle).manifest.rules
+    assert (rules.routing.name, rules.decision.name) == ("confidence", "product")
+
+
+@pytest.mark.parametrize(
+    ("counts", "words", "sentence"),
+    [
+        ({**dict.fromkeys(CLASSES, 4), "moon": 4}, (), "has classes that the bundle does not know: moon"),
+        ({"dots": 9}, (), "has 0 pictures of rows; calibration and routing need at least 3 of every class"),
+        ({}, (), "holds no pictures in class folders"),
+        (dict.fromkeys(CLASSES, 4), ("--budget", 1), "leaves nothing for the second stage"),
+        (dict.fromkeys(CLASSES, 4), ("--plot", "curve.docx"), "the curve is drawn into a file that ends in .png"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    run: Run, bundle: Path, tmp_path: Path, counts: dict[str, int], words: tuple[object, ...], sentence: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_class_folders(tmp_path / "data", counts, 900)
+    before = content(bundle)
+    done = run("tune", bundle, tmp_path / "data", *words)
+    assert done.exit_code == 1
+    assert sentence in done.output
+    assert content(bundle) == before
+    assert not list(bundle.parent.glob(".*"))

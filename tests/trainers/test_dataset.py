@@ -1,0 +1,111 @@
+"""Data sets: splits, and what makes one unusable."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cascade.errors import CanonistiaError
+from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
+from trainers.data.dataset import load_data_set
+
+
+def test_an_unsplit_tree_is_split_by_class_and_the_same_picture_stays_on_one_side(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, dict.fromkeys(CLASSES, 20), 0)
+    for label in CLASSES:
+        for number in range(10):  # half of the pictures twice
+            shutil.copy(tmp_path / label / f"{number:03d}.png", tmp_path / label / f"copy{number}.png")
+    data = load_data_set(tmp_path, seed=3)
+    assert len(data.training) + len(data.validation) == 90
+    for label in CLASSES:
+        held_out = sum(picture.label == label for picture in data.validation)
+        assert 3 <= held_out <= 9  # a fifth of 30, in whole groups
+    contents = [{picture.path.read_bytes() for picture in split} for split in (data.training, data.validation)]
+    assert not contents[0] & contents[1]
+
+
+def test_the_split_follows_from_the_seed(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, dict.fromkeys(CLASSES, 10), 0)
+    first, again, other = (load_data_set(tmp_path, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first.validation != other.validation
+
+
+def test_the_fingerprint_changes_with_a_label_and_not_with_the_place(tmp_path: Path) -> None:
+    one = write_data_set(tmp_path / "one")
+    two = Path(shutil.copytree(one, tmp_path / "two"))
+    assert load_data_set(one, 0).fingerprint == load_data_set(two, 0).fingerprint
+    (two / "training/sky/000.png").rename(two / "training/rows/moved.png")
+    assert load_data_set(one, 0).fingerprint != load_data_set(two, 0).fingerprint
+
+
+def only_one_class(folder: Path) -> None:
+    for split in ("training", "validation"):
+        for label in ("rows", "sky"):
+            shutil.rmtree(folder / split / label)
+
+
+FAULTS = {
+    "one class": (only_one_class, "has one class, dots; expected two or more"),
+    "no validation": (lambda f: shutil.rmtree(f / "validation"), "has no validation split"),
+    "class not validated": (lambda f: shutil.rmtree(f / "validation/sky"), "validation split has no picture of sky"),
+    "class unknown to training": (lambda f: shutil.rmtree(f / "training/sky"), r"classes that training lacks \(sky\)"),
+    "empty": (lambda f: (shutil.rmtree(f), f.mkdir()), "one folder a class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_an_unusable_data_set_is_one_sentence_and_leaves_no_run(run: Run, tmp_path: Path, fault: str) -> None:
+    folder = write_data_set(tmp_path / "data", training=2, validation=2)
+    spoil, words = FAULTS[fault]
+    spoil(folder)
+    with pytest.raises(CanonistiaError, match=words):
+        load_data_set(folder, 0)
+    result = run("train-main", folder, "--out", tmp_path / "run", "--tracker", "none")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_too_small_to_split_is_named(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"dots": 6, "sky": 1}, 0)
+    with pytest.raises(CanonistiaError, match=r"class sky has 1 picture .*expected at least 2"):
+        load_data_set(tmp_path, 0)
+
+
+def test_copies_of_one_picture_cannot_be_split(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"dots": 6, "sky": 1}, 0)
+    for number in range(5):
+        shutil.copy(tmp_path / "sky/000.png", tmp_path / f"sky/copy{number}.png")
+    with pytest.raises(CanonistiaError, match=r"class sky has 1 picture \(the same one twice counts once\)"):
+        load_data_set(tmp_path, 0)
+
+
+def test_two_classes_of_four_pictures_are_split(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"dots": 4, "rows": 4}, 0)
+    data = load_data_set(tmp_path, 0)
+    assert {picture.label for picture in data.validation} == {"dots", "rows"}
+
+
+def test_validation_pictures_seen_in_training_are_counted(tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=3, validation=2)
+    assert load_data_set(folder, 0).seen_in_training == 0
+    shutil.copy(folder / "training/sky/000.png", folder / "validation/sky/copy.png")
+    assert load_data_set(folder, 0).seen_in_training == 1
+
+
+def test_a_link_to_nothing_is_one_sentence(tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=2, validation=2)
+    (folder / "training/sky/gone.png").symlink_to(tmp_path / "nothing.png")
+    with pytest.raises(CanonistiaError, match=r"gone\.png cannot be read"):
+        load_data_set(folder, 0)
+
+
+def test_a_picture_that_cannot_be_read_is_named_in_training(run: Run, tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=2, validation=2)
+    (folder / "training/sky/bad.jpg").write_text("text")
+    result = run("train-main", folder, "--out", tmp_path / "run", "--size", 64, "--tracker", "none")
+    assert result.exit_code == 1
+    assert "training/sky/bad.jpg: is no picture of a known format" in result.output
+    assert "check-data" in result.output
+    assert not (tmp_path / "run").exists()

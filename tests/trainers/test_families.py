@@ -1,0 +1,110 @@
+"""One network of every family is fine-tuned, exported, held to PyTorch and classifies; none is skipped for its head."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import get_model
+
+from cascade.bundle.manifest import BundleError
+from cascade.images.decoding import decode
+from cascade.inference.engine import Engine
+from export.commands.export_bundle import export_bundle
+from export.plan import ExportPlan
+from tests.conftest import CLASSES, draw, run_command, write_data_set
+from trainers.commands.train_main import train_main
+from trainers.loop.training import Eyes
+from trainers.recipe import MAIN_DEFAULTS
+
+# The side is the smallest that the network sees anything at; maxvit's windows divide no other.
+FAMILIES = {
+    "resnet18": 64,
+    "resnext50_32x4d": 64,
+    "convnext_tiny": 64,
+    "efficientnet_b0": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_y_400mf": 64,
+    "swin_t": 64,
+    "vit_b_32": 32,
+    "densenet121": 64,
+    "vgg11": 32,
+    "squeezenet1_1": 64,
+    "shufflenet_v2_x0_5": 64,
+    "googlenet": 64,
+    "inception_v3": 80,
+    "maxvit_t": 224,
+    "mnasnet0_5": 64,
+    "alexnet": 64,
+    "timm/test_vit": 64,
+    "timm/test_convnext": 64,
+    "timm/test_nfnet": 64,
+    "timm/test_mambaout": 64,
+    "timm/test_coatnet": 64,
+}
+WITHOUT_MAPS = {
+    "convnext_tiny", "mobilenet_v3_small", "vit_b_32", "vgg11", "inception_v3", "maxvit_t", "alexnet",
+    "timm/test_vit", "timm/test_convnext", "timm/test_mambaout",
+}  # fmt: skip
+# Random weights without batch-norm statistics give every picture the same features but for rounding.
+FLAT_AT_FIRST = {"efficientnet_b0", "googlenet", "inception_v3"}
+LIGHT = ("--backbone", "timm/test_resnet", "--no-pretrained", "--size", 32, "--tracker", "none", "--epochs", 1)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data_set(tmp_path_factory.mktemp("few") / "data", training=2, validation=5)
+
+
+@pytest.fixture(scope="module")
+def light_subs(few: Path) -> Path:
+    main, subs = few.parent / "main", few.parent / "subs"
+    for words in (("train-main", few, "--out", main), ("train-sub", few, "--main", main, "--out", subs)):
+        done = run_command(*words, *LIGHT)
+        assert done.exit_code == 0, done.output
+    return subs
+
+
+def with_statistics(name: str, size: int, path: Path) -> Path:
+    """Write a random start that has seen a few pictures."""
+    torch.manual_seed(0)
+    wished = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    network = get_model(name, weights=None, **wished)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the plain mean over all batches
+    pixels = np.stack([np.asarray(draw(label, seed, (size, size))) for label in CLASSES for seed in range(2)])
+    auxiliary, network.AuxLogits = getattr(network, "AuxLogits", None), None  # it pools small pictures to nothing
+    with torch.no_grad():
+        network.train()((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.45) / 0.225)
+    if auxiliary:
+        network.AuxLogits = auxiliary
+    save_file(network.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_trains_exports_agrees_with_pytorch_and_classifies(
+    name: str, few: Path, light_subs: Path, tmp_path: Path
+) -> None:
+    recipe = replace(MAIN_DEFAULTS, unfreeze="last-1", epochs=1, batch_size=6, augment="none", tracker="none", ema=0.0)
+    eyes = Eyes(name, size=FAMILIES[name], pretrained=False)
+    if name in FLAT_AT_FIRST:
+        eyes = replace(eyes, weights=with_statistics(name, FAMILIES[name], tmp_path / "start.safetensors"))
+    run = train_main(few, tmp_path / "main", eyes, recipe, report=False)
+    assert run.network.backbone.spatial == (name not in WITHOUT_MAPS)
+    plan = ExportPlan(tmp_path / "main", light_subs, few, tmp_path / "models" / "small")
+    bundle, _ = export_bundle(plan)  # refuses a bundle that disagrees with PyTorch
+    engine = Engine(bundle, threads=1)
+    pictures = [draw("sky", 900), draw("rows", 901)]
+    assert {answer.label_1 for answer in engine.classify(pictures)} <= set(CLASSES)
+    decoded = [decode(picture) for picture in pictures]
+    if name in WITHOUT_MAPS:
+        with pytest.raises(BundleError, match=r"no activation maps: its backbone .* has no spatial feature map"):
+            engine.main_outputs(decoded, "activation_maps")
+    else:
+        maps, logits = engine.main_outputs(decoded, "activation_maps", "logits")
+        assert np.allclose(maps.mean(axis=(2, 3)), logits, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,124 @@
+"""Data sets as tables, and how check-data cleans one."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from cascade.errors import CanonistiaError
+from tests.conftest import CLASSES, Run, write_data_set
+from trainers.data.dataset import load_data_set
+from trainers.data.manifest import read_manifest
+
+
+def rows_of(folder: Path, start: Path) -> list[dict[str, str]]:
+    return [
+        {"path": str(path.relative_to(start)), "label": path.parent.name, "split": path.parent.parent.name}
+        for path in sorted(folder.rglob("*.png"))
+    ]
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_a_manifest_is_the_same_data_set_as_its_folders(tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=2, validation=1)
+    rows = rows_of(folder, tmp_path)
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    whole = load_data_set(folder, 0)
+    for manifest in (write_csv(tmp_path / "m.csv", rows), tmp_path / "m.parquet"):
+        listed = load_data_set(manifest, 0)
+        assert listed.fingerprint == whole.fingerprint
+        assert [picture.path.resolve() for picture in listed.training] == [p.path.resolve() for p in whole.training]
+
+
+def test_a_manifest_without_splits_is_split_and_extra_columns_are_passed_over(tmp_path: Path) -> None:
+    rows = rows_of(write_data_set(tmp_path / "data", training=5, validation=0), tmp_path)
+    plain = [{"path": row["path"], "label": row["label"], "note": "x"} for row in rows]
+    data = load_data_set(write_csv(tmp_path / "m.csv", plain), 0)
+    assert (len(data.training), len(data.validation)) == (12, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"path": "gone.png"}, r"missing files; correct the paths, which start from .* \(.*gone.png\)"),
+        ({"split": "dev"}, r"unknown splits; expected training, train, .* \(row 1: 'dev'\)"),
+        ({"split": ""}, r"rows without a split among rows with one; .* \(row 1\)"),
+        ({"label": " "}, r"rows without a path or a label; .* \(row 1\)"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, change: dict[str, str], words: str) -> None:
+    first, *rest = rows_of(write_data_set(tmp_path / "data", training=1, validation=1), tmp_path)
+    with pytest.raises(CanonistiaError, match=words):
+        read_manifest(write_csv(tmp_path / "m.csv", [first | change, *rest]))
+
+
+def test_a_path_twice_a_missing_column_and_another_file_are_refused(tmp_path: Path) -> None:
+    rows = rows_of(write_data_set(tmp_path / "data", training=1, validation=1), tmp_path)
+    with pytest.raises(CanonistiaError, match="paths that are there twice"):
+        read_manifest(write_csv(tmp_path / "m.csv", [*rows, rows[0]]))
+    with pytest.raises(CanonistiaError, match="lacks the column label; expected path, label, split"):
+        read_manifest(write_csv(tmp_path / "m.csv", [{"path": row["path"]} for row in rows]))
+    (tmp_path / "m.parquet").write_bytes(b"no table")
+    with pytest.raises(CanonistiaError, match="is no Parquet file"):
+        read_manifest(tmp_path / "m.parquet")
+    with pytest.raises(CanonistiaError, match=r"neither a folder .* nor a manifest; .*\.csv or \.parquet"):
+        read_manifest(next((tmp_path / "data").rglob("*.png")))
+
+
+def test_fix_keeps_one_of_each_picture_and_touches_none(run: Run, tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=3, validation=2)
+    training, validation = folder / "training", folder / "validation"
+    shutil.copy(training / "sky/000.png", training / "sky/again.png")
+    shutil.copy(validation / "rows/500.png", training / "rows/leaked.png")
+    shutil.copy(training / "dots/001.png", training / "rows/dots.png")
+    (training / "sky/broken.png").write_bytes(b"nothing")
+    before = {path: path.read_bytes() for path in folder.rglob("*.png")}
+    done = run("check-data", folder, "--fix", tmp_path / "clean.csv")
+    assert done.exit_code == 0, done.output
+    assert "under two labels" in done.output
+    assert before == {path: path.read_bytes() for path in folder.rglob("*.png")}
+    with (tmp_path / "clean.left_out.csv").open(newline="") as file:
+        out = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert out["again.png"]["reason"] == "copy of training/sky/000.png"
+    assert out["leaked.png"]["reason"] == "copy of validation/rows/500.png"
+    assert out["dots.png"]["reason"] == out["001.png"]["reason"] == "two labels: dots, rows"
+    assert out["dots.png"]["group"] == out["001.png"]["group"]
+    assert out["broken.png"]["reason"].startswith("unreadable")
+    kept = load_data_set(tmp_path / "clean.csv", 0)
+    assert kept.classes == CLASSES
+    assert len(kept.training) + len(kept.validation) == len(before) - len(out)
+    again = run("check-data", tmp_path / "clean.csv", "--fix", tmp_path / "clean.csv")
+    assert again.exit_code == 1
+    assert "exists; choose another name" in again.output
+
+
+@pytest.mark.parametrize("options", [("--workers", 2), ("--cache", "memory"), ("--cache", "disk", "--workers", 1)])
+def test_workers_and_caches_change_nothing_but_speed(run: Run, tmp_path: Path, options: tuple[object, ...]) -> None:
+    folder = write_data_set(tmp_path / "data", training=3, validation=2)
+    words = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "none", "--unfreeze", "all")
+    words = (*words, "--epochs", 2, "--augment", "strong", "--batch-size", 4, "--sampler", "balanced")
+    for name, more in (("plain", ()), ("other", options)):
+        done = run("train-main", folder, "--out", tmp_path / name, *words, *more)
+        assert done.exit_code == 0, done.output
+    plain, other = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("plain", "other"))
+    assert plain == other
+
+
+def test_a_balanced_batch_larger_than_the_classes_allow_is_refused(run: Run, tmp_path: Path) -> None:
+    folder = write_data_set(tmp_path / "data", training=3, validation=1)
+    words = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "none", "--unfreeze", "all")
+    done = run("train-main", folder, "--out", tmp_path / "run", *words, "--sampler", "balanced", "--batch-size", 12)
+    assert done.exit_code == 1
+    assert "holds 4 pictures of each of the 3 classes, and the smallest has 3; lower --batch-size to 9" in done.output
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,118 @@
+"""Trainings in several processes, and submodels trained side by side, as a person starts them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import Run, run_command, write_class_folders, write_data_set
+from trainers.runs.submodels import class_run, load_submodels
+
+TINY = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", "32", "--tracker", "none", "--seed", "1")
+# No chance but in the order: what is left is the arithmetic of the gradients.
+PLAIN = (*TINY, "--unfreeze", "all", "--augment", "light", "--dropout", "0", "--epochs", "2", "--batch-size", "5")
+SCORES = ("training_loss", "validation_loss", "validation_top1", "validation_top2", "validation_seed_score")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data_set(tmp_path_factory.mktemp("few") / "data", training=4, validation=3)
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "canonistia", *map(str, words)]
+
+
+def metrics(run: Path) -> list[list[float]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [[float(row[name]) for name in SCORES] for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("backbone", ["timm/test_vit", "timm/test_resnet"])  # layer norm, batch norm
+def test_two_processes_and_one_with_the_same_batch_give_the_same(backbone: str, few: Path, tmp_path: Path) -> None:
+    # 12 pictures in batches of 5: the last step has 2, one for each process; of the others one process has 3.
+    # One thread a process: sums in another order alone move a batch-norm network's loss by 0.001 in two epochs.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name, processes in (("one", 1), ("two", 2)):
+        options = ("--out", tmp_path / name, "--backbone", backbone, "--processes", processes)
+        words = command("train-main", few, *PLAIN, *options)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert len(one) == len(two) == 2
+    for row, other in zip(one, two, strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
+    first, second = (load_file(tmp_path / name / "last.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+    assert done.stderr.count("next: canonistia train-sub") == 1
+
+
+def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trainers.commands.train_main as recipe
+    from cascade.errors import CanonistiaError
+    from trainers.distributed.process_context import Placement
+    from trainers.loop.training import Eyes
+    from trainers.recipe import Recipe
+
+    monkeypatch.setattr(recipe, "placement", lambda device: Placement("cpu", 0, 13))
+    monkeypatch.setattr(Placement, "wait", lambda self: None)
+    eyes = Eyes("timm/test_vit", size=32, pretrained=False)
+    with pytest.raises(CanonistiaError, match="13 processes share 12 training pictures, expected at least one each"):
+        recipe.train_main(few, tmp_path / "run", eyes, Recipe(unfreeze="all", tracker="none"))
+    assert not (tmp_path / "run").exists()
+
+
+def workers(mark: str) -> list[int]:
+    """Return the processes of Ray that train a submodel with this mark in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            title, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+        if title.startswith(b"ray::_train") and mark.encode() in environment:
+            found.append(int(process.name))
+    return found
+
+
+def test_ray_trains_all_fifteen_submodels_though_a_worker_is_killed_half_way(tmp_path: Path) -> None:
+    labels = [f"kind {letter}" for letter in "abcdefghijklmno"]
+    data, main, subs = tmp_path / "data", tmp_path / "main", tmp_path / "subs"
+    write_class_folders(data / "training", dict.fromkeys(labels, 2), 0)
+    write_class_folders(data / "validation", dict.fromkeys(labels, 1), 500)
+    assert run_command("train-main", data, "--out", main, *TINY, "--epochs", 1).exit_code == 0
+    words = command("train-sub", data, "--main", main, "--out", subs, *TINY, "--epochs", 30, "--engine", "ray")
+    environment = os.environ | {"CANONISTIA_MARK": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
+    killed = []
+    while process.poll() is None and not killed:
+        if len(list(subs.glob("classes/*/summary.json"))) >= 7 and (running := workers(str(tmp_path))):
+            os.kill(running[0], signal.SIGKILL)
+            killed = running[:1]
+        time.sleep(0.02)
+    _, said = process.communicate(timeout=300)
+    assert killed
+    assert process.returncode == 0, said
+    assert "trained 15 submodels" in said
+    assert len(load_submodels(subs).networks) == 15
+    assert all(json.loads((class_run(subs, label) / "summary.json").read_text())["epochs"] == 30 for label in labels)
+
+
+def test_a_resumed_set_keeps_the_finished_submodels(run: Run, few: Path, tmp_path: Path) -> None:
+    main, subs = tmp_path / "main", tmp_path / "subs"
+    assert run("train-main", few, "--out", main, *TINY, "--epochs", 1).exit_code == 0
+    words = ("train-sub", few, "--main", main, "--out", subs, *TINY, "--epochs", 2)
+    assert run(*words, "--class", "sky").exit_code == 0
+    before = (class_run(subs, "sky") / "last.safetensors").stat().st_mtime_ns
+    done = run(*words, "--resume")
+    assert done.exit_code == 0, done.output
+    assert (class_run(subs, "sky") / "last.safetensors").stat().st_mtime_ns == before
+    assert len(load_submodels(subs).networks) == 3

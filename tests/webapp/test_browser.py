@@ -1,0 +1,393 @@
+"""The page in a real browser, served by a real server."""
+
+import base64
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+
+from cascade.images.decoding import decode
+from tests.conftest import draw, run_command
+from tests.serving import served
+
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def doubting(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle that asks the submodels about every picture and is unsure of each."""
+    folder = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "doubting")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["name"] = "doubting"
+    manifest["rules"]["routing"] = {"rule": "confidence", "threshold": 1.01}
+    manifest["rules"]["unsure"]["distance_above"] = 0.01
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corrections")
+
+
+@pytest.fixture(scope="module")
+def address(tiny_bundle: Path, doubting: Path, collected: Path) -> Iterator[str]:
+    with served(tiny_bundle, "--model", doubting, "--collect", collected) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Browser]:
+    """Return a browser that is closed before the server stops: its idle connections would hold that up."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        assert not os.environ.get("CANONISTIA_REQUIRE_BROWSER"), "chromium is required here and not installed"
+        pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three pictures and a file that is none."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw("sky", 8).save(folder / "sky.png")
+    draw("rows", 8).save(folder / "rows.png")
+    # Between two classes, so that there is an order of doubt.
+    Image.blend(draw("dots", 3), draw("rows", 3), 0.5).save(folder / "both, =1+1.png")
+    (folder / "text.jpg").write_text("text")
+    return folder
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    opened = browser.new_context(viewport={"width": 1000, "height": 900})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, address: str) -> Iterator[Page]:
+    """Return the page, opened; nothing may be complained about in its console."""
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.goto(address)
+    yield opened
+    # A refused request is told by the browser and by htmx; what the policy refused, or a script's error, is not.
+    told = ("status of 4", "Response Status Error Code 4")
+    assert [text for text in complaints if not any(words in text for words in told)] == []
+
+
+def choose(page: Page, *files: Path) -> None:
+    page.locator("#pictures").set_input_files(files)
+
+
+def answer(page: Page) -> list[Locator]:
+    """Send the form and return the cards."""
+    page.get_by_role("button", name="Classify").click()
+    page.locator("article").first.wait_for()
+    return page.locator("article").all()
+
+
+def shares(card: Locator) -> dict[str, float]:
+    """Return the probabilities in a card by class."""
+    found = card.locator("[data-probability]").all()
+    return {str(one.get_attribute("data-label")): float(str(one.get_attribute("data-probability"))) for one in found}
+
+
+def classified(folder: Path, out: Path, *options: object) -> dict[str, dict[str, str]]:
+    """Return what ``canonistia classify`` writes about a folder's files, by name."""
+    run_command("classify", *sorted(folder.iterdir()), "--out", out, *options)
+    with out.open(newline="", encoding="utf-8") as file:
+        return {Path(row["path"]).name: row | {"path": Path(row["path"]).name} for row in csv.DictReader(file)}
+
+
+def downloaded(page: Page, to: Path) -> list[dict[str, str]]:
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as CSV").click()
+    assert download.value.suggested_filename == "canonistia.csv"
+    download.value.save_as(to)
+    with to.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same_rows(rows: list[dict[str, str]], expected: dict[str, dict[str, str]]) -> None:
+    """Compare rows by path."""
+    assert {row["path"] for row in rows} == set(expected)
+    for row in rows:
+        known = expected[row["path"]]
+        assert row == known
+
+
+def test_pictures_chosen_by_button_show_bars_stage_and_maps(
+    page: Page, pictures: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    files = [pictures / name for name in ("sky.png", "text.jpg", "rows.png")]
+    page.on("filechooser", lambda chooser: chooser.set_files(files))
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.get_by_text("Choose pictures").click()
+    page.locator("#chosen li").nth(2).wait_for()
+    page.locator("#chosen .plain").wait_for()
+    assert page.locator("#chosen img").count() == 2
+    assert page.locator("#chosen .plain").inner_text() == "text.jpg"
+    assert page.get_by_role("status").inner_text() == "3 pictures chosen."
+    first, bad, last = answer(page)
+    assert page.evaluate("document.activeElement.textContent") == "Answers"  # where a screen reader goes on
+    expected = classified(pictures, tmp_path / "out.csv", "--model", tiny_bundle)
+    for card, name in ((first, "sky.png"), (last, "rows.png")):
+        row = expected[name]
+        named = {row["label_1"]: float(row["probability_1"]), row["label_2"]: float(row["probability_2"])}
+        assert shares(card) == named
+        meters = card.locator("meter").all()
+        assert [float(str(meter.get_attribute("value"))) for meter in meters] == list(named.values())
+        assert re.match(rf"main \d+% {row['label_1']}, ", card.locator(".stage").inner_text())
+        assert card.locator(".preview").evaluate("image => image.naturalWidth") == 72
+    assert "no picture of a known format" in bad.inner_text()
+    assert not first.locator(".maps").is_visible()
+    first.get_by_text("Why").click()
+    maps = first.locator(".maps img").all()
+    assert [one.evaluate("image => [image.naturalWidth, image.naturalHeight]") for one in maps] == [[72, 60], [72, 60]]
+    data = [base64.b64decode(str(one.get_attribute("src")).partition(",")[2]) for one in maps]
+    assert data[0] != data[1]
+    strongest = decode(data[0]).convert("HSV").getchannel("S").getextrema()[1]
+    assert isinstance(strongest, int)
+    assert strongest > 100  # the colours of evidence over a grey picture
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360  # nothing sticks out on a telephone
+
+
+def test_pictures_are_dropped(page: Page, pictures: Path) -> None:
+    files = [base64.b64encode((pictures / name).read_bytes()).decode() for name in ("sky.png", "rows.png")]
+    transfer = page.evaluate_handle(
+        """files => {
+          const transfer = new DataTransfer();
+          files.forEach((data, number) => {
+            const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+            transfer.items.add(new File([bytes], `dropped ${number}.png`, { type: "image/png" }));
+          });
+          return transfer;
+        }""",
+        files,
+    )
+    page.locator("#drop").dispatch_event("dragover", {"dataTransfer": transfer})
+    assert "over" in str(page.locator("#drop").get_attribute("class"))
+    page.locator("#drop").dispatch_event("drop", {"dataTransfer": transfer})
+    assert page.locator("#chosen img").count() == 2
+    assert [card.locator(".name").inner_text() for card in answer(page)] == ["dropped 0.png", "dropped 1.png"]
+
+
+def test_pictures_are_pasted_and_one_is_taken_back(page: Page, context: BrowserContext, pictures: Path) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for name in ("sky.png", "rows.png"):
+        page.evaluate(
+            """async (data) => {
+              const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+              const picture = new Blob([bytes], { type: "image/png" });
+              await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+            }""",
+            base64.b64encode((pictures / name).read_bytes()).decode(),
+        )
+        page.keyboard.press("Control+V")
+        page.get_by_role("button", name="Remove").last.wait_for()
+    assert page.locator("#chosen img").count() == 2
+    page.get_by_role("button", name="Remove").first.click()
+    (card,) = answer(page)
+    assert max(shares(card), key=lambda label: shares(card)[label]) == "rows"
+    page.keyboard.press("Control+V")  # after an answer, a new choice begins
+    assert page.locator("#chosen img").count() == 1
+
+
+def test_a_slow_upload_shows_how_far_it_is(page: Page, context: BrowserContext, tmp_path: Path) -> None:
+    draw("sky", 1, (1100, 900)).save(tmp_path / "large.png")
+    choose(page, tmp_path / "large.png")
+    speed = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000_000}
+    context.new_cdp_session(page).send("Network.emulateNetworkConditions", speed)
+    page.get_by_role("button", name="Classify").click()
+    page.locator("progress[value]").wait_for()
+    assert re.fullmatch(r"Uploading: \d+%", page.get_by_role("status").inner_text())
+    page.locator("article").wait_for()
+    assert not page.locator("progress").is_visible()
+
+
+def test_another_model_is_picked_and_says_when_it_is_unsure(page: Page, pictures: Path, doubting: Path) -> None:
+    right = json.loads((doubting / "bundle.json").read_text())["measured"]["cascade"]["top1"]
+    assert f"{100 * right:.1f}% right" in page.locator(".model", has_text="doubting").inner_text()
+    page.get_by_role("radio", name="doubting").check()
+    choose(page, pictures / "sky.png")
+    (card,) = answer(page)
+    assert re.fullmatch(
+        r"main \d+% \w+, routed; submodels: \w+ \d\.\d\d, \w+ \d\.\d\d", card.locator(".stage").inner_text()
+    )
+    assert card.get_by_text("unsure", exact=True).is_visible()
+    assert "look yourself" in card.inner_text()
+    assert page.locator("#summary").inner_text() == "1 picture · 1 unsure"
+
+
+def test_the_download_equals_what_classify_writes_in_both_orders(
+    page: Page, pictures: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    expected = classified(pictures, tmp_path / "out.csv", "--model", tiny_bundle)
+    choose(page, *sorted(pictures.iterdir()))
+    answer(page)
+    rows = downloaded(page, tmp_path / "sent.csv")
+    assert [row["path"] for row in rows] == sorted(expected)
+    assert_same_rows(rows, expected)
+    page.get_by_label("Order").select_option("Most doubtful first")
+    shown = [card.locator(".name").inner_text() for card in page.locator("article").all()]
+    rows = downloaded(page, tmp_path / "doubt.csv")
+    assert [row["path"] for row in rows] == shown
+    assert_same_rows(rows, expected)
+    assert (tmp_path / "doubt.csv").stat().st_size == (tmp_path / "sent.csv").stat().st_size  # to the line break
+    assert shown[-1] == "text.jpg"
+    doubt = [(row["unsure"] != "true", float(row["probability_1"])) for row in rows[:-1]]
+    assert doubt == sorted(doubt)
+
+
+def test_a_correction_is_stored_with_its_picture(page: Page, pictures: Path, collected: Path) -> None:
+    choose(page, pictures / "sky.png")
+    (card,) = answer(page)
+    card.get_by_text("Not right?").click()
+    card.get_by_label("Class of sky.png").select_option("dots")
+    card.get_by_role("button", name="Send").click()
+    thanks = card.locator(".thanks")
+    thanks.wait_for()
+    assert '"dots"' in thanks.inner_text()
+    with (collected / "corrections.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if row["label"] == "dots")
+    assert row["label_1"] == next(iter(shares(card)))
+    assert decode(collected / row["path"]).tobytes() == decode(pictures / "sky.png").tobytes()
+
+
+def test_the_keyboard_reaches_everything(page: Page, pictures: Path) -> None:
+    def press_tab() -> str:
+        page.keyboard.press("Tab")
+        return str(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+
+    page.on("filechooser", lambda chooser: chooser.set_files(pictures / "sky.png"))
+    assert press_tab() == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert press_tab() == "pictures"
+    assert page.locator(".picker label").first.evaluate("label => getComputedStyle(label).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    page.locator("#chosen li").wait_for()
+    expected = ["×", "model-1", "About tiny", "About doubting", "order", "submit"]
+    assert [press_tab() for _ in expected] == expected
+    page.keyboard.press("Enter")
+    page.locator("article").wait_for()
+    assert [press_tab() for _ in range(3)] == ["csv", "Why", "Not right? Say what it is"]
+    page.keyboard.press("Enter")
+    assert page.get_by_label("Class of sky.png").is_visible()
+
+
+def test_nothing_chosen_is_told_in_place(page: Page) -> None:
+    page.get_by_role("button", name="Classify").click()
+    assert "Choose a picture first" in page.get_by_role("alert").inner_text()
+
+
+def test_everything_works_without_javascript(
+    browser: Browser, address: str, pictures: Path, tiny_bundle: Path, collected: Path, tmp_path: Path
+) -> None:
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 800})
+    page = context.new_page()
+    page.goto(address)
+    page.get_by_role("button", name="Pictures", exact=True).set_input_files(sorted(pictures.iterdir()))
+    page.get_by_label("Order").select_option("Most doubtful first")
+    page.get_by_role("radio", name="tiny").check()
+    cards = answer(page)
+    shown = [card.locator(".name").inner_text() for card in cards]
+    rows = downloaded(page, tmp_path / "page.csv")
+    assert [row["path"] for row in rows] == shown
+    assert_same_rows(rows, classified(pictures, tmp_path / "out.csv", "--model", tiny_bundle))
+    assert cards[-1].get_by_text("Not answered").is_visible()
+    cards[0].get_by_text("Why").click()
+    assert cards[0].locator(".maps img").count() == 2
+    cards[0].get_by_text("Not right?").click()
+    cards[0].get_by_role("combobox").select_option("sky")
+    cards[0].get_by_role("button", name="Send").click()
+    page.locator(".thanks").wait_for()
+    assert '"sky"' in page.locator(".thanks").inner_text()
+    assert ",sky,training," in (collected / "corrections.csv").read_text()
+    page.get_by_role("link", name="Back to the pictures").click()
+    page.get_by_role("button", name="Classify").click()
+    assert "Choose a picture first" in page.get_by_role("alert").inner_text()
+    context.close()
+
+
+def test_a_telephone_offers_its_camera(browser: Browser, address: str, pictures: Path) -> None:
+    context = browser.new_context(has_touch=True, is_mobile=True, viewport={"width": 360, "height": 800})
+    page = context.new_page()
+    page.goto(address)
+    assert page.get_by_text("Take a picture").is_visible()
+    camera = page.locator("#camera")
+    assert camera.get_attribute("capture") == "environment"
+    camera.set_input_files(pictures / "sky.png")
+    camera.set_input_files(pictures / "rows.png")  # one after the other
+    assert len(answer(page)) == 2
+    context.close()
+
+
+def test_the_page_speaks_spanish(browser: Browser, address: str, pictures: Path) -> None:
+    context = browser.new_context(locale="es-ES")
+    page = context.new_page()
+    page.goto(address)
+    assert page.locator("html").get_attribute("lang") == "es"
+    choose(page, pictures / "sky.png")
+    page.get_by_role("button", name="Clasificar").click()
+    page.locator("article").wait_for()
+    assert re.search(r"\d,\d\u00a0%", page.locator("article").inner_text())
+    page.get_by_role("link", name="Sobre el modelo").click()
+    assert page.get_by_role("heading", name="Matriz de confusión").is_visible()
+    page.get_by_role("link", name="English").click()
+    assert page.get_by_role("heading", name="Confusion matrix").is_visible()
+    page.get_by_role("link", name="Classify", exact=True).click()
+    assert page.locator("html").get_attribute("lang") == "en"  # the choice stays
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_page(browser: Browser, address: str, pictures: Path, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 800})  # type: ignore[arg-type]
+    page = context.new_page()
+    axe = Axe()
+
+    def check(what: str) -> None:
+        violations = axe.run(page).response["violations"]
+        assert not violations, f"{what}: {[(found['id'], found['nodes'][0]['html']) for found in violations]}"
+
+    page.goto(address)
+    check("the form")
+    page.get_by_role("radio", name="doubting").check()
+    choose(page, *sorted(pictures.iterdir()))
+    check("the form with previews")
+    for card in answer(page):
+        for summary in card.locator("summary").all():
+            summary.click()
+    check("the answers")
+    card = page.locator("article", has=page.get_by_role("combobox")).first
+    card.get_by_role("combobox").select_option("rows")
+    card.get_by_role("button", name="Send").click()
+    page.locator(".thanks").wait_for()
+    check("a correction")
+    for path in ("model/tiny", "model/tiny?lang=es", "api/docs", "no/such/page"):
+        page.goto(address + path)
+        check(path)
+    context.close()

@@ -1,0 +1,144 @@
+"""The page, asked through Flask's test client."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from cascade.bundle.manifest import read_manifest
+from tests.conftest import CLASSES, draw
+from tests.webapps import application, encoded, upload
+from webapp.requests.corrections import Collector
+from webapp.settings import Settings
+
+PICTURE = encoded(draw("rows", 1))
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture(scope="module")
+def client(tiny_bundle: Path) -> FlaskClient:
+    return application(tiny_bundle, settings=Settings(max_pictures=4)).test_client()
+
+
+@pytest.fixture(scope="module")
+def older(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle without confusion and reliability, whose main model sees the central square."""
+    folder = shutil.copytree(tiny_bundle, tmp_path_factory.mktemp("bundles") / "older")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["name"] = "older"
+    manifest["main"]["preprocess"]["resize"] = "crop"
+    del manifest["measured"]["confusion"], manifest["measured"]["reliability"]
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    (folder / "MODEL_CARD.md").unlink()
+    return folder
+
+
+def pictures(*files: tuple[bytes, str], **fields: str) -> dict[str, object]:
+    return upload(*files, field="pictures") | fields
+
+
+def test_bad_files_among_good_ones_are_told_apart(client: FlaskClient) -> None:
+    answer = client.post("/", data=pictures((PICTURE, "a.png"), (b"<html>", "b.png"), (b"", "c.png")))
+    assert answer.status_code == 200
+    assert answer.text.count("Not answered") == 2
+    assert answer.text.count('class="preview"') == 1
+
+
+def test_bad_files_alone_answer_the_status_of_the_first(client: FlaskClient) -> None:
+    assert client.post("/", data=pictures((b"<html>", "a.png"), (PICTURE[:90], "b.png"))).status_code == 415
+    assert client.post("/", data=pictures((PICTURE[:90], "b.png"), (b"<html>", "a.png"))).status_code == 422
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX], ids=["whole", "for htmx"])
+def test_answers_and_refusals_come_whole_or_as_fragments(client: FlaskClient, headers: dict[str, str]) -> None:
+    many = [(PICTURE, f"{number}.png") for number in range(5)]
+    asked = {
+        200: pictures((PICTURE, "a.png")),
+        400: {},
+        404: pictures((PICTURE, "a.png"), model="nobody"),
+        413: pictures(*many),
+    }
+    for status, data in asked.items():
+        answer = client.post("/", data=data, headers=headers)
+        assert answer.status_code == status
+        assert ("<html" in answer.text) is not bool(headers)
+        assert ("<form id" in answer.text) is not bool(headers)
+        assert ('role="alert"' in answer.text) == (status != 200)
+
+
+def test_too_much_is_told_in_the_form(tiny_bundle: Path) -> None:
+    asked = application(tiny_bundle, settings=Settings(max_upload_bytes=2000)).test_client()
+    answer = asked.post("/?lang=es", data=pictures((b"x" * 3000, "a.png")))
+    assert answer.status_code == 413
+    assert "Es demasiado a la vez" in answer.text
+    assert "<form id" in answer.text
+
+
+def test_a_strange_host_and_a_wrong_address_get_a_page(tiny_bundle: Path) -> None:
+    asked = application(tiny_bundle, settings=Settings(trusted_hosts=("localhost",))).test_client()
+    for path, headers, status in (("/", {"Host": "rebound.example"}, 400), ("/none", {}, 404), ("/model/x", {}, 404)):
+        answer = asked.get(path, headers=headers)
+        assert answer.status_code == status
+        assert 'role="alert"' in answer.text
+
+
+def test_names_of_files_are_escaped(client: FlaskClient) -> None:
+    page = client.post("/", data=pictures((PICTURE, "<script>alert(1)</script>.png"))).text
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_nothing_on_a_page_needs_a_looser_policy(client: FlaskClient) -> None:
+    for page in (client.get("/"), client.post("/", data=pictures((PICTURE, "a.png"))), client.get("/model/tiny")):
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?! src=)|https?://", page.text.partition("<pre")[0])
+
+
+def test_corrections_are_neither_offered_nor_taken_without_a_folder(client: FlaskClient) -> None:
+    page = client.post("/", data=pictures((PICTURE, "a.png"))).text
+    assert 'name="token"' not in page
+    assert "looked at and forgotten" in page
+    assert client.post("/corrections", data={"token": "x", "label": "sky"}).status_code == 404
+
+
+def test_a_correction_that_cannot_be_kept_says_why(tiny_bundle: Path, tmp_path: Path) -> None:
+    asked = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
+    page = asked.post("/", data=pictures((PICTURE, "a.png"))).text
+    (token,) = re.findall(r'name="token" value="([^"]+)"', page)
+    assert asked.post("/corrections", data={"token": "gone", "label": "sky"}).status_code == 410
+    refused = asked.post("/corrections", data={"token": token, "label": "moon"}, headers=HTMX)
+    assert refused.status_code == 422
+    assert "knows no such class" in refused.text
+    kept = asked.post("/corrections", data={"token": token, "label": "sky"}, headers=HTMX)
+    assert "<html" not in kept.text
+    assert "sky" in kept.text
+
+
+def test_the_language_is_the_one_asked_for(client: FlaskClient) -> None:
+    languages = {"/?lang=es": "es", "/?lang=en": "en", "/?lang=xx": "en", "/": "en"}
+    for path, language in languages.items():
+        assert f'<html lang="{language}">' in client.get(path).text
+    assert '<html lang="es">' in client.get("/", headers={"Accept-Language": "fr, es;q=0.8, en;q=0.5"}).text
+    assert '<html lang="en">' in client.get("/?lang=en", headers={"Accept-Language": "es"}).text
+
+
+def test_the_page_about_a_model_shows_what_was_measured(client: FlaskClient, tiny_bundle: Path) -> None:
+    measured = read_manifest(tiny_bundle)[0].measured
+    page = client.get("/model/tiny").text
+    cells = [int(count) for count in re.findall(r'<td class="shade-\d+">(\d+)</td>', page)]
+    assert cells == [count for row in measured.confusion for count in row]
+    assert page.count("<circle") == len([one for one in measured.reliability if one.pictures])
+    assert f"{100 * measured.cascade.top1:.1f}%" in page
+    assert all(label in page for label in CLASSES)
+    assert "# tiny" in page  # the card as it was written
+
+
+def test_an_older_bundle_says_what_it_does_not_hold(older: Path) -> None:
+    asked = application(older).test_client()
+    page = asked.get("/model/older").text
+    assert page.count("exported before that was kept") == 3
+    assert "<circle" not in page
+    answers = asked.post("/", data=pictures((PICTURE, "a.png"))).text
+    assert "It sees the central square alone" in answers

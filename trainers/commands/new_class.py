@@ -1,0 +1,67 @@
+"""A class more: its submodel is trained, and the others are taken over as they are."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from cascade.errors import CanonistiaError
+from trainers.commands.train_sub import SubmodelPlan, train_sub
+from trainers.data.dataset import load_data_set
+from trainers.data.manifest import labelled_pictures
+from trainers.loop.training import Eyes
+from trainers.recipe import Recipe
+from trainers.runs.folder import check_same_data, load_run
+from trainers.runs.submodels import copy_set, read_submodel_set
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The classes that were added, and those whose submodels were kept."""
+
+    added: list[str]
+    kept: list[str]
+
+
+def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: str, recipe: Recipe) -> Growth:
+    """Write a folder of submodels for a data set that has grown by classes, training those of the new classes alone.
+
+    The trunk and the other submodels are those of ``subs``, which is not changed. The main model must be one of the
+    grown data set: its head is the cheap part.
+
+    Raises
+    ------
+    CanonistiaError
+        No class is new, one is gone, the main run is of other data, or the data set is not split: it would be split
+        anew, and pictures that the old submodels were trained on could become validation pictures.
+    """
+    if not labelled_pictures(folder)[0].split:
+        raise CanonistiaError(
+            f"{folder} is not split, and would be split anew now that it has grown: pictures that kept submodels were "
+            "trained on could be measured on. Put it into training/ and validation/, or into a manifest with splits"
+        )
+    main = load_run(main_run)
+    data = load_data_set(folder, main.sidecar.seed)
+    check_same_data(folder, data, main)
+    old = read_submodel_set(subs)
+    gone = [label for label in old.classes if label not in data.classes]
+    added = [label for label in data.classes if label not in old.classes]
+    if gone:
+        raise CanonistiaError(f"{folder} lacks {', '.join(gone)}, which {subs} has; run train-sub for all classes")
+    if not added:
+        raise CanonistiaError(
+            f"{folder} has no class that {subs} lacks; to train one of them anew: canonistia train-sub --class NAME "
+            "--overwrite"
+        )
+    if out.exists():
+        raise CanonistiaError(f"{out} exists; choose another --out: {subs} is kept as it is")
+    grown = msgspec.structs.replace(old, classes=list(data.classes), data_fingerprint=data.fingerprint)
+    try:
+        copy_set(subs, out, grown, old.classes)
+        plan = SubmodelPlan(Eyes(old.backbone), old.kind, None, tuple(added), negatives, kept=out)
+        train_sub(folder, main_run, out, plan, recipe, overwrite=False)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    return Growth(added, old.classes)

@@ -1,0 +1,276 @@
+"""The submodels' training: one binary model a class, on a shared trunk or each on a network of its own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import nn
+from torch.nn import functional
+
+from cascade.bundle.manifest import HeadFeatures
+from cascade.errors import CanonistiaError
+from cascade.images.preprocess import PreprocessSpec
+from trainers.commands.train_main import examples, run_folder
+from trainers.data.dataset import DataSet, load_data_set
+from trainers.distributed.device import resolve_device
+from trainers.distributed.process_context import Placement
+from trainers.features.cache import cached_features, features_sha256, weights_sha256
+from trainers.features.negatives import example_weights
+from trainers.features.out_of_fold import unseen_answers
+from trainers.loop.fit import Task
+from trainers.loop.scores import binary_scores
+from trainers.loop.training import Examples, Eyes, check_used, preprocessing, sidecar_for, train_head, train_network
+from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.unfreeze import unfreeze_plan
+from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
+from trainers.runs.evaluated import Evaluated
+from trainers.runs.folder import TrainedRun, check_run_folder, check_same_data, is_begun, load_run, read_metrics
+from trainers.runs.record import RunRecord
+from trainers.runs.report import write_report
+from trainers.runs.submodels import (
+    MainFeatures,
+    SubmodelSet,
+    check_set,
+    class_run,
+    join_set,
+    load_trunk,
+    read_submodel_set,
+)
+from trainers.runs.tracking import start_tracker
+
+
+def _binary_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
+
+
+_TASK = Task(_binary_loss, binary_scores, best_by="average_precision")
+
+
+@dataclass(frozen=True)
+class SubmodelPlan:
+    """Which submodels are trained, and on what.
+
+    ``trunk`` is a finished run whose network all of them share; ``features`` says what their heads read of it, or of
+    it and the main model.
+    """
+
+    eyes: Eyes
+    kind: Literal["shared", "own"] = "shared"
+    trunk: Path | None = None
+    classes: tuple[str, ...] = ()
+    negatives: str = DEFAULT_POLICY
+    features: HeadFeatures = "trunk"
+    engine: Literal["local", "ray"] = "local"
+    kept: Path | None = None  # a folder of submodels whose trunk is used
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the trainings of all submodels share; plain data, which travels to the processes of other machines.
+
+    ``unseen`` are the cross-fitted probabilities of the training pictures, (N, K). With a shared trunk ``features``
+    holds those of training (N, D) and validation (M, D); else ``start`` holds the weights that each network starts
+    from.
+    """
+
+    out: Path
+    data: DataSet
+    training: Examples
+    validation: Examples
+    unseen: np.ndarray
+    features: tuple[torch.Tensor, torch.Tensor] | None
+    start: dict[str, torch.Tensor] | None
+    common: SubmodelSet
+    recipe: Recipe
+    config: dict[str, Any]
+    group: str
+    negatives: str
+    overwrite: bool
+    resume: bool
+
+
+def train_sub(
+    folder: Path,
+    main_run: Path,
+    out: Path,
+    plan: SubmodelPlan,
+    recipe: Recipe,
+    overwrite: bool,
+    resume: bool = False,
+) -> list[str]:
+    """Train a binary submodel for the named classes, or for all, and return the classes trained.
+
+    With ``resume`` finished submodels are kept and an interrupted one goes on.
+
+    Raises
+    ------
+    CanonistiaError
+        The data set is not the main run's, a class is unknown, or a setting or folder is not usable.
+    """
+    device = resolve_device(recipe.device)
+    main = load_run(main_run)
+    data = load_data_set(folder, main.sidecar.seed)
+    check_same_data(folder, data, main)
+    wanted = _wanted_classes(plan.classes, data.classes)
+    for label in wanted:
+        if not (resume and is_begun(class_run(out, label))):
+            check_run_folder(class_run(out, label), overwrite)
+    _check_plan(plan, recipe)
+    torch.manual_seed(recipe.seed)
+    trunk, spec = _trunk(plan, folder, data, recipe.dropout)
+    unfreeze_plan(recipe.unfreeze, len(trunk.backbone.stages), recipe.epochs)
+    common = SubmodelSet(
+        kind=plan.kind,
+        backbone=trunk.backbone_name,
+        preprocess=spec,
+        classes=list(data.classes),
+        data_fingerprint=data.fingerprint,
+        backbone_sha256=weights_sha256(trunk.backbone),
+        flip=trunk.flip,
+        main_features=_described(main) if plan.features == "both" else None,
+    )
+    check_set(out, common)
+
+    training, validation = (examples(data, split) for split in ("training", "validation"))
+    unseen = unseen_answers(main, training.paths, training.targets, device)  # (N, K)
+    features = None
+    if plan.kind == "shared":
+        read = [(trunk, spec), *([(main.network, main.sidecar.preprocess)] if plan.features == "both" else [])]
+        seen, checked = (_side_by_side(read, part.paths, device, recipe.workers) for part in (training, validation))
+        features = seen, checked
+
+    join_set(out, common, trunk, plan.trunk)
+    prepared = Prepared(
+        out=out,
+        data=data,
+        training=training,
+        validation=validation,
+        unseen=unseen,
+        features=features,
+        start=None if features else trunk.backbone.state_dict(),
+        common=common,
+        recipe=recipe,
+        config={
+            "data": folder.resolve().name,
+            "kind": plan.kind,
+            "negatives": plan.negatives,
+            "main": main_run.name,
+            "trunk": plan.trunk.name if plan.trunk else None,
+            "features": plan.features,
+        },
+        group=main_run.name,
+        negatives=plan.negatives,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    for label, scores in trained_by(plan.engine)(prepared, wanted):
+        click.echo(f"{label}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
+    return wanted
+
+
+def _check_plan(plan: SubmodelPlan, recipe: Recipe) -> None:
+    if plan.negatives not in POLICIES:
+        raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
+    if recipe.batch_size == 0:
+        raise CanonistiaError("a batch is fitted to a GPU's memory by train-main alone; give --batch-size a number")
+    if plan.kind == "own":
+        if plan.features == "both":
+            raise CanonistiaError(
+                "--own-networks see pixels and read no features; leave --features both out, or share a trunk"
+            )
+        return
+    check_used(recipe)
+    if recipe.unfreeze != "head":
+        raise CanonistiaError(
+            "a shared trunk is frozen while its heads are trained; fine-tune it once with train-main and give "
+            "that run as --trunk, or train every submodel whole with --own-networks"
+        )
+
+
+def _described(main: TrainedRun) -> MainFeatures:
+    return MainFeatures(main.network.backbone.features, features_sha256(main.network, main.sidecar.preprocess))
+
+
+def _side_by_side(
+    networks: Sequence[tuple[Classifier, PreprocessSpec]], paths: Sequence[Path], device: str, workers: int
+) -> torch.Tensor:
+    """Return the features of several networks for each picture, (N, sum of their numbers)."""
+    return torch.cat([cached_features(network, paths, spec, device, workers) for network, spec in networks], dim=1)
+
+
+def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
+    """Train the submodel of one class and return its scores on validation."""
+    recipe, data, training, validation = prepared.recipe, prepared.data, prepared.training, prepared.validation
+    place = Placement(resolve_device(recipe.device))
+    positive = data.classes.index(label)
+    weights = example_weights(prepared.negatives, training.targets, positive, prepared.unseen)
+    kept = np.flatnonzero(weights)
+    learn = Examples(
+        [training.paths[row] for row in kept], (training.targets == positive)[kept].astype(int), weights[kept]
+    )
+    check = Examples(validation.paths, (validation.targets == positive).astype(int), np.ones(len(validation.paths)))
+    common = prepared.common
+    spec = common.preprocess
+    sidecar = sidecar_for(common.backbone, common.flip, data, spec, recipe, positive=label)
+    config = {**recipe.as_dict(), **sidecar.as_config(), **prepared.config}
+    run = class_run(prepared.out, label)
+    resumed = prepared.resume and is_begun(run)
+    with run_folder(run, config, prepared.overwrite, resumed, place) as is_open:
+        if not is_open:
+            last = read_metrics(run)[-1]
+            return {name: last[f"validation_{name}"] for name in ("loss", "average_precision", "precision", "recall")}
+        tracker = start_tracker(recipe.tracker, run, label, group=prepared.group, job="train-sub", config=config)
+        torch.manual_seed(recipe.seed)
+        with RunRecord(run, sidecar, tracker, _TASK.best_by, prepared.group, quiet=True) as record:
+            if prepared.features:
+                seen, unseen = prepared.features
+                rows = torch.from_numpy(kept)
+                head = nn.Linear(seen.shape[1], 1)
+                logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, place, run, record.epoch)
+            else:
+                network = build_classifier(
+                    common.backbone, 1, recipe.dropout, pretrained=False, flip=common.flip, size=spec.size
+                )
+                network.backbone.load_state_dict(prepared.start or {})
+                logits = train_network(network, learn, check, spec, recipe, _TASK, place, run, record.epoch)
+            yes = expit(logits[:, 0].astype(np.float64))
+            both = np.stack([1 - yes, yes], axis=1)  # (M, 2)
+            evaluated = Evaluated(check.paths, check.targets, both, ("other", label))
+            record.evaluation(evaluated)
+            write_report(run, evaluated, None, None)
+    return binary_scores(logits, check.targets)
+
+
+def trained_by(engine: str) -> Callable[[Prepared, Sequence[str]], Iterator[tuple[str, dict[str, float]]]]:
+    """Return what trains submodels: one after another here, or side by side with Ray."""
+    if engine == "ray":
+        from trainers.commands.ray_engine import train_side_by_side
+
+        return train_side_by_side
+    return lambda prepared, labels: ((label, train_submodel(prepared, label)) for label in labels)
+
+
+def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> tuple[Classifier, PreprocessSpec]:
+    if plan.kept:
+        kept = read_submodel_set(plan.kept)
+        return load_trunk(plan.kept, kept), kept.preprocess
+    if plan.trunk:
+        finished = load_run(plan.trunk)
+        check_same_data(folder, data, finished)
+        finished.network.flip = finished.network.flip or plan.eyes.flip
+        return finished.network, finished.sidecar.preprocess
+    eyes, spec = plan.eyes, preprocessing(plan.eyes, data)
+    network = build_classifier(eyes.backbone, 1, dropout, eyes.pretrained, eyes.weights, eyes.flip, spec.size)
+    return network, spec
+
+
+def _wanted_classes(named: Sequence[str], known: Sequence[str]) -> list[str]:
+    unknown = sorted(set(named) - set(known))
+    if unknown:
+        raise CanonistiaError(f"unknown class {', '.join(unknown)}; the data set has {', '.join(known)}")
+    return [label for label in known if label in named] if named else list(known)

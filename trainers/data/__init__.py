@@ -1,0 +1,1 @@
+"""Data sets: listing, auditing, augmenting and loading labelled pictures."""

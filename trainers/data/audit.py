@@ -1,0 +1,152 @@
+"""The audit of a data set: what is in it, and what is wrong with it."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cascade.images.decoding import SUFFIXES
+from cascade.images.folders import LabelledPicture, class_names, pictures_below
+from trainers.data.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
+from trainers.data.manifest import labelled_pictures, root_of
+from trainers.progress import track
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that cannot be decoded."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True)
+class SamePicture:
+    """Files that show one picture: ``identical`` byte by byte, or near-identical to the eye."""
+
+    paths: tuple[str, ...]
+    identical: bool
+    across_splits: bool
+    across_labels: bool
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What ``check-data`` reports; sizes are (width, height) in pixels.
+
+    ``passed_over`` counts the files that are not taken for pictures, by their ending; ``empty`` names the folders
+    that hold no picture and so are no class.
+    """
+
+    pictures: int
+    classes: tuple[str, ...]
+    counts: dict[str, dict[str, int]]  # split -> class -> pictures
+    modes: dict[str, int]
+    smallest: tuple[int, int] | None
+    median: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    unreadable: tuple[Unreadable, ...]
+    same: tuple[SamePicture, ...]
+    empty: tuple[str, ...]
+    passed_over: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The pictures of a data set with the fingerprint of each; ``is_folder`` unless a manifest named them."""
+
+    root: Path
+    is_folder: bool
+    pictures: tuple[LabelledPicture, ...]
+    prints: tuple[Fingerprint, ...]
+
+
+def examine(source: Path, added: Sequence[Path] = ()) -> Examined:
+    """Read every picture of a data set, a folder or a manifest, and of others that are added to it.
+
+    Added to a data set without splits, pictures lose theirs.
+
+    Raises
+    ------
+    CanonistiaError
+        It holds no labelled pictures.
+    """
+    pictures = labelled_pictures(source)
+    more = [picture for other in added for picture in labelled_pictures(other)]
+    pictures += more if pictures[0].split else [replace(picture, split="") for picture in more]
+    prints = tuple(fingerprint(picture.path) for picture in track(pictures, "reading pictures"))
+    return Examined(root_of(source), source.is_dir(), tuple(pictures), prints)
+
+
+def audit(examined: Examined) -> Audit:
+    """Return the audit of a data set; paths in it are relative to its root."""
+    folder, pictures, prints = examined.root, examined.pictures, examined.prints
+    sizes = sorted((item.size for item in prints if item.size), key=lambda size: size[0] * size[1])
+    splits = sorted({picture.split for picture in pictures}, key=("training", "validation", "test", "").index)
+    names = class_names(list(pictures))
+    empty = _empty_folders(folder) if examined.is_folder else []
+    others = _other_files(folder) if examined.is_folder else []
+    counted = Counter((picture.split, picture.label) for picture in pictures)
+    return Audit(
+        pictures=len(pictures),
+        classes=tuple(names),
+        counts={split or "all": {name: counted[split, name] for name in names} for split in splits},
+        modes=dict(Counter(item.mode for item in prints if item.mode)),
+        smallest=sizes[0] if sizes else None,
+        median=sizes[len(sizes) // 2] if sizes else None,
+        largest=sizes[-1] if sizes else None,
+        unreadable=tuple(
+            Unreadable(os.path.relpath(picture.path, folder), item.error)
+            for picture, item in zip(pictures, prints, strict=True)
+            if item.error
+        ),
+        same=tuple(_same_pictures(folder, pictures, prints)),
+        empty=tuple(str(path.relative_to(folder)) for path in empty),
+        passed_over=dict(Counter(path.suffix.lower() or path.name for path in others)),
+    )
+
+
+def _empty_folders(folder: Path) -> list[Path]:
+    below = [path for path in folder.rglob("*") if path.is_dir() and not _is_hidden(path, folder)]
+    return sorted(path for path in below if not pictures_below(path))
+
+
+def _other_files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
+    return sorted(path for path in files if path.suffix.lower() not in SUFFIXES)
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _same_pictures(
+    folder: Path, pictures: Sequence[LabelledPicture], prints: Sequence[Fingerprint]
+) -> list[SamePicture]:
+    def describe(members: Sequence[int], identical: bool) -> SamePicture:
+        return SamePicture(
+            paths=tuple(os.path.relpath(pictures[index].path, folder) for index in members),
+            identical=identical,
+            across_splits=len({pictures[index].split for index in members}) > 1,
+            across_labels=len({pictures[index].label for index in members}) > 1,
+        )
+
+    known = [index for index, item in enumerate(prints) if item.sha256]
+    groups = identical_groups([prints[index].sha256 for index in known])
+    same = [describe([known[place] for place in group], True) for group in groups]
+    readable = [index for index, item in enumerate(prints) if item.perceptual is not None]
+    if readable:
+        bits = np.stack([item.perceptual for item in prints if item.perceptual is not None])  # (N, 64)
+        for first, second in near_pairs(bits):
+            pair = readable[first], readable[second]
+            if prints[pair[0]].sha256 != prints[pair[1]].sha256:
+                same.append(describe(pair, False))
+    return same

@@ -1,0 +1,83 @@
+"""Cleaning: a manifest of a data set without its faults; the pictures themselves are not touched."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import CanonistiaError
+from cascade.images.folders import LabelledPicture
+from trainers.data.audit import Examined
+from trainers.data.fingerprints import same_picture_groups
+from trainers.data.manifest import COLUMNS, write_manifest
+
+# Of the same picture in several splits the one stays that others are measured on.
+_KEPT_FIRST = ("test", "validation", "training", "")
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """The pictures to keep, and those left out with their reason; ``groups`` number the same picture alike."""
+
+    kept: tuple[LabelledPicture, ...]
+    left_out: tuple[tuple[LabelledPicture, int, str], ...]
+
+    @property
+    def conflicts(self) -> int:
+        """Return how many files show a picture that has two labels."""
+        return sum(reason.startswith("two labels") for _, _, reason in self.left_out)
+
+
+def clean(examined: Examined) -> Cleaned:
+    """Return a data set without unreadable files, copies, and pictures under two labels.
+
+    Of identical and near-identical files one is kept: in the test split before validation before training. A picture
+    that stands under two labels is left out whole, for nobody but its owner knows which is right.
+    """
+    numbers = same_picture_groups(examined.prints)
+    groups: dict[int, list[LabelledPicture]] = {}
+    left_out: list[tuple[LabelledPicture, int, str]] = []
+    for picture, fingerprint, number in zip(examined.pictures, examined.prints, numbers, strict=True):
+        if fingerprint.error:
+            left_out.append((picture, number, f"unreadable: {fingerprint.error}"))
+        else:
+            groups.setdefault(number, []).append(picture)
+    kept = []
+    for number, members in groups.items():
+        labels = sorted({picture.label for picture in members})
+        if len(labels) > 1:
+            left_out += [(picture, number, f"two labels: {', '.join(labels)}") for picture in members]
+            continue
+        first, *copies = sorted(members, key=lambda picture: (_KEPT_FIRST.index(picture.split), picture.path))
+        kept.append(first)
+        left_out += [(picture, number, f"copy of {os.path.relpath(first.path, examined.root)}") for picture in copies]
+    return Cleaned(tuple(sorted(kept, key=lambda picture: picture.path)), tuple(left_out))
+
+
+def write_cleaned(cleaned: Cleaned, out: Path) -> Path:
+    """Write the kept pictures as a manifest, what was left out as a table beside it, and return that one's path.
+
+    Raises
+    ------
+    CanonistiaError
+        One of the files exists, or cannot be written.
+    """
+    if out.suffix != ".csv":
+        raise CanonistiaError(f"{out} is no name for a manifest; expected one ending with .csv")
+    beside = out.with_suffix(".left_out.csv")
+    for path in (out, beside):
+        if path.exists():
+            raise CanonistiaError(f"{path} exists; choose another name")
+    if not out.parent.is_dir():
+        raise CanonistiaError(f"{out.parent} is no folder; make it first")
+
+    def row(picture: LabelledPicture) -> dict[str, object]:
+        return {"path": os.path.relpath(picture.path, out.parent), "label": picture.label, "split": picture.split}
+
+    reasons: list[dict[str, Any]] = [
+        {**row(picture), "group": group, "reason": reason} for picture, group, reason in cleaned.left_out
+    ]
+    reasons.sort(key=lambda entry: (entry["group"], entry["path"]))
+    write_manifest(beside, reasons, (*COLUMNS, "group", "reason"))
+    write_manifest(out, [row(picture) for picture in cleaned.kept])
+    return beside

@@ -1,0 +1,116 @@
+"""Data sets for training: the splits of a folder, checked."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from cascade.errors import CanonistiaError
+from cascade.images.folders import LabelledPicture, class_names
+from trainers.data.fingerprints import data_fingerprint, file_sha256, fingerprint, same_picture_groups
+from trainers.data.manifest import labelled_pictures
+from trainers.progress import track
+
+_FOLDS = 5  # an unsplit data set gives one fifth to validation
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The pictures of each split, the class names in the order of the labels, and a hash of it all.
+
+    ``seen_in_training`` counts the validation pictures that are byte-identical to a training picture.
+    """
+
+    classes: tuple[str, ...]
+    training: tuple[LabelledPicture, ...]
+    validation: tuple[LabelledPicture, ...]
+    test: tuple[LabelledPicture, ...]
+    fingerprint: str
+    seen_in_training: int
+
+    def targets(self, pictures: tuple[LabelledPicture, ...]) -> np.ndarray:
+        """Return the class index of each picture, (N,) int64."""
+        index = {name: number for number, name in enumerate(self.classes)}
+        return np.array([index[picture.label] for picture in pictures], dtype=np.int64)
+
+
+def load_data_set(folder: Path, seed: int) -> DataSet:
+    """Return the splits of a folder or a manifest; an unsplit one is split with the seed, four fifths to one.
+
+    Raises
+    ------
+    CanonistiaError
+        Nothing to read, fewer than two classes, a split that is missing or lacks a class, or a class that only
+        the validation or test split has.
+    """
+    pictures = labelled_pictures(folder)
+    if not pictures[0].split:
+        pictures = split_pictures(pictures, seed)
+    hashes = {p.path: file_sha256(p.path) for p in track(pictures, "reading the data set")}
+    trained = {hashes[p.path] for p in pictures if p.split == "training"}
+    data_set = DataSet(
+        classes=tuple(class_names([p for p in pictures if p.split == "training"])),
+        training=_of_split(pictures, "training"),
+        validation=_of_split(pictures, "validation"),
+        test=_of_split(pictures, "test"),
+        fingerprint=data_fingerprint((p.split, p.label, hashes[p.path]) for p in pictures),
+        seen_in_training=sum(p.split == "validation" and hashes[p.path] in trained for p in pictures),
+    )
+    _check(folder, data_set)
+    return data_set
+
+
+def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledPicture]:
+    """Return the pictures with a split each: stratified by class, the same picture twice on one side only."""
+    groups = same_picture_groups([fingerprint(p.path) for p in track(pictures, "looking for the same picture twice")])
+    labels = [picture.label for picture in pictures]
+    different: dict[str, set[int]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        different.setdefault(label, set()).add(group)
+    fewest = min(different, key=lambda label: len(different[label]))
+    if len(different[fewest]) < 2:
+        raise CanonistiaError(
+            f"class {fewest} has {len(different[fewest])} picture (the same one twice counts once), expected at least "
+            "2 to split it into training and validation; add pictures or remove the class"
+        )
+    folds = StratifiedGroupKFold(min(_FOLDS, len(different[fewest])), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # Copies make a class smaller in groups than in pictures; what matters was checked above.
+        warnings.simplefilter("ignore", UserWarning)
+        _, validation = next(folds.split(labels, labels, groups))
+    chosen = set(validation.tolist())
+    return [
+        LabelledPicture(p.path, p.label, "validation" if index in chosen else "training")
+        for index, p in enumerate(pictures)
+    ]
+
+
+def _of_split(pictures: list[LabelledPicture], split: str) -> tuple[LabelledPicture, ...]:
+    return tuple(picture for picture in pictures if picture.split == split)
+
+
+def _check(folder: Path, data_set: DataSet) -> None:
+    for split in ("training", "validation"):
+        if not getattr(data_set, split):
+            raise CanonistiaError(
+                f"{folder} has no {split} split; expected folders training/ and validation/ (or train/ and val/), "
+                "or one unsplit tree of class folders, which is split for you"
+            )
+    known = set(data_set.classes)
+    if len(known) < 2:
+        raise CanonistiaError(f"{folder} has one class, {data_set.classes[0]}; expected two or more to tell apart")
+    for split in ("validation", "test"):
+        pictures = getattr(data_set, split)
+        labels = {picture.label for picture in pictures}
+        if labels - known:
+            raise CanonistiaError(
+                f"{folder}: the {split} split has classes that training lacks ({', '.join(sorted(labels - known))}); "
+                "add training pictures or remove them"
+            )
+        if pictures and known - labels:
+            raise CanonistiaError(
+                f"{folder}: the {split} split has no picture of {', '.join(sorted(known - labels))}; "
+                "every class needs one in each split"
+            )

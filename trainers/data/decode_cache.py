@@ -1,0 +1,97 @@
+"""Decoded pictures: from files each time, or kept in memory or on disk for the epochs that follow."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from cascade.errors import CanonistiaError, PictureError
+from cascade.images.decoding import decode
+from trainers.progress import track
+
+Decoder = Callable[[Path, int | None], Image.Image]
+
+
+def decoder(cache: str, paths: Sequence[Path]) -> Decoder:
+    """Return the function that gives the picture of a file.
+
+    Parameters
+    ----------
+    cache
+        ``none``; ``memory``: all pictures are decoded now, and processes that are forked later share them; ``disk``:
+        each is kept below ``$CANONISTIA_CACHE`` when it is first seen.
+
+    Raises
+    ------
+    CanonistiaError
+        The cache is unknown, or a picture cannot be read.
+    """
+    if cache == "none":
+        return decoded
+    if cache == "memory":
+        kept = {path: decoded(path) for path in track(paths, "decoding pictures")}
+        return _reduced_anew(kept.__getitem__)
+    if cache == "disk":
+        return _reduced_anew(_from_disk)
+    raise CanonistiaError(f"unknown cache '{cache}'; expected none, memory or disk")
+
+
+def decoded(path: Path, side: int | None = None) -> Image.Image:
+    """Return the picture of a file; a large JPEG with this least side (see :func:`cascade.images.decoding.decode`).
+
+    Raises
+    ------
+    CanonistiaError
+        It is no picture, or gone.
+    """
+    try:
+        return decode(path, least_side=side)
+    except PictureError as error:
+        raise CanonistiaError(f"{path}: {error}; remove it ('canonistia check-data' lists all such files)") from error
+
+
+def cache_folder() -> Path:
+    """Return where features and decoded pictures are kept: ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``."""
+    return Path(os.environ.get("CANONISTIA_CACHE", Path.home() / ".cache" / "canonistia"))
+
+
+def _reduced_anew(whole: Callable[[Path], Image.Image]) -> Decoder:
+    """Keep whole pictures; one that is large enough to be decoded smaller for evaluation is decoded again for that."""
+
+    def give(path: Path, side: int | None) -> Image.Image:
+        picture = whole(path)
+        return decoded(path, side) if side and min(picture.size) >= 2 * side else picture
+
+    return give
+
+
+def _from_disk(path: Path) -> Image.Image:
+    try:
+        status = path.stat()
+    except OSError:
+        return decoded(path)  # which says what is wrong
+    key = hashlib.sha256(f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()
+    kept = cache_folder() / "decoded" / f"{key}.npy"
+    try:
+        return Image.fromarray(np.load(kept))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, EOFError) as error:
+        click.echo(f"the decoded picture {kept} cannot be read ({error}): decoding it again", err=True)
+    picture = decoded(path)
+    partial = kept.with_suffix(f".{os.getpid()}.partial")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            np.save(file, np.asarray(picture))
+        os.replace(partial, kept)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CanonistiaError(
+            f"{kept} cannot be written ({error.strerror}); make room, or leave --cache out"
+        ) from error
+    return picture

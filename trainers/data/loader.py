@@ -1,0 +1,136 @@
+"""Pictures as tensors: batches of files, decoded, augmented and preprocessed, the same for every number of workers."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from cascade.errors import CanonistiaError
+from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
+from trainers.data.augment import Augmentation
+from trainers.data.decode_cache import Decoder, decoded
+from trainers.data.sampling import in_order, share_of
+from trainers.distributed.process_context import Placement
+from trainers.loop.step import Batch
+from trainers.progress import track
+
+Order = Callable[[int], list[np.ndarray]]
+Key = tuple[int, float, int]  # row, factor on its weight, epoch
+
+
+class PictureDataset(Dataset[Batch]):
+    """Pixels uint8 (size, size, 3), target and weight of each picture, decoded and preprocessed as in serving.
+
+    What the augmentation does to a picture follows from the seed, the epoch and the picture's row alone.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        targets: np.ndarray,
+        spec: PreprocessSpec,
+        augment: Augmentation | None = None,
+        weights: np.ndarray | None = None,
+        seed: int = 0,
+        decode: Decoder = decoded,
+    ) -> None:
+        self.paths = list(paths)
+        self.targets = torch.from_numpy(targets)
+        self.weights = torch.ones(len(self.paths)) if weights is None else torch.from_numpy(weights).float()
+        self.spec = spec
+        self.augment = augment
+        self.seed = seed
+        self.decode = decode
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: Key) -> Batch:
+        row, factor, epoch = key
+        # Random crops want every pixel; what is only evaluated is decoded as in serving.
+        picture = self.decode(self.paths[row], None if self.augment else least_side(self.spec))
+        if self.augment:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0]))
+                picture = self.augment(picture)
+        pixels = torch.from_numpy(preprocess(picture, self.spec).copy())
+        return pixels, self.targets[row], self.weights[row] * factor
+
+
+class PictureBatches:
+    """Batches of pictures in the order of each epoch, decoded by so many worker processes; this process's share."""
+
+    def __init__(self, data: PictureDataset, order: Order, workers: int = 0, place: Placement | None = None) -> None:
+        self.data = data
+        self.order = order
+        self.workers = workers
+        self.place = place or Placement("cpu")
+        self._length = len(order(1))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from one step on.
+
+        Raises
+        ------
+        CanonistiaError
+            A picture cannot be read.
+        """
+        shares = [share_of(rows, self.place.index, self.place.count) for rows in self.order(number)[start:]]
+        keys = [[(int(row), share.factor, number) for row in share.rows] for share in shares]
+        # A generator of its own: the loader draws a seed, which must not move the training's random state.
+        generator = torch.Generator().manual_seed(number)
+        pinned = self.place.device.startswith("cuda")
+        batches = DataLoader(
+            self.data, batch_sampler=keys, num_workers=self.workers, generator=generator, pin_memory=pinned
+        )
+        try:
+            yield from batches
+        except CanonistiaError as error:
+            # A worker process hands over its whole traceback; the last line is the sentence.
+            line = str(error).strip().splitlines()[-1].removeprefix("cascade.errors.CanonistiaError: ")
+            raise CanonistiaError(line) from error
+
+
+def pictures_in_order(
+    paths: Sequence[Path],
+    targets: np.ndarray,
+    spec: PreprocessSpec,
+    batch_size: int,
+    workers: int = 0,
+    decode: Decoder = decoded,
+) -> PictureBatches:
+    """Return batches of unchanged pictures in their order, for evaluation."""
+    return PictureBatches(
+        PictureDataset(paths, targets, spec, decode=decode), lambda _: in_order(len(paths), batch_size), workers
+    )
+
+
+def all_grey(paths: Sequence[Path]) -> bool:
+    """Return whether every picture is grey: stored so, or with equal channels.
+
+    Every picture is decoded, so that one that cannot be read is told before the training starts.
+
+    Raises
+    ------
+    CanonistiaError
+        A picture cannot be read.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves the interpreter free
+        grey = pool.map(lambda path: _is_grey(decoded(path)), paths)
+        colourful = sum(not one for one in track(grey, "checking pictures", len(paths)))
+    return colourful == 0
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    if picture.mode == "L":
+        return True
+    red, green, blue = picture.split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()

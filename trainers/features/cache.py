@@ -1,0 +1,90 @@
+"""Features: a frozen network's pooled output for many pictures, computed once and kept."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from cascade.images.preprocess import PreprocessSpec, least_side
+from trainers.data.decode_cache import cache_folder
+from trainers.data.fingerprints import file_sha256
+from trainers.data.loader import pictures_in_order
+from trainers.distributed.device import keep_freed_memory
+from trainers.networks.classifier import Classifier
+from trainers.progress import track
+from trainers.runs.folder import save_tensors
+
+_BATCH = 32
+
+
+def cached_features(
+    network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, workers: int = 0
+) -> torch.Tensor:
+    """Return the pooled features of each picture, float32 (N, features), from the cache where they are known.
+
+    The key is made of the backbone's weights, the preprocessing, the kind of device and the bytes of every file, so
+    a stale answer cannot come back. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is
+    safe, and without a place to write to the features are computed each time.
+    """
+    cache = cache_folder()
+    path = cache / f"features-{_key(network, paths, spec, device)}.safetensors"
+    try:
+        return load_file(path)["features"]
+    except FileNotFoundError:
+        pass
+    except (OSError, SafetensorError, KeyError) as error:
+        click.echo(f"the cached features {path} cannot be read ({error}): computing them again", err=True)
+    features = compute_features(network, paths, spec, device, workers)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        save_tensors(path, {"features": features})
+    except (OSError, SafetensorError) as error:
+        click.echo(f"features are not kept for the next time: {cache} cannot be written ({error})", err=True)
+    return features
+
+
+def features_sha256(network: Classifier, spec: PreprocessSpec) -> str:
+    """Return one sha256 for all that makes a picture's features: the backbone's weights, the eyes and the flip."""
+    return hashlib.sha256(_look(network, spec)).hexdigest()
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return one sha256 for the names and weights of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def compute_features(
+    network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, workers: int = 0
+) -> torch.Tensor:
+    """Return the pooled features of each picture, float32 (N, features)."""
+    keep_freed_memory()
+    batches = pictures_in_order(paths, np.zeros(len(paths), dtype=np.int64), spec, _BATCH, workers)
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    shown = track(batches.epoch(0), network.backbone_name, len(batches))
+    with torch.inference_mode():
+        rows = [network.features(pixels.to(device)).cpu() for pixels, _, _ in shown]  # each (batch, features)
+    return torch.cat(rows)
+
+
+def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
+    digest = hashlib.sha256(_look(network, spec))
+    digest.update(device.partition(":")[0].encode())  # another kind of processor rounds otherwise
+    digest.update(str(least_side(spec)).encode())  # large pictures are decoded no smaller than this
+    for path in paths:
+        digest.update(file_sha256(path).encode())
+    return digest.hexdigest()
+
+
+def _look(network: Classifier, spec: PreprocessSpec) -> bytes:
+    return msgspec.json.encode(spec) + (b"flip" if network.flip else b"") + weights_sha256(network.backbone).encode()

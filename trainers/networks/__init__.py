@@ -1,0 +1,1 @@
+"""Networks: where backbones come from, and the classifier on top."""

@@ -1,0 +1,73 @@
+"""The network that is trained and exported: pixels in, logits out."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainers.networks.backbones import Backbone, backbone_spec, build_backbone
+
+
+class Classifier(nn.Module):
+    """A backbone with a linear head. Scaling and normalisation are part of it, so they are in the exported graph.
+
+    Input is uint8 pixels (N, H, W, 3), as :func:`cascade.images.preprocess.preprocess` makes them. With ``flip`` a
+    picture and its mirror image are both looked at, outside of training, which costs two passes.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, backbone: Backbone, backbone_name: str, outputs: int, dropout: float, flip: bool = False
+    ) -> None:
+        super().__init__()
+        spec = backbone_spec(backbone_name)
+        self.backbone = backbone
+        self.backbone_name = backbone_name
+        self.flip = flip
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(backbone.features, outputs)
+        # In pixel units: (pixel / 255 - mean) / std is (pixel - 255 mean) / (255 std).
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the backbone's output: a feature map (N, features, h, w) when it is spatial, else (N, features)."""
+        x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, H, W), channels last in memory
+        x = (x - self.mean) / self.std
+        if self.flip and not self.training:
+            mirrored = self.backbone(x.flip(3))
+            return (self.backbone(x) + (mirrored.flip(3) if self.backbone.spatial else mirrored)) / 2
+        return self.backbone(x)
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the pooled features, (N, features)."""
+        seen = self.seen(pixels)
+        return seen.mean(dim=(2, 3)) if self.backbone.spatial else seen
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (N, outputs)."""
+        return self.head(self.dropout(self.features(pixels)))
+
+
+def activation_maps(network: Classifier, maps: torch.Tensor) -> torch.Tensor:
+    """Return each output's evidence over the picture (N, outputs, h, w), of a feature map (N, features, h, w).
+
+    It is class activation mapping (Zhou et al., arXiv 1512.04150): the head at every place, whose mean is the logits.
+    """
+    return functional.conv2d(maps, network.head.weight[:, :, None, None], network.head.bias)
+
+
+def build_classifier(
+    backbone: str,
+    outputs: int,
+    dropout: float,
+    pretrained: bool,
+    weights: Path | None = None,
+    flip: bool = False,
+    size: int | None = None,
+) -> Classifier:
+    """Return a classifier with a fresh head, for pictures of side ``size`` (by default the backbone's own)."""
+    return Classifier(build_backbone(backbone, pretrained, weights, size), backbone, outputs, dropout, flip)

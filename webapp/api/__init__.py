@@ -1,0 +1,1 @@
+"""The JSON API, the Open Inference Protocol, and their document."""

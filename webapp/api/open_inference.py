@@ -1,0 +1,238 @@
+"""The Open Inference Protocol, version 2 (KServe): pictures as tensors, for programs."""
+
+import math
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from flask import Blueprint, Response, request
+
+from webapp.api.v1 import json_response
+from webapp.problems import Problem
+from webapp.requests.answers import Refused
+from webapp.requests.state import state
+from webapp.requests.uploads import classify_sources
+from webapp.serving.service import Served
+
+infer = Blueprint("infer", __name__, url_prefix="/v2")
+
+INPUT = "pixels"
+_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_Flat = list[_Byte]
+_Nested = list[list[list[list[_Byte]]]]
+# What can be asked for, with the protocol's type and the shape after the number of pictures.
+OUTPUTS: dict[str, tuple[str, int | str | None]] = {
+    "probabilities": ("FP64", "K"),
+    "labels": ("BYTES", 2),
+    "routed": ("BOOL", None),
+    "unsure": ("BOOL", None),
+}
+
+
+class ServerMetadata(msgspec.Struct):
+    """The server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(msgspec.Struct):
+    """A tensor that goes in or comes out; -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(msgspec.Struct):
+    """A model; its version is the sha256 of its manifest."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, list[str]]
+
+
+class Ready(msgspec.Struct):
+    """Whether something answers."""
+
+    ready: bool
+
+
+class Live(msgspec.Struct):
+    """Whether the server runs."""
+
+    live: bool
+
+
+class InputTensor(msgspec.Struct):
+    """Pictures of one size: uint8 (N, H, W, 3), flat or nested."""
+
+    name: str
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1)]], msgspec.Meta(min_length=4, max_length=4)]
+    datatype: str
+    data: msgspec.Raw
+    parameters: dict[str, Any] | None = None
+
+
+class RequestedOutput(msgspec.Struct):
+    """An output that is asked for."""
+
+    name: str
+    parameters: dict[str, Any] | None = None
+
+
+class InferRequest(msgspec.Struct):
+    """A request for inference."""
+
+    inputs: Annotated[list[InputTensor], msgspec.Meta(min_length=1, max_length=1)]
+    id: str | None = None
+    outputs: list[RequestedOutput] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class OutputTensor(msgspec.Struct):
+    """An answer for all pictures, flat in row-major order."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class InferResponse(msgspec.Struct, omit_defaults=True):
+    """The answers."""
+
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
+    id: str | None = None
+
+
+@infer.get("")
+def server() -> Response:
+    """Describe the server."""
+    from importlib.metadata import version
+
+    return json_response(ServerMetadata("canonistia", version("canonistia"), []))
+
+
+@infer.get("/health/live")
+def live() -> Response:
+    """Say that the server runs."""
+    return json_response(Live(True))
+
+
+@infer.get("/health/ready")
+def ready() -> Response:
+    """Say whether the default model answers."""
+    service = state().service
+    loaded = service.is_loaded(service.default)
+    return json_response(Ready(loaded), 200 if loaded else 503)
+
+
+@infer.get("/models/<name>")
+def model(name: str) -> Response:
+    """Describe a model and its tensors."""
+    bundle = state().service.bundle(name)
+    classes = tuple(bundle.manifest.classes)
+    return json_response(
+        ModelMetadata(
+            name,
+            [bundle.sha256],
+            "onnxruntime_cascade",
+            [TensorMetadata(INPUT, "UINT8", [-1, -1, -1, 3])],
+            [TensorMetadata(output, kind, _shape(-1, last, classes)) for output, (kind, last) in OUTPUTS.items()],
+            {"classes": list(classes)},
+        )
+    )
+
+
+@infer.get("/models/<name>/ready")
+def model_ready(name: str) -> Response:
+    """Say whether a model answers; one that made room for others does, after it was loaded again."""
+    ready = state().service.is_ready(name)
+    return json_response(Ready(ready), 200 if ready else 503)
+
+
+@infer.post("/models/<name>/infer")
+def run(name: str) -> Response:
+    """Run the cascade over a tensor of decoded pictures, uint8 (N, H, W, 3), of any one size."""
+    state().service.bundle(name)
+    try:
+        asked = msgspec.json.decode(request.get_data(), type=InferRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem("tensor", f"The body is no inference request: {error}.") from error
+    names = [output.name for output in asked.outputs] if asked.outputs else list(OUTPUTS)
+    unknown = sorted(set(names) - set(OUTPUTS))
+    if unknown:
+        raise Problem("tensor", f"There is no output {unknown[0][:40]}; there are {', '.join(OUTPUTS)}.")
+    pictures = _pictures(asked.inputs[0])
+    with state().service.use(name) as served:
+        outputs = _outputs(served, pictures)
+        return json_response(InferResponse(served.name, served.sha256, [outputs[output] for output in names], asked.id))
+
+
+def _pictures(tensor: InputTensor) -> list[np.ndarray]:
+    if tensor.name != INPUT or tensor.datatype != "UINT8" or tensor.shape[3] != 3:
+        raise Problem(
+            "tensor",
+            f"The input is {tensor.name[:40]}, {tensor.datatype[:10]} {tensor.shape}; "
+            f"expected {INPUT}, UINT8 [pictures, height, width, 3].",
+        )
+    settings = state().settings
+    count, height, width, _ = tensor.shape
+    if count > settings.max_pictures:
+        raise Problem("too_many_pictures", f"{count} pictures were sent; at most {settings.max_pictures} go at once.")
+    if height * width > settings.max_pixels:
+        raise Problem("picture_too_large", f"A picture has {width}x{height} pixels; at most {settings.max_pixels:,}.")
+    return list(_values(bytes(tensor.data), tensor.shape))
+
+
+def _values(data: bytes, shape: list[int]) -> np.ndarray:
+    """Return the data as uint8 of a shape.
+
+    What the text must hold is counted before it is decoded: a list of lists or words would take far more memory than
+    it has bytes.
+    """
+    refusal = Problem("tensor", f"The data are not {math.prod(shape)} whole numbers from 0 to 255, flat or nested.")
+    opened = data.count(b"[")
+    nested = opened == 1 + sum(math.prod(shape[: depth + 1]) for depth in range(3))
+    if (opened != 1 and not nested) or data.count(b",") != math.prod(shape) - 1:
+        raise refusal
+    try:
+        numbers = msgspec.json.decode(data, type=_Nested if nested else _Flat)
+        values = np.array(numbers, dtype=np.uint8)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        raise refusal from error
+    if values.shape not in ((math.prod(shape),), tuple(shape)):
+        raise refusal
+    return values.reshape(shape)
+
+
+def _outputs(served: Served, pictures: list[np.ndarray]) -> dict[str, OutputTensor]:
+    answers = classify_sources(served, [(str(number), picture) for number, picture in enumerate(pictures)])
+    for answer in answers:
+        if isinstance(answer, Refused):
+            raise answer.problem
+    given = [answer for answer in answers if not isinstance(answer, Refused)]
+    predictions = [answer.prediction for answer in given]
+    data: dict[str, list[Any]] = {
+        "probabilities": [float(score) for answer in given for score in answer.scores],
+        "labels": [label for answer in predictions for label in (answer.label_1, answer.label_2)],
+        "routed": [answer.stage == "submodels" for answer in predictions],
+        "unsure": [answer.unsure for answer in predictions],
+    }
+    return {
+        name: OutputTensor(name, kind, _shape(len(pictures), last, served.engine.classes), data[name])
+        for name, (kind, last) in OUTPUTS.items()
+    }
+
+
+def _shape(pictures: int, last: int | str | None, classes: tuple[str, ...]) -> list[int]:
+    if last is None:
+        return [pictures]
+    return [pictures, len(classes) if isinstance(last, str) else last]

@@ -1,0 +1,143 @@
+"""The API's description: an OpenAPI 3.1 document made from the routes and their types, and a page that shows it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from inspect import getdoc
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Flask, Response, current_app, jsonify, render_template
+from werkzeug.routing import Rule
+
+from webapp.api import open_inference, v1
+from webapp.problems import STATUS
+
+documentation = Blueprint("documentation", __name__)
+
+_SCHEMAS = "#/components/schemas/{name}"
+_BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
+_FORM = {
+    "type": "object",
+    "properties": {"file": {"type": "array", "items": _BINARY, "minItems": 1}},
+    "required": ["file"],
+}
+_MODEL = {
+    "name": "model",
+    "in": "query",
+    "description": "A model's name; without it the first one answers.",
+    "schema": {"type": "string"},
+}
+_SCORES = {
+    "name": "scores",
+    "in": "query",
+    "description": "Whether every class's probabilities come along: final, the main model's, the submodels'.",
+    "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
+}
+_ANY = ("host", "key", "rate", "internal")
+_WORK = (*_ANY, "cross_site", "no_model", "slow_upload", "upload_too_large", "picture_too_large", "too_many_pictures")
+_PICTURES = (*_WORK, "malformed", "no_picture", "format", "media_type", "damaged", "busy", "loading", "deadline")
+
+
+@dataclass(frozen=True)
+class _Operation:
+    """What the route itself does not say: types, parameters, and which problems may come."""
+
+    answer: type[msgspec.Struct]
+    problems: Sequence[str]
+    body: Mapping[str, Any] = field(default_factory=dict)  # media type to schema
+    parameters: Sequence[Mapping[str, Any]] = ()
+    also: Sequence[int] = ()  # further statuses with the same answer
+
+
+_OPERATIONS = {
+    "api.classify": _Operation(
+        v1.Classified,
+        _PICTURES,
+        {"multipart/form-data": _FORM, "application/octet-stream": _BINARY, "image/*": _BINARY},
+        (_MODEL, _SCORES),
+    ),
+    "api.models": _Operation(v1.Models, _ANY),
+    "infer.server": _Operation(open_inference.ServerMetadata, _ANY),
+    "infer.live": _Operation(open_inference.Live, _ANY),
+    "infer.ready": _Operation(open_inference.Ready, _ANY, also=(503,)),
+    "infer.model": _Operation(open_inference.ModelMetadata, (*_ANY, "no_model", "loading")),
+    "infer.model_ready": _Operation(open_inference.Ready, (*_ANY, "no_model", "loading")),
+    "infer.run": _Operation(
+        open_inference.InferResponse,
+        (*_WORK, "tensor", "damaged", "busy", "loading", "deadline"),
+        {"application/json": {"$ref": _SCHEMAS.format(name="InferRequest")}},
+    ),
+}
+
+
+@documentation.get("/api/v1/openapi.json")
+def openapi() -> Response:
+    """Return this API's OpenAPI 3.1 document."""
+    return jsonify(describe(current_app))
+
+
+@documentation.get("/api/docs")
+def shown() -> str:
+    """Show the document as a page."""
+    return render_template("api.html", document=describe(current_app))
+
+
+def describe(app: Flask) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of an application's routes for programs."""
+    types = [operation.answer for operation in _OPERATIONS.values()]
+    _, schemas = msgspec.json.schema_components(
+        [*types, open_inference.InferRequest, v1.ProblemDetails], ref_template=_SCHEMAS
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint in _OPERATIONS:
+            method = "post" if "POST" in (rule.methods or ()) else "get"
+            path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+            paths.setdefault(path, {})[method] = _operation(app, rule, _OPERATIONS[rule.endpoint])
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "canonistia",
+            "version": version("canonistia"),
+            "description": "Names the two most likely classes of pictures, with calibrated probabilities.",
+        },
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def _operation(app: Flask, rule: Rule, operation: _Operation) -> dict[str, Any]:
+    summary, _, description = str(getdoc(app.view_functions[rule.endpoint])).partition("\n\n")
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in sorted(rule.arguments)
+    ]
+    described: dict[str, Any] = {
+        "operationId": rule.endpoint.replace(".", "_"),
+        "summary": summary,
+        "description": description.replace("\n", " "),
+        "parameters": [*in_path, *operation.parameters],
+        "responses": _responses(operation),
+    }
+    if operation.body:
+        content = {media_type: {"schema": schema} for media_type, schema in operation.body.items()}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def _responses(operation: _Operation) -> dict[str, Any]:
+    answer = {"application/json": {"schema": {"$ref": _SCHEMAS.format(name=operation.answer.__name__)}}}
+    details = {"application/problem+json": {"schema": {"$ref": _SCHEMAS.format(name="ProblemDetails")}}}
+    responses: dict[str, Any] = {}
+    for kind in sorted(set(operation.problems), key=lambda kind: (STATUS[kind], kind)):
+        found = responses.setdefault(str(STATUS[kind]), {"description": "", "content": dict(details)})
+        found["description"] = ", ".join(filter(None, [found["description"], kind.replace("_", " ")]))
+    for status in (200, *operation.also):
+        found = responses.setdefault(str(status), {"description": "the answer", "content": {}})
+        found["content"].update(answer)
+    return dict(sorted(responses.items()))

@@ -1,0 +1,156 @@
+"""The API: classify pictures over HTTP, answers and problems as JSON."""
+
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, request
+
+from cascade.bundle.manifest import Accuracy, Manifest
+from cascade.images.decoding import Source
+from webapp.problems import STATUS, Problem
+from webapp.requests.answers import Answer, Refused, scores_of
+from webapp.requests.state import state
+from webapp.requests.uploads import classify_sources, sent_files
+from webapp.serving.service import Served
+
+api = Blueprint("api", __name__, url_prefix="/api/v1")
+
+
+class Result(msgspec.Struct, omit_defaults=True):
+    """The answer about one picture: the columns of ``canonistia classify``, and every score if asked for."""
+
+    path: str
+    label_1: str | None
+    probability_1: float | None
+    label_2: str | None
+    probability_2: float | None
+    stage: str | None
+    unsure: bool | None
+    error: str | None
+    doubt: float | msgspec.UnsetType = msgspec.UNSET
+    scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    main: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    submodels: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Classified(msgspec.Struct):
+    """The answers about all pictures of a request, in its order, and which bundle gave them."""
+
+    model: str
+    sha256: str
+    results: list[Result]
+
+
+class ModelEntry(msgspec.Struct):
+    """A bundle that is served, with its accuracy measured out of fold."""
+
+    name: str
+    classes: list[str]
+    pictures: int
+    top1: float
+    top1_interval: tuple[float, float]
+    top2: float
+    top2_interval: tuple[float, float]
+    routed: float
+
+
+class Models(msgspec.Struct):
+    """The bundles that are served; the first answers where none is named."""
+
+    models: list[ModelEntry]
+
+
+class ProblemDetails(msgspec.Struct):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str  # the same sentence, where the Open Inference Protocol looks for it
+
+
+@api.post("/classify")
+def classify() -> Response:
+    """Classify one or many pictures.
+
+    Send files in the form field "file", or one picture as the whole body. A picture that cannot be read among others
+    gives a result with its error; where no picture could be read the first one's problem is the answer.
+    """
+    with_scores = _flag("scores")
+    sources = _sent()
+    with state().service.use(request.args.get("model")) as served:
+        answers = classify_sources(served, sources)
+        refused = [answer for answer in answers if isinstance(answer, Refused)]
+        if len(refused) == len(answers):
+            raise refused[0].problem
+        results = [_result(answer, served, with_scores) for answer in answers]
+        return json_response(Classified(served.name, served.sha256, results))
+
+
+@api.get("/models")
+def models() -> Response:
+    """List the models that are served."""
+    return json_response(Models([_entry(manifest) for manifest in state().service.manifests()]))
+
+
+def _sent() -> list[tuple[str, Source]]:
+    kind = request.mimetype
+    if kind == "multipart/form-data":
+        return sent_files()
+    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
+        raise Problem(
+            "media_type", f"The body is {kind}; expected multipart/form-data, image/* or application/octet-stream."
+        )
+    body = request.get_data()
+    if not body:
+        raise Problem("no_picture", "No picture was sent: the body is empty.")
+    return [("body", body)]
+
+
+def _result(answer: Answer | Refused, served: Served, with_scores: bool) -> Result:
+    more = scores_of(answer, served.engine.classes) if with_scores and isinstance(answer, Answer) else {}
+    return Result(**_columns(answer), **more)
+
+
+def _columns(answer: Answer | Refused) -> dict[str, Any]:
+    row = answer.row
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
+def _entry(manifest: Manifest) -> ModelEntry:
+    figures: Accuracy = manifest.measured.cascade
+    return ModelEntry(
+        manifest.name,
+        manifest.classes,
+        manifest.measured.pictures,
+        figures.top1,
+        figures.top1_interval,
+        figures.top2,
+        figures.top2_interval,
+        manifest.measured.routed,
+    )
+
+
+def _flag(name: str) -> bool:
+    value = request.args.get(name, "false")
+    if value not in ("true", "false"):
+        raise Problem("malformed", f"The parameter {name} is '{value[:20]}'; expected true or false.")
+    return value == "true"
+
+
+def json_response(content: msgspec.Struct, status: int = 200, media_type: str = "application/json") -> Response:
+    """Return a response with a struct as JSON."""
+    return Response(msgspec.json.encode(content), status, content_type=media_type)
+
+
+def problem_response(problem: Problem) -> Response:
+    """Return a problem as ``application/problem+json``."""
+    details = ProblemDetails(
+        f"urn:canonistia:problem:{problem.kind}",
+        problem.kind.replace("_", " "),
+        STATUS[problem.kind],
+        problem.detail,
+        problem.detail,
+    )
+    return json_response(details, problem.status, "application/problem+json")

@@ -1,0 +1,77 @@
+"""Cards: what the page shows of each picture that was sent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.inference.engine import Engine
+from cascade.rules.cascade import PerClass, best_answers
+from webapp.pages.heatmaps import data_uri, evidence, heat_picture
+from webapp.requests.answers import Answer, Refused
+
+_MAP_SIDE = 400  # pixels
+
+
+@dataclass(frozen=True)
+class Card:
+    """One answer with its pictures as data: addresses.
+
+    ``main_share`` is the main model's highest probability and ``main_label`` its class; ``certainty`` is the routing
+    rule's score, and a picture is routed where it is below ``needed``. ``submodels`` holds the answers about the
+    two classes shown, where they were asked; ``recognised`` is false where every submodel asked refused the picture.
+    ``maps`` is empty where the network gives none. ``token`` is what a correction refers to, None where none are
+    collected.
+    """
+
+    answer: Answer
+    preview: str
+    maps: tuple[str, ...]
+    main_label: str
+    main_share: float
+    certainty: float
+    needed: float
+    submodels: dict[str, float]
+    recognised: bool
+    token: str | None
+
+    @property
+    def bars(self) -> tuple[tuple[str, float], tuple[str, float]]:
+        """Return both classes with their probabilities, most likely first."""
+        said = self.answer.prediction
+        return ((said.label_1, said.probability_1), (said.label_2, said.probability_2))
+
+
+def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
+    """Return the card of an answer that an engine gave."""
+    assert answer.preview is not None  # it was asked for
+    manifest, said = engine.bundle.manifest, answer.prediction
+    routing, first = manifest.rules.routing, int(answer.main.argmax())
+    asked = {label: float(answer.submodels[engine.classes.index(label)]) for label in (said.label_1, said.label_2)}
+    maps = () if answer.maps is None else evidence(answer.maps)
+    pictures = (heat_picture(answer.preview, part, manifest.main.preprocess) for part in maps)
+    return Card(
+        answer=answer,
+        preview=data_uri(answer.preview),
+        maps=tuple(data_uri(picture, _MAP_SIDE) for picture in pictures),
+        main_label=engine.classes[first],
+        main_share=float(answer.main[first]),
+        certainty=float(routing.score(answer.main[np.newaxis])[0]),
+        needed=routing.thresholds[first] if isinstance(routing, PerClass) else routing.threshold,
+        submodels={label: share for label, share in asked.items() if not np.isnan(share)},
+        recognised=bool(best_answers(answer.submodels[np.newaxis])[0] >= manifest.rules.unsure.submodels_below),
+        token=token,
+    )
+
+
+def doubt_ranks(answers: Sequence[Answer | Refused]) -> list[int]:
+    """Return each answer's place in the order of doubt: the unsure, the least likely, those refused last."""
+
+    def doubt(place: int) -> tuple[bool, bool, float]:
+        answer = answers[place]
+        if isinstance(answer, Refused):
+            return (True, True, 0.0)
+        return (False, not answer.prediction.unsure, answer.prediction.probability_1)
+
+    order = sorted(range(len(answers)), key=doubt)
+    return [order.index(place) for place in range(len(answers))]

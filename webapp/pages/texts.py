@@ -1,0 +1,53 @@
+"""The page's words, one file a language, and numbers as that language writes them."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+LANGUAGES = ("en", "es")
+
+_FOLDER = Path(__file__).parent.parent / "texts"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The words of one language; calling it gives a sentence with its blanks filled."""
+
+    language: str
+    sentences: Mapping[str, str]
+
+    def __call__(self, key: str, /, **blanks: object) -> str:
+        """Return the sentence of a dotted key; KeyError when there is none."""
+        return self.sentences[key].format(**blanks)
+
+    def count(self, key: str, number: int) -> str:
+        """Return the sentence about one thing or about several, ``key.one`` or ``key.many``."""
+        return self(f"{key}.one" if number == 1 else f"{key}.many", count=self.number(number))
+
+    def number(self, value: float, decimals: int = 0) -> str:
+        """Return a number with this many decimals."""
+        return self._local(f"{value:,.{decimals}f}")
+
+    def percent(self, share: float, decimals: int = 1) -> str:
+        """Return a share in [0, 1] as a percentage."""
+        return self("number.percent", number=self.number(100 * share, decimals))
+
+    def _local(self, number: str) -> str:
+        signs = {",": self.sentences["number.thousands"], ".": self.sentences["number.decimal"]}
+        return "".join(signs.get(sign, sign) for sign in number)
+
+
+@cache
+def texts(language: str) -> Texts:
+    """Return the words of one of ``LANGUAGES``."""
+    with (_FOLDER / f"{language}.toml").open("rb") as file:
+        return Texts(language, dict(_flat(tomllib.load(file))))
+
+
+def _flat(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, str(value))]
+    return pairs

@@ -1,0 +1,1 @@
+"""A request: who sent it, what it holds, and what is answered."""

@@ -1,0 +1,185 @@
+"""Corrections: what visitors say that a picture really shows, kept as a manifest to train on."""
+
+import csv
+import hashlib
+import io
+import os
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cascade.errors import CanonistiaError
+from cascade.inference.prediction import Prediction
+from webapp.problems import Problem
+
+if TYPE_CHECKING:  # the runtime is imported in the worker alone
+    from webapp.requests.answers import Answer
+    from webapp.serving.service import Served
+
+MANIFEST = "corrections.csv"
+_HELD_BYTES = 128 * 2**20  # of answered pictures that wait in memory for a correction
+_HELD_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A row of the manifest: the first three columns are what training reads, the others say what was answered."""
+
+    path: str  # relative to the manifest
+    label: str
+    split: str
+    label_1: str = ""
+    probability_1: float = 0.0
+    label_2: str = ""
+    probability_2: float = 0.0
+    stage: str = ""
+    unsure: bool = False
+    doubt: float = 0.0
+    model: str = ""
+    corrected: str = ""  # ISO 8601, UTC
+
+
+@dataclass(frozen=True)
+class _Offer:
+    picture: bytes  # a PNG
+    prediction: Prediction
+    doubt: float
+    model: str
+    classes: tuple[str, ...]
+    since: float  # on the monotonic clock
+
+
+class Collector:
+    """Keeps pictures whose class a visitor named, each once, by the hash of its content.
+
+    What is kept is the preview that the visitor saw, encoded anew without any metadata. The folder is the operator's:
+    rows and pictures may be changed and taken away at any time.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder cannot be made, or holds a manifest that cannot be read.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._offers: OrderedDict[str, _Offer] = OrderedDict()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CanonistiaError(f"{folder} cannot be made ({error.strerror}); choose another --collect") from error
+        read_corrections(folder / MANIFEST)
+
+    def offer(self, answer: "Answer", served: "Served") -> str:
+        """Hold an answered picture in memory for a while; return the token that :meth:`save` takes."""
+        assert answer.preview is not None
+        encoded = io.BytesIO()
+        answer.preview.save(encoded, "PNG", compress_level=1)
+        token = secrets.token_urlsafe(16)
+        now = time.monotonic()
+        offer = _Offer(
+            encoded.getvalue(), answer.prediction, answer.doubt, served.name, served.engine.classes, since=now
+        )
+        with self._lock:
+            self._offers[token] = offer
+            held = sum(len(kept.picture) for kept in self._offers.values())
+            for old, kept in list(self._offers.items())[:-1]:
+                if held <= _HELD_BYTES and now - kept.since <= _HELD_SECONDS:
+                    break
+                held -= len(kept.picture)
+                del self._offers[old]
+        return token
+
+    def save(self, token: str, label: str) -> None:
+        """Store a picture under the class that it really shows.
+
+        Raises
+        ------
+        Problem
+            ``expired`` for a token that is not held any more, ``unknown_class``, or ``disk_full``; what was stored
+            before stays as it was.
+        """
+        with self._lock:
+            offer = self._offers.get(token)
+            if offer is None:
+                raise Problem("expired", "This picture is not held any more; send it again.")
+            if label not in offer.classes:
+                raise Problem("unknown_class", f"Choose one of {', '.join(offer.classes)}.")
+            try:
+                self._store(offer, label)
+            except OSError as error:
+                raise Problem("disk_full", f"The correction cannot be stored ({error.strerror}).") from error
+            except CanonistiaError as error:
+                raise Problem("disk_full", "The correction cannot be stored: the manifest is damaged.") from error
+
+    def _store(self, offer: _Offer, label: str) -> None:
+        name = hashlib.sha256(offer.picture).hexdigest()
+        path = f"pictures/{name[:2]}/{name}.png"
+        rows = {row.path: row for row in read_corrections(self._folder / MANIFEST)}
+        if not (self._folder / path).exists():
+            if self._size(rows) + len(offer.picture) > self._max_bytes:
+                raise Problem("disk_full", "The folder for corrections is full.")
+            _write(self._folder / path, offer.picture)
+        rows[path] = Correction(
+            path=path,
+            label=label,
+            split="training",
+            **asdict(offer.prediction),
+            doubt=round(offer.doubt, 4),
+            model=offer.model,
+            corrected=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(field.name for field in fields(Correction))
+        # The most doubtful first: who looks them through begins where the model knows least.
+        writer.writerows(astuple(kept) for kept in sorted(rows.values(), key=lambda kept: -kept.doubt))
+        _write(self._folder / MANIFEST, text.getvalue().encode())
+
+    def _size(self, paths: Iterable[str]) -> int:
+        kept = (self._folder / path for path in paths)
+        return sum(path.stat().st_size for path in kept if path.exists())
+
+
+def read_corrections(path: Path) -> list[Correction]:
+    """Return the rows of a manifest; none where there is no file.
+
+    Raises
+    ------
+    CanonistiaError
+        The file is there and cannot be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return msgspec.convert(list(csv.DictReader(file)), list[Correction], strict=False)
+    except (OSError, UnicodeDecodeError, csv.Error, msgspec.ValidationError) as error:
+        raise CanonistiaError(
+            f"{path} cannot be read ({error}); expected the columns path, label and split, and those that the service "
+            "writes; mend it, or choose another --collect"
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put a file in place whole, on the disk, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

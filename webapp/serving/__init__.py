@@ -1,0 +1,1 @@
+"""The service: models in memory and the batches that they run."""
