@@ -27,7 +27,7 @@ from PIL import Image
 from benchmarks.copies import copies
 from benchmarks.machine import processor_name
 from cascade.batch.pipeline import answers
-from cascade.bundle.manifest import find_bundle
+from cascade.bundle.lookup import find_bundle
 from cascade.images.decoding import decode
 from cascade.images.folders import pictures_below
 from cascade.images.preprocess import preprocess

@@ -29,7 +29,8 @@ import ray
 import cascade.batch.cluster
 from benchmarks.machine import processor_name
 from cascade.batch.pipeline import answers
-from cascade.bundle.manifest import find_bundle, read_bundle
+from cascade.bundle.lookup import find_bundle
+from cascade.bundle.reading import read_bundle
 from cascade.images.folders import pictures_below
 from cascade.inference.engine import Engine
 from cascade.inputs.item import Item, items_of

@@ -15,11 +15,11 @@ from trainers.commands.train_main import train_main
 from trainers.commands.train_sub import SubmodelPlan, train_sub
 from trainers.data.dataset import load_data_set
 from trainers.features.cache import compute_features
-from trainers.loop.training import Eyes, preprocessing
+from trainers.loop.training import NetworkConfig, preprocessing
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
 
-MAIN, TRUNK = Eyes("efficientnet_lite0"), Eyes("efficientnet_lite2")
+MAIN, TRUNK = NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2")
 
 
 def timed(what: str, work: Callable[[], object]) -> tuple[float, float]:

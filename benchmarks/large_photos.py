@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from cascade.batch.pipeline import answers
-from cascade.bundle.manifest import find_bundle
+from cascade.bundle.lookup import find_bundle
 from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine
 from cascade.inputs.item import items_of

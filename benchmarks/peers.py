@@ -29,8 +29,9 @@ import onnx
 
 from benchmarks.copies import copies
 from cascade.batch.pipeline import answers
-from cascade.bundle.manifest import Bundle, find_bundle, read_bundle, without_routing
+from cascade.bundle.lookup import find_bundle
 from cascade.bundle.precision import INT8, processor_kind
+from cascade.bundle.reading import Bundle, read_bundle, without_routing
 from cascade.images.folders import pictures_below
 from cascade.inference.engine import Engine, stack
 from cascade.inputs.item import items_of

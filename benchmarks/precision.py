@@ -18,7 +18,7 @@ from statistics import median
 import onnxruntime
 
 from cascade.batch.pipeline import answers
-from cascade.bundle.manifest import find_bundle
+from cascade.bundle.lookup import find_bundle
 from cascade.bundle.precision import INT8, processor_kind
 from cascade.images.folders import pictures_below
 from cascade.inference.engine import Engine, stack

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from trainers.distributed.process_context import Placement
+from trainers.data.loader import Batch
+from trainers.distributed.process_context import ProcessContext
 from trainers.loop.fit import Hooks, Task, fit
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.scores import multiclass_scores
-from trainers.loop.step import Batch
 from trainers.loop.training import rate_groups
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.recipe import Recipe
@@ -86,7 +86,7 @@ def ours(precision: str) -> float:
             OneBatch(1),
             recipe,
             Task(multiclass_loss("cross_entropy", 0.0, CLASSES), multiclass_scores, "top1"),
-            Placement(DEVICE),
+            ProcessContext(DEVICE),
             Hooks(lambda _: trained.train(), lambda row, _: rows.append(row)),
             Path(folder),
         )

@@ -270,7 +270,8 @@ def evaluate(
 @click.command()
 def models() -> None:
     """List the bundles found, with their size and measured accuracy."""
-    from cascade.bundle.manifest import BundleError, bundle_folders, list_bundles, read_manifest
+    from cascade.bundle.lookup import bundle_folders, list_bundles
+    from cascade.bundle.reading import BundleError, read_manifest
 
     found = list_bundles()
     if not found:

@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.conftest import write_data_set
 from trainers.commands.train_main import train_main
-from trainers.loop.training import Eyes
+from trainers.loop.training import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ def photograph(out: Path) -> None:
         for split, number in (("training", "003"), ("validation", "501"), ("validation", "504")):
             (data / split / "sky" / f"{number}.png").rename(data / split / "rows" / f"sky {number}.png")
         recipe = replace(MAIN_DEFAULTS, epochs=12, lr=3e-3, tracker="none")
-        train_main(data, Path(folder) / "drawn pictures", Eyes("efficientnet_lite0", size=96), recipe)
+        train_main(data, Path(folder) / "drawn pictures", NetworkConfig("efficientnet_lite0", size=96), recipe)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1000, "height": 900})
         page.goto((Path(folder) / "drawn pictures" / "report.html").as_uri())

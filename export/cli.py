@@ -207,10 +207,10 @@ def benchmark_cascade(
     alone.
     """
     from export.commands.benchmark import ProtocolPlan, describe, read_pool, run_protocol, summary
-    from trainers.loop.training import Eyes
+    from trainers.loop.training import NetworkConfig
     from trainers.progress import track
 
-    second = Eyes(second_backbone, size=second_size, flip=second_flip)
-    plan = ProtocolPlan(data, Eyes(main_backbone), second, **options)
+    second = NetworkConfig(second_backbone, size=second_size, flip=second_flip)
+    plan = ProtocolPlan(data, NetworkConfig(main_backbone), second, **options)
     results = list(track(run_protocol(read_pool(plan), plan), "splits", plan.splits))
     click.echo(json.dumps(summary(plan, results), indent=2) if as_json else describe(results))

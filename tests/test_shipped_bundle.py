@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import canonistia
-from cascade.bundle.manifest import read_bundle
+from cascade.bundle.reading import read_bundle
 from cascade.images.folders import pictures_below
 from tests.conftest import Run
 

@@ -167,10 +167,10 @@ def train_main(
 
         raise SystemExit(launch(processes, options["device"], without_processes(sys.argv[1:])))
     from trainers.commands.train_main import train_main as train
-    from trainers.loop.training import Eyes
+    from trainers.loop.training import NetworkConfig
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
-    train(folder, out, Eyes(**options), recipe, overwrite, resume, report)
+    train(folder, out, NetworkConfig(**options), recipe, overwrite, resume, report)
     click.echo(f"trained {out}; next: canonistia train-sub {folder} --main {out} --out RUNS", err=True)
 
 
@@ -193,10 +193,10 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
     """
     from trainers.commands.find_lr import find_lr as find
     from trainers.commands.find_lr import plot_rates, rounded
-    from trainers.loop.training import Eyes
+    from trainers.loop.training import NetworkConfig
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
-    found = find(folder, Eyes(**options), recipe, steps)
+    found = find(folder, NetworkConfig(**options), recipe, steps)
     plot_rates(found, plot)
     lr = rounded(found.suggested)
     click.echo(f"--lr {lr:g} --backbone-lr {rounded(lr * recipe.backbone_lr / recipe.lr):g}")
@@ -274,17 +274,17 @@ def train_sub(
     """
     from trainers.commands.train_sub import SubmodelPlan
     from trainers.commands.train_sub import train_sub as train
-    from trainers.loop.training import Eyes
+    from trainers.loop.training import NetworkConfig
 
     if own_networks and trunk:
         raise click.UsageError("--own-networks shares no trunk: leave --trunk out")
-    eyes = ("backbone", "weights", "size", "resize", "colour")
-    given = [name for name in eyes if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    described = ("backbone", "weights", "size", "resize", "colour")
+    given = [name for name in described if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if trunk and given:
         raise click.UsageError(f"--trunk brings its own {', '.join(given)}: leave --{' and --'.join(given)} out")
     recipe = take_recipe(SUB_DEFAULTS, options)
     plan = SubmodelPlan(
-        Eyes(**options), "own" if own_networks else "shared", trunk, classes, negatives, features, engine
+        NetworkConfig(**options), "own" if own_networks else "shared", trunk, classes, negatives, features, engine
     )
     trained = train(folder, main_run, out, plan, recipe, overwrite, resume)
     click.echo(f"trained {len(trained)} submodels in {out}", err=True)

@@ -158,8 +158,9 @@ def serve(
     Ctrl-C and SIGTERM answer what is in hand and stop. A bundle that is replaced in its folder, or SIGHUP, loads the
     new one beside the old and swaps them; a new one that fails its self-test is refused, and the old one goes on.
     """
-    from cascade.bundle.manifest import find_bundle, read_bundle
+    from cascade.bundle.lookup import find_bundle
     from cascade.bundle.precision import precise_folder
+    from cascade.bundle.reading import read_bundle
     from webapp.requests.corrections import Collector
     from webapp.requests.logs import configure
     from webapp.server import Server

@@ -27,7 +27,7 @@ import onnxruntime
 from benchmarks.machine import processor_name
 from benchmarks.serve.load import post, post_form, run_load
 from cascade.batch.pipeline import answers
-from cascade.bundle.manifest import find_bundle
+from cascade.bundle.lookup import find_bundle
 from cascade.images.decoding import decode
 from cascade.images.folders import pictures_below
 from cascade.inference.engine import Engine, stack

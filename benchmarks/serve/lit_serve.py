@@ -7,7 +7,7 @@ from typing import Any
 import litserve
 from fastapi import Request
 
-from cascade.bundle.manifest import find_bundle
+from cascade.bundle.lookup import find_bundle
 
 
 class _Api(litserve.LitAPI):

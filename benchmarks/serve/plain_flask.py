@@ -6,7 +6,7 @@ from pathlib import Path
 from flask import Flask, Response, jsonify, request
 from gunicorn.app.base import BaseApplication
 
-from cascade.bundle.manifest import find_bundle
+from cascade.bundle.lookup import find_bundle
 
 
 class _Server(BaseApplication):

@@ -18,7 +18,8 @@ import ray.data
 from ray.data.exceptions import ExecutionTimeoutError
 
 from cascade.batch.cluster_worker import KnownRows, Worker, packed, unpacked
-from cascade.bundle.manifest import MANIFEST, Bundle
+from cascade.bundle.manifest import MANIFEST
+from cascade.bundle.reading import Bundle
 from cascade.errors import CanonistiaError, PictureError
 from cascade.inputs.item import Item, read_file
 from cascade.inputs.remote import is_address

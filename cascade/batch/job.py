@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cascade.bundle.manifest import Bundle
 from cascade.bundle.precision import Precision
+from cascade.bundle.reading import Bundle
 from cascade.inference.loading import load_bundle, load_engine
 from cascade.inputs.item import Item
 from cascade.inputs.remote import READERS, is_address
@@ -161,7 +161,7 @@ def _kept(job: Job, out: Path, bundle: Bundle) -> Iterator["Journal"]:
     with opened_journal(out, terms, job.resume, job.any_bundle) as journal:
         yield journal
         if out.suffix == ".parquet":
-            from cascade.inputs.parquet import write_parquet
+            from cascade.outputs.parquet import write_parquet
 
             write_parquet(out, journal.rows(), job.partition)
             return

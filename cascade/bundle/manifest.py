@@ -1,31 +1,16 @@
-"""The bundle: its schema, and reading one folder whole or not at all."""
+"""The bundle's manifest: the schema of ``bundle.json``."""
 
-import hashlib
-import os
-import re
-import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
-from cascade.rules.cascade import NEVER, CascadeRules, Deferral, PerClass
+from cascade.rules.cascade import CascadeRules
+from cascade.rules.routing import Deferral, PerClass
 
 SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
-
-# The serialised key of an entry that points at another file (onnx.proto, StringStringEntryProto key "location").
-_EXTERNAL_DATA = b"\n\x08location"
-
-
-class BundleError(CanonistiaError):
-    """A bundle is missing, damaged, or of another schema."""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -185,148 +170,3 @@ class Manifest(_Part, frozen=True):
         """Every model file."""
         trunk = [self.trunk.file] if self.trunk else []
         return [self.main.file, *trunk, *(submodel.file for submodel in self.submodels)]
-
-
-class _Version(msgspec.Struct):
-    """What can be read of a manifest of any schema."""
-
-    schema_version: int
-
-
-Stamp = tuple[int, int, int]  # inode, size in bytes, time of the last change in ns
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A bundle whose files were all there and unchanged when it was read."""
-
-    folder: Path
-    manifest: Manifest
-    sha256: str
-    stamps: Mapping[str, Stamp]
-
-    def path(self, file: FileEntry) -> Path:
-        """Return where a file of the bundle lies.
-
-        Raises
-        ------
-        BundleError
-            The file was replaced since the bundle was read.
-        """
-        path = self.folder / file.path
-        if not path.exists() or _stamp(path) != self.stamps[file.path]:
-            raise BundleError(f"{path} was replaced while the bundle was in use; start again")
-        return path
-
-
-def read_bundle(folder: Path) -> Bundle:
-    """Return the bundle in a folder after checking its schema and the hash of every file.
-
-    Raises
-    ------
-    BundleError
-        Anything is missing, changed, of another schema version, or keeps its weights in a file of its own.
-    """
-    manifest, sha256 = read_manifest(folder)
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free: start-up waits for it
-        stamps = list(pool.map(lambda entry: _check_file(folder / entry.path, entry), manifest.files))
-    return Bundle(folder, manifest, sha256, dict(zip((entry.path for entry in manifest.files), stamps, strict=True)))
-
-
-def without_routing(bundle: Bundle) -> Bundle:
-    """Return a bundle whose main model answers alone; its sha256 is another, since its answers are."""
-    rules = msgspec.structs.replace(bundle.manifest.rules, routing=NEVER)
-    manifest = msgspec.structs.replace(bundle.manifest, rules=rules)
-    return replace(bundle, manifest=manifest, sha256=hashlib.sha256(msgspec.json.encode(manifest)).hexdigest())
-
-
-def read_manifest(folder: Path) -> tuple[Manifest, str]:
-    """Return the checked ``bundle.json`` of a folder with the sha256 of its bytes; the model files are not read."""
-    path = folder / MANIFEST
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}); expected a bundle written by 'canonistia export'"
-        ) from error
-    try:
-        version = msgspec.json.decode(content, type=_Version).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not a bundle's manifest; export the bundle again") from error
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{path} has schema version {version}, and this canonistia reads version {SCHEMA_VERSION}; "
-            "upgrade canonistia, or export the bundle again with this one"
-        )
-    try:
-        return msgspec.json.decode(content, type=Manifest), hashlib.sha256(content).hexdigest()
-    except msgspec.ValidationError as error:
-        raise BundleError(f"{path} is not valid: {error}; export the bundle again") from error
-
-
-def _check_file(path: Path, entry: FileEntry) -> Stamp:
-    try:
-        stamp = _stamp(path)
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(
-            f"{path} cannot be read ({error.strerror}), and the bundle needs it; copy the whole folder again"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise BundleError(
-            f"{path} was changed: its {len(content)} bytes do not have the sha256 in {MANIFEST} "
-            f"({entry.size} bytes expected); copy the whole folder again"
-        )
-    if _EXTERNAL_DATA in content:
-        raise BundleError(f"{path} keeps weights in another file, which a bundle may not; export the bundle again")
-    return stamp
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return (status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-def describe_file(folder: Path, path: str) -> FileEntry:
-    """Return the entry of a file that was just written into a bundle's folder."""
-    content = (folder / path).read_bytes()
-    return FileEntry(path=path, sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-
-
-def bundle_folders() -> list[Path]:
-    """Return the folders where bundles are looked up by name, first match first.
-
-    They are ``$CANONISTIA_MODELS``, ``models/`` here, ``models/`` beside the source code, and the environment's
-    ``share/canonistia/models``, where the wheel puts the shipped bundle.
-    """
-    named = os.environ.get("CANONISTIA_MODELS")
-    beside_source = Path(__file__).resolve().parents[2] / "models"
-    places = [Path("models"), beside_source, Path(sys.prefix, "share", "canonistia", "models")]
-    return ([Path(named)] if named else []) + places
-
-
-def find_bundle(model: str) -> Path:
-    """Return the folder of a bundle, given that folder or the bundle's name.
-
-    Raises
-    ------
-    BundleError
-        No such bundle; the message lists the ones found.
-    """
-    if Path(model, MANIFEST).is_file():
-        return Path(model)
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model):
-        for place in bundle_folders():
-            if (place / model / MANIFEST).is_file():
-                return place / model
-    names = ", ".join(path.name for path in list_bundles()) or "none"
-    raise BundleError(f"no bundle '{model}': neither a folder with {MANIFEST} nor one of the bundles found ({names})")
-
-
-def list_bundles() -> list[Path]:
-    """Return the folders of all bundles found by name; of two with one name, the one that ``--model`` would take."""
-    found: dict[str, Path] = {}
-    for place in bundle_folders():
-        for manifest in sorted(place.glob(f"*/{MANIFEST}")):
-            found.setdefault(manifest.parent.name, manifest.parent)
-    return [found[name] for name in sorted(found)]

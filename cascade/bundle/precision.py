@@ -4,7 +4,8 @@ import platform
 from pathlib import Path
 from typing import Literal
 
-from cascade.bundle.manifest import MANIFEST, BundleError, read_manifest
+from cascade.bundle.manifest import MANIFEST
+from cascade.bundle.reading import BundleError, read_manifest
 
 Precision = Literal["float", "int8", "auto"]
 INT8 = "int8"  # the folder of the 8-bit form, inside the bundle's own

@@ -4,7 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from cascade.rules.cascade import top_two
+from cascade.rules.probabilities import top_two
 
 ECE_BINS = 15
 SEED_GAP = 0.2  # two probabilities nearer than this count as a doubtful answer in the seed score

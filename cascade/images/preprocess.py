@@ -37,7 +37,7 @@ def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     """
     if spec.colour == "grey":
         picture = picture.convert("L")
-    resized = picture.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=seen_box(picture.size, spec))
+    resized = picture.resize((spec.size, spec.size), _RESAMPLING[spec.interpolation], box=crop_box(picture.size, spec))
     if resized.mode == "L":
         resized = Image.merge("RGB", (resized, resized, resized))
     return np.asarray(resized)  # (size, size, 3)
@@ -55,7 +55,7 @@ def least_side(spec: PreprocessSpec) -> int:
     return side
 
 
-def seen_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
+def crop_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
     """Return what the model sees of a picture of size (width, height): left, top, right, bottom, in pixels."""
     width, height = size
     if spec.resize == "squash":

@@ -12,13 +12,16 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from PIL import Image
 
-from cascade.bundle.manifest import Bundle, BundleError, FileEntry, Submodel, read_bundle
+from cascade.bundle.manifest import FileEntry, Submodel
+from cascade.bundle.reading import Bundle, BundleError, read_bundle
 from cascade.errors import CanonistiaError, PictureError
 from cascade.images.decoding import Source
 from cascade.images.preprocess import PreprocessSpec, preprocess
 from cascade.images.view import View, see
 from cascade.inference.prediction import Prediction
-from cascade.rules.cascade import NEVER, CascadeOutput, run_cascade, top_two
+from cascade.rules.cascade import CascadeOutput, run_cascade
+from cascade.rules.probabilities import top_two
+from cascade.rules.routing import NEVER
 from cascade.threads import BATCH_SIZE, processors
 
 Device = Literal["cpu", "cuda"]
@@ -62,7 +65,7 @@ class Engine:
         Raises
         ------
         BundleError
-            The bundle is refused (see :func:`cascade.bundle.manifest.read_bundle`).
+            The bundle is refused (see :func:`cascade.bundle.reading.read_bundle`).
         CanonistiaError
             CUDA is asked for, and this onnxruntime has none.
         """

@@ -3,8 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from cascade.bundle.manifest import Bundle, find_bundle, read_bundle, without_routing
+from cascade.bundle.lookup import find_bundle
 from cascade.bundle.precision import Precision, precise_folder
+from cascade.bundle.reading import Bundle, read_bundle, without_routing
 
 if TYPE_CHECKING:
     from cascade.inference.engine import Device, Engine

@@ -12,8 +12,7 @@ from typing import IO
 
 from cascade.errors import PictureError
 from cascade.images.decoding import SUFFIXES
-from cascade.inputs.containers import Opener
-from cascade.inputs.item import MAX_FILE_BYTES, Item, failed_item
+from cascade.inputs.item import MAX_FILE_BYTES, Item, Opener, failed_item
 
 # Pictures hardly shrink: what unpacks to far more than it was is made to fill a disk or a memory.
 MAX_RATIO = 200

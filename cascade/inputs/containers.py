@@ -1,11 +1,8 @@
 """Containers: files that hold many pictures, told by their names."""
 
-from collections.abc import Callable, Iterator
-from typing import IO
+from collections.abc import Iterator
 
-from cascade.inputs.item import Item
-
-Opener = Callable[[], IO[bytes]]
+from cascade.inputs.item import Item, Opener
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _TABLES = (".parquet",)

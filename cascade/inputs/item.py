@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from cascade.errors import PictureError
 from cascade.images.folders import walk
 
 MAX_FILE_BYTES = 1_000_000_000
+
+Opener = Callable[[], IO[bytes]]  # gives the bytes of a file that holds pictures, from the beginning
 
 
 @dataclass(frozen=True, slots=True)

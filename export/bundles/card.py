@@ -1,7 +1,8 @@
 """The model card of a bundle, in Markdown."""
 
 from cascade.bundle.manifest import Accuracy, Manifest, Quantised
-from cascade.rules.cascade import LogLinear, PerClass, Routing
+from cascade.rules.decision import LogLinear
+from cascade.rules.routing import PerClass, Routing
 
 
 def model_card(manifest: Manifest) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from cascade.bundle.manifest import Calibration, PixelModel, Submodel, describe_file
+from cascade.bundle.manifest import Calibration, PixelModel, Submodel
+from cascade.bundle.reading import describe_file
 from cascade.images.preprocess import PreprocessSpec
 from export.fitting.calibration import Calibrators
 from export.fitting.measure import Measurement
@@ -20,7 +21,7 @@ from trainers.runs.submodels import Submodels
 
 @dataclass(frozen=True)
 class SubmodelFile:
-    """Where a submodel lies below the bundle's folder; eyes and backbone only where it sees pixels itself."""
+    """A submodel below the bundle's folder; preprocessing and backbone only where it has a network of its own."""
 
     path: str
     preprocess: PreprocessSpec | None
@@ -61,8 +62,8 @@ def write_models(
             write_like(folder / written[0].path, folder / path, values)
         else:
             write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
-        eyes = (None, None) if trunk else (common.preprocess, common.backbone)
-        written.append(SubmodelFile(path, *eyes))
+        preprocess_and_backbone = (None, None) if trunk else (common.preprocess, common.backbone)
+        written.append(SubmodelFile(path, *preprocess_and_backbone))
     return ModelFiles(PixelModel(describe_file(folder, "main.onnx"), seen, main.sidecar.backbone), trunk, written)
 
 
@@ -82,7 +83,7 @@ def measured_submodels(
     ]
 
 
-def described(calibrators: Calibrators, classes: Sequence[str]) -> Calibration:
+def describe_calibration(calibrators: Calibrators, classes: Sequence[str]) -> Calibration:
     """Return what the manifest says of the calibration."""
     curves = zip(calibrators.slopes, calibrators.intercepts, strict=True)
     return Calibration(

@@ -8,7 +8,8 @@ import numpy as np
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.inference.engine import Engine
-from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade, top_two
+from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
+from cascade.rules.probabilities import top_two
 from export.fitting.selection import FittedCascade
 from export.fitting.stage_logits import Answers
 from trainers.progress import track

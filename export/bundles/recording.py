@@ -1,6 +1,6 @@
 """The record of an export at Weights & Biases: which runs and data a bundle was made from."""
 
-from cascade.bundle.manifest import Bundle
+from cascade.bundle.reading import Bundle
 from export.plan import ExportPlan
 from trainers.runs.folder import read_config
 from trainers.runs.submodels import class_run

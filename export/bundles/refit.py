@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from cascade.bundle.manifest import Manifest, describe_file
+from cascade.bundle.manifest import Manifest
+from cascade.bundle.reading import describe_file
 from cascade.evaluation.evaluation import readable_batches
 from cascade.inference.engine import Engine
-from export.bundles.model_files import SubmodelFile, described, measured_submodels
+from export.bundles.model_files import SubmodelFile, describe_calibration, measured_submodels
 from export.fitting.measure import Measurement
 from export.fitting.selection import FittedCascade
 from export.fitting.stage_logits import Answers
@@ -19,7 +20,7 @@ from trainers.progress import track
 from trainers.runs.folder import code_version
 
 
-def asked(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> Answers:
+def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> Answers:
     """Return what both stages of a bundle answer, every submodel asked about every picture."""
     main, far, submodels = [], [], []
     for pictures in readable_batches(engine, track(paths, "asking both stages")):
@@ -30,7 +31,7 @@ def asked(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> Answers
     return Answers(np.concatenate(main), np.concatenate(far), np.concatenate(submodels), targets)
 
 
-def refitted(
+def refit_manifest(
     folder: Path, manifest: Manifest, fitted: FittedCascade, measurement: Measurement, command: str
 ) -> Manifest:
     """Set the calibration in the model files of a bundle's folder, and return the manifest that they then have."""
@@ -50,7 +51,7 @@ def refitted(
         manifest,
         main=main,
         submodels=measured_submodels(folder, manifest.classes, files, measurement),
-        calibration=described(calibrators, manifest.classes),
+        calibration=describe_calibration(calibrators, manifest.classes),
         rules=fitted.rules,
         answer_sets=measurement.answer_sets,
         measured=measurement.measured,

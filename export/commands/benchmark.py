@@ -26,7 +26,7 @@ from trainers.data.fingerprints import fingerprint, same_picture_groups
 from trainers.data.loader import all_grey
 from trainers.features.cache import cached_features
 from trainers.features.negatives import cross_fitted, example_weights
-from trainers.loop.training import Eyes
+from trainers.loop.training import NetworkConfig
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.progress import track
@@ -41,14 +41,14 @@ _MAX_ITERATIONS, _TOLERANCE = 300, 1e-3
 
 @dataclass(frozen=True)
 class ProtocolPlan:
-    """What is run: the eyes of both stages, how the pooled pictures are split, and the budget in main passes.
+    """What is run: the networks of both stages, how the pooled pictures are split, and the budget in main passes.
 
     ``features`` says whether the submodels read the main model's features as well as their trunk's.
     """
 
     data: Path
-    main: Eyes
-    second: Eyes
+    main: NetworkConfig
+    second: NetworkConfig
     splits: int = 10
     per_class: int = 100
     budget: float = 2.0
@@ -108,10 +108,10 @@ def read_pool(plan: ProtocolPlan) -> Pool:
             "give a smaller --per-class"
         )
     networks = [
-        build_classifier(eyes.backbone, 1, 0.0, pretrained=True, weights=eyes.weights, flip=eyes.flip)
-        for eyes in (plan.main, plan.second)
+        build_classifier(config.backbone, 1, 0.0, pretrained=True, weights=config.weights, flip=config.flip)
+        for config in (plan.main, plan.second)
     ]
-    sizes = [eyes.size or backbone_spec(eyes.backbone).size for eyes in (plan.main, plan.second)]
+    sizes = [config.size or backbone_spec(config.backbone).size for config in (plan.main, plan.second)]
     main_cost, second_cost = (multiply_adds(*pair) for pair in zip(networks, sizes, strict=True))
     terms = Terms(len(classes), second_cost / main_cost, plan.budget, _FALSE_ALARMS, plan.seed)
 
@@ -120,9 +120,11 @@ def read_pool(plan: ProtocolPlan) -> Pool:
     colour: Colour = "grey" if all_grey(paths) else "rgb"
     main, second = (
         _features(
-            network, PreprocessSpec(size, eyes.resize, backbone_spec(eyes.backbone).interpolation, colour), pictures
+            network,
+            PreprocessSpec(size, config.resize, backbone_spec(config.backbone).interpolation, colour),
+            pictures,
         )
-        for network, size, eyes in zip(networks, sizes, (plan.main, plan.second), strict=True)
+        for network, size, config in zip(networks, sizes, (plan.main, plan.second), strict=True)
     )
     if plan.features == "both":
         second = np.concatenate([second, main], axis=1)

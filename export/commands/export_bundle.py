@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cascade.bundle.manifest import MANIFEST, SCHEMA_VERSION, Bundle, Manifest, Provenance, read_bundle
+from cascade.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, Provenance
+from cascade.bundle.reading import Bundle, read_bundle
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
 from cascade.inference.engine import Engine
-from export.bundles.model_files import described, measured_submodels, write_models
+from export.bundles.model_files import describe_calibration, measured_submodels, write_models
 from export.bundles.parity import check_parity
 from export.bundles.provenance import commands
 from export.bundles.recording import record_bundle
@@ -88,7 +89,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
             trunk=files.trunk,
             submodels=measured_submodels(folder, data.classes, files.submodels, measurement),
             head_features="both" if submodels.common.main_features else "trunk",
-            calibration=described(fitted.calibrators, data.classes),
+            calibration=describe_calibration(fitted.calibrators, data.classes),
             rules=fitted.rules,
             second_stage_cost=cost,
             answer_sets=measurement.answer_sets,

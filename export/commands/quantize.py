@@ -12,15 +12,17 @@ import msgspec
 import numpy as np
 import onnxruntime
 
-from cascade.bundle.manifest import Bundle, Manifest, Quantised, describe_file, find_bundle, read_bundle
+from cascade.bundle.lookup import find_bundle
+from cascade.bundle.manifest import Manifest, Quantised
 from cascade.bundle.precision import INT8, has_byte_dot_products, processor_kind
+from cascade.bundle.reading import Bundle, describe_file, read_bundle
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.images.folders import LabelledPicture
 from cascade.inference.engine import Engine, stack
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
-from export.bundles.refit import asked, refitted
+from export.bundles.refit import collect_logits, refit_manifest
 from export.bundles.writing import write_manifest, written_at_once
 from export.fitting.measure import EPOCH_NOTE, Measurement, measure
 from export.fitting.selection import Terms, fit_cascade
@@ -89,21 +91,21 @@ def quantize(plan: QuantizePlan) -> Comparison:
     terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
     paths = [picture.path for picture in data.validation]
     note = EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else ""
-    exact = measure(asked(Engine(bundle), paths, targets), terms, "validation", data.seen_in_training, note)
+    exact = measure(collect_logits(Engine(bundle), paths, targets), terms, "validation", data.seen_in_training, note)
 
     with written_at_once(place, plan.overwrite) as folder:
         _copy_files(bundle, folder)
         chosen = _write_networks(bundle, folder, _spread(data.training, plan.seed))
         sizes = msgspec.structs.replace(_described(manifest, folder), name=f"{manifest.name}-{INT8}")
         write_manifest(folder, sizes)
-        answers = asked(Engine.load(folder), paths, targets)
+        answers = collect_logits(Engine.load(folder), paths, targets)
         rounded = measure(answers, terms, "validation", data.seen_in_training, note)
         change = rounded.measured.cascade.top1 - exact.measured.cascade.top1
         _check_loss(bundle, change, rounded, exact)
         fitted = fit_cascade(answers, terms)
         speed_up = _speed_up(bundle, folder, paths)
         quantised = Quantised(chosen, change, speed_up, processor_kind())
-        changed = refitted(folder, sizes, fitted, rounded, _command(manifest, plan))
+        changed = refit_manifest(folder, sizes, fitted, rounded, _command(manifest, plan))
         write_manifest(folder, msgspec.structs.replace(changed, quantised=quantised))
         check_parity(Engine.load(folder), paths, answers, fitted)
     return Comparison(bundle, read_bundle(place), exact)

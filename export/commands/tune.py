@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.bundle.manifest import Bundle, Manifest, find_bundle, read_bundle
+from cascade.bundle.lookup import find_bundle
+from cascade.bundle.manifest import Manifest
+from cascade.bundle.reading import Bundle, read_bundle
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import labelled_pictures
 from cascade.evaluation.metrics import accuracy_summary
@@ -15,7 +17,7 @@ from cascade.images.folders import LabelledPicture, split_folders
 from cascade.inference.engine import Engine
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
-from export.bundles.refit import asked, refitted
+from export.bundles.refit import collect_logits, refit_manifest
 from export.bundles.writing import write_manifest, written_at_once
 from export.commands.curve import check_picture_name, draw_curve
 from export.fitting.measure import EPOCH_NOTE, measure
@@ -66,7 +68,7 @@ def tune(plan: TunePlan) -> Tuned:
     paths = [picture.path for picture in pictures]
     targets = np.array([manifest.classes.index(picture.label) for picture in pictures])
     check_class_counts(targets, manifest.classes, str(plan.data))
-    answers = asked(Engine(bundle), paths, targets)
+    answers = collect_logits(Engine(bundle), paths, targets)
 
     compared = compare(answers, terms, terms.shares)
     note = _NOT_CHECKED + (EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else "")
@@ -75,7 +77,7 @@ def tune(plan: TunePlan) -> Tuned:
     place = bundle.folder.resolve()
     with written_at_once(place, overwrite=True) as folder:
         shutil.copytree(place, folder, dirs_exist_ok=True)
-        write_manifest(folder, refitted(folder, manifest, fitted, measurement, _command(manifest, plan)))
+        write_manifest(folder, refit_manifest(folder, manifest, fitted, measurement, _command(manifest, plan)))
         check_parity(Engine.load(folder), paths, answers, fitted)
     draw_curve(compared, targets, terms, measurement.measured, plan.plot)
     return Tuned(read_bundle(place), fitted, terms, compared, targets)

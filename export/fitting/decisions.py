@@ -4,7 +4,9 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from cascade.rules.cascade import Decision, HighestSubmodel, LogLinear, Product, candidate_classes, log_odds
+from cascade.rules.cascade import candidate_classes
+from cascade.rules.decision import Decision, HighestSubmodel, LogLinear, Product
+from cascade.rules.probabilities import log_odds
 from export.fitting.stage_logits import Stages
 
 FITTED_COMBINATION = "log_linear"

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from cascade.rules.cascade import Confidence, Deferral, Entropy, Margin, PerClass, Routing, doubt_features
+from cascade.rules.routing import Confidence, Deferral, Entropy, Margin, PerClass, Routing, doubt_features
 from export.fitting.stage_logits import Stages
 
 # From the simplest to the one with most to fit.

@@ -8,20 +8,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cascade.errors import CanonistiaError
-from cascade.rules.cascade import (
-    CascadeOutput,
-    CascadeRules,
-    Confidence,
-    Decision,
-    Product,
-    Routing,
-    Unsure,
-    candidate_classes,
-    decide,
-    known_answers,
-    route,
-    run_cascade,
-)
+from cascade.rules.cascade import CascadeOutput, CascadeRules, candidate_classes, known_answers, run_cascade
+from cascade.rules.decision import Decision, Product, decide
+from cascade.rules.routing import Confidence, Routing, route
+from cascade.rules.unsure import Unsure
 from export.fitting.calibration import Calibrators, fit_calibrators
 from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
 from export.fitting.routing import ROUTINGS, fit_routings, gains, settle

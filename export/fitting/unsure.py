@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cascade.rules.cascade import Unsure, best_answers
+from cascade.rules.unsure import Unsure, best_answers
 
 
 def fit_unsure(distance: np.ndarray, submodels: np.ndarray, rate: float) -> Unsure:

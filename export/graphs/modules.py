@@ -41,7 +41,7 @@ class MainGraph(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs; the logits are the means of the maps."""
-        seen = self.network.seen(pixels)  # (N, D, h, w) or (N, D)
+        seen = self.network.backbone_output(pixels)  # (N, D, h, w) or (N, D)
         features = seen.mean(dim=(2, 3)) if self.network.backbone.spatial else seen
         logits = self.network.head(features)
         answers = (torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features)

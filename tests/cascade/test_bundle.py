@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 
-from cascade.bundle.manifest import BundleError, describe_file, find_bundle, list_bundles, read_bundle
+from cascade.bundle.lookup import find_bundle, list_bundles
+from cascade.bundle.reading import BundleError, describe_file, read_bundle
 from cascade.inference.engine import Engine
 
 
@@ -80,7 +81,7 @@ def test_a_newer_schema_is_refused(bundle: Path) -> None:
         "thresholds of others",
         "unknown rule",
         "path outside",
-        "submodel with eyes on a trunk",
+        "submodel with preprocessing on a trunk",
         "unknown features",
         "features of both without a trunk",
     ],

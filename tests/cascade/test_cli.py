@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import canonistia
-from cascade.bundle.manifest import read_bundle
+from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.outputs.journal import Terms, opened_journal
 from tests.conftest import CLASSES, Run, draw

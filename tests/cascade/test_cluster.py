@@ -229,7 +229,7 @@ def test_workers_that_cannot_start_are_told_in_a_sentence(
     patch = "cascade.batch.cluster._files = lambda bundle: {'bundle.json': b'{}'}"
     words = (many, "--model", tiny_bundle, "--out", tmp_path / "rows.csv", "--engine", "ray")
     said = finished(start(*words, "--address", cluster.address, patch=patch), 1)
-    assert said.startswith("Error: Ray's workers failed (cascade.bundle.manifest.BundleError: ")
+    assert said.startswith("Error: Ray's workers failed (cascade.bundle.reading.BundleError: ")
     assert "every node" in said
     assert said.count("\n") == 1
 

@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 
 import canonistia
-from cascade.bundle.manifest import read_bundle
+from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.inference.engine import Engine
-from cascade.rules.cascade import PerClass
+from cascade.rules.routing import PerClass
 from tests.conftest import CLASSES, Run, draw
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade.bundle.manifest import BundleError
 from cascade.bundle.precision import precise_folder, processor_kind
+from cascade.bundle.reading import BundleError
 
 
 @pytest.mark.parametrize(

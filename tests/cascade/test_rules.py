@@ -6,22 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cascade.rules.cascade import (
-    Confidence,
-    Deferral,
-    Entropy,
-    HighestSubmodel,
-    LogLinear,
-    Margin,
-    PerClass,
-    Product,
-    Unsure,
-    candidate_classes,
-    decide,
-    doubt_features,
-    route,
-    top_two,
-)
+from cascade.rules.cascade import candidate_classes
+from cascade.rules.decision import HighestSubmodel, LogLinear, Product, decide
+from cascade.rules.probabilities import top_two
+from cascade.rules.routing import Confidence, Deferral, Entropy, Margin, PerClass, doubt_features, route
+from cascade.rules.unsure import Unsure
 
 MAIN = np.array([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04]])
 

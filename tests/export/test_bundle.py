@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from safetensors.torch import load_file, save_file
 
-from cascade.bundle.manifest import read_bundle
+from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine

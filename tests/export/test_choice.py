@@ -8,16 +8,9 @@ from scipy.special import softmax
 
 from cascade.errors import CanonistiaError
 from cascade.evaluation.metrics import top_k_hits
-from cascade.rules.cascade import (
-    CascadeOutput,
-    Confidence,
-    LogLinear,
-    PerClass,
-    Product,
-    known_answers,
-    route,
-    run_cascade,
-)
+from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
+from cascade.rules.decision import LogLinear, Product
+from cascade.rules.routing import Confidence, PerClass, route
 from export.fitting.calibration import Calibrators
 from export.fitting.decisions import DECISIONS
 from export.fitting.routing import ROUTINGS, in_a_gap

@@ -17,7 +17,7 @@ from export.commands.benchmark import (
 )
 from export.fitting.selection import Terms
 from tests.conftest import CLASSES, Run, write_class_folders
-from trainers.loop.training import Eyes
+from trainers.loop.training import NetworkConfig
 
 
 def test_a_split_takes_so_many_of_each_class_and_keeps_copies_on_one_side() -> None:
@@ -69,7 +69,9 @@ def pool(skill: float) -> Pool:
 
 
 def test_a_second_stage_that_sees_more_saves_mistakes_within_the_budget() -> None:
-    plan = ProtocolPlan(Path("none"), Eyes("efficientnet_lite0"), Eyes("efficientnet_lite2"), splits=3, per_class=80)
+    plan = ProtocolPlan(
+        Path("none"), NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2"), splits=3, per_class=80
+    )
     outcome = list(run_protocol(pool(3.0), plan))
     assert all(result.cascade < 0.8 * result.main for result in outcome)
     assert np.mean([result.cost for result in outcome]) <= plan.budget + 0.3
@@ -77,7 +79,9 @@ def test_a_second_stage_that_sees_more_saves_mistakes_within_the_budget() -> Non
 
 
 def test_a_blind_second_stage_does_no_harm() -> None:
-    plan = ProtocolPlan(Path("none"), Eyes("efficientnet_lite0"), Eyes("efficientnet_lite2"), splits=2, per_class=80)
+    plan = ProtocolPlan(
+        Path("none"), NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2"), splits=2, per_class=80
+    )
     for result in run_protocol(pool(0.0), plan):
         assert result.cascade <= result.main + 8
 
@@ -98,8 +102,8 @@ def test_the_command_reports_every_split_on_a_data_set_in_any_shape(run: Run, tm
 
 def test_submodels_may_read_the_main_models_features_too(tmp_path: Path) -> None:
     write_class_folders(tmp_path, dict.fromkeys(CLASSES, 3), 0)
-    eyes = Eyes("efficientnet_lite0", size=64), Eyes("efficientnet_lite0", size=96)
-    trunk, both = (read_pool(ProtocolPlan(tmp_path, *eyes, per_class=2, features=read)) for read in ("trunk", "both"))
+    stages = NetworkConfig("efficientnet_lite0", size=64), NetworkConfig("efficientnet_lite0", size=96)
+    trunk, both = (read_pool(ProtocolPlan(tmp_path, *stages, per_class=2, features=read)) for read in ("trunk", "both"))
     assert np.array_equal(both.second, np.hstack([trunk.second, trunk.main]))
     assert both.terms == trunk.terms
 

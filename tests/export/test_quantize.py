@@ -10,8 +10,9 @@ import onnx
 import pytest
 
 import canonistia
-from cascade.bundle.manifest import CARD, MANIFEST, Manifest, read_bundle, read_manifest
+from cascade.bundle.manifest import CARD, MANIFEST, Manifest
 from cascade.bundle.precision import precise_folder, processor_kind
+from cascade.bundle.reading import read_bundle, read_manifest
 from cascade.images.folders import pictures_below
 from tests.conftest import Run, run_command, write_data_set
 

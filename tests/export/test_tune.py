@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from cascade.bundle.manifest import read_bundle
+from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.images.folders import pictures_below
 from cascade.inference.engine import Engine

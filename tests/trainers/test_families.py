@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import get_model
 
-from cascade.bundle.manifest import BundleError
+from cascade.bundle.reading import BundleError
 from cascade.images.decoding import decode
 from cascade.inference.engine import Engine
 from export.commands.export_bundle import export_bundle
 from export.plan import ExportPlan
 from tests.conftest import CLASSES, draw, run_command, write_data_set
 from trainers.commands.train_main import train_main
-from trainers.loop.training import Eyes
+from trainers.loop.training import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS
 
 # The side is the smallest that the network sees anything at; maxvit's windows divide no other.
@@ -91,10 +91,12 @@ def test_a_family_trains_exports_agrees_with_pytorch_and_classifies(
     name: str, few: Path, light_subs: Path, tmp_path: Path
 ) -> None:
     recipe = replace(MAIN_DEFAULTS, unfreeze="last-1", epochs=1, batch_size=6, augment="none", tracker="none", ema=0.0)
-    eyes = Eyes(name, size=FAMILIES[name], pretrained=False)
+    network_config = NetworkConfig(name, size=FAMILIES[name], pretrained=False)
     if name in FLAT_AT_FIRST:
-        eyes = replace(eyes, weights=with_statistics(name, FAMILIES[name], tmp_path / "start.safetensors"))
-    run = train_main(few, tmp_path / "main", eyes, recipe, report=False)
+        network_config = replace(
+            network_config, weights=with_statistics(name, FAMILIES[name], tmp_path / "start.safetensors")
+        )
+    run = train_main(few, tmp_path / "main", network_config, recipe, report=False)
     assert run.network.backbone.spatial == (name not in WITHOUT_MAPS)
     plan = ExportPlan(tmp_path / "main", light_subs, few, tmp_path / "models" / "small")
     bundle, _ = export_bundle(plan)  # refuses a bundle that disagrees with PyTorch

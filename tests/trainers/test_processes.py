@@ -58,15 +58,15 @@ def test_two_processes_and_one_with_the_same_batch_give_the_same(backbone: str, 
 def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trainers.commands.train_main as recipe
     from cascade.errors import CanonistiaError
-    from trainers.distributed.process_context import Placement
-    from trainers.loop.training import Eyes
+    from trainers.distributed.process_context import ProcessContext
+    from trainers.loop.training import NetworkConfig
     from trainers.recipe import Recipe
 
-    monkeypatch.setattr(recipe, "placement", lambda device: Placement("cpu", 0, 13))
-    monkeypatch.setattr(Placement, "wait", lambda self: None)
-    eyes = Eyes("timm/test_vit", size=32, pretrained=False)
+    monkeypatch.setattr(recipe, "placement", lambda device: ProcessContext("cpu", 0, 13))
+    monkeypatch.setattr(ProcessContext, "wait", lambda self: None)
+    network_config = NetworkConfig("timm/test_vit", size=32, pretrained=False)
     with pytest.raises(CanonistiaError, match="13 processes share 12 training pictures, expected at least one each"):
-        recipe.train_main(few, tmp_path / "run", eyes, Recipe(unfreeze="all", tracker="none"))
+        recipe.train_main(few, tmp_path / "run", network_config, Recipe(unfreeze="all", tracker="none"))
     assert not (tmp_path / "run").exists()
 
 

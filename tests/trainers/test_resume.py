@@ -18,13 +18,14 @@ import trainers.loop.fit
 from cascade.errors import CanonistiaError
 from tests.conftest import Run, write_data_set
 from trainers.commands.train_main import train_main
-from trainers.loop.step import Batch, Stepper
-from trainers.loop.training import Eyes
+from trainers.data.loader import Batch
+from trainers.loop.step import Stepper
+from trainers.loop.training import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS, Recipe
 from trainers.runs.checkpoint import load_state
 from trainers.runs.folder import STATE
 
-EYES = Eyes("timm/test_vit", size=32, pretrained=False)
+EYES = NetworkConfig("timm/test_vit", size=32, pretrained=False)
 # Everything that has a state: averaging, a schedule, mixing, dropout, augmentation, small then large, thawing.
 RECIPE = replace(
     MAIN_DEFAULTS,

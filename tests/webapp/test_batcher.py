@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.bundle.manifest import read_bundle
+from cascade.bundle.reading import read_bundle
 from cascade.images.view import View, see
 from cascade.inference.engine import Engine, Picture
 from cascade.rules.cascade import CascadeOutput

@@ -20,8 +20,9 @@ import pytest
 from msgspec import json as msgspec_json
 from PIL import Image
 
-from cascade.bundle.manifest import MANIFEST, read_bundle
-from cascade.rules.cascade import Confidence
+from cascade.bundle.manifest import MANIFEST
+from cascade.bundle.reading import read_bundle
+from cascade.rules.routing import Confidence
 from tests.conftest import CLASSES, draw
 from tests.serving import Running, running
 from tests.waiting import wait_until

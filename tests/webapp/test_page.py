@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from cascade.bundle.manifest import read_manifest
+from cascade.bundle.reading import read_manifest
 from tests.conftest import CLASSES, draw
 from tests.webapps import application, encoded, upload
 from webapp.requests.corrections import Collector

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from cascade.bundle.manifest import MANIFEST, BundleError, describe_file, read_manifest
+from cascade.bundle.manifest import MANIFEST
+from cascade.bundle.reading import BundleError, describe_file, read_manifest
 from cascade.images.decoding import decode
 from cascade.images.view import View
 from tests.conftest import Run, draw

@@ -15,10 +15,10 @@ from cascade.errors import CanonistiaError
 from trainers.commands.train_main import examples
 from trainers.data.dataset import load_data_set
 from trainers.data.decode_cache import decoder
-from trainers.distributed.process_context import placement
+from trainers.distributed.process_context import process_context
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.step import Stepper
-from trainers.loop.training import Eyes, preprocessing, rate_groups, thaw, training_batches
+from trainers.loop.training import NetworkConfig, preprocessing, rate_groups, thaw, training_batches
 from trainers.networks.classifier import build_classifier
 from trainers.networks.unfreeze import unfreeze_plan
 from trainers.progress import track
@@ -38,7 +38,7 @@ class Found:
     suggested: float
 
 
-def find_lr(folder: Path, eyes: Eyes, recipe: Recipe, steps: int) -> Found:
+def find_lr(folder: Path, network_config: NetworkConfig, recipe: Recipe, steps: int) -> Found:
     """Train for some steps with rates that rise a million times, and return the losses (arXiv 1506.01186).
 
     All rates keep their ratio to the head's, as the recipe has it.
@@ -49,11 +49,19 @@ def find_lr(folder: Path, eyes: Eyes, recipe: Recipe, steps: int) -> Found:
         The data set, backbone or a setting is not usable, or the loss never fell.
     """
     torch.manual_seed(recipe.seed)
-    place = placement(recipe.device)
+    place = process_context(recipe.device)
     data = load_data_set(folder, recipe.seed)
-    spec = preprocessing(eyes, data)
+    spec = preprocessing(network_config, data)
     classes = len(data.classes)
-    network = build_classifier(eyes.backbone, classes, 0.0, eyes.pretrained, eyes.weights, eyes.flip, spec.size)
+    network = build_classifier(
+        network_config.backbone,
+        classes,
+        0.0,
+        network_config.pretrained,
+        network_config.weights,
+        network_config.flip,
+        spec.size,
+    )
     network.to(place.device).to(memory_format=torch.channels_last)
     plan = unfreeze_plan(recipe.unfreeze, len(network.backbone.stages))
     thaw(network, plan)

@@ -10,7 +10,7 @@ from cascade.errors import CanonistiaError
 from trainers.commands.train_sub import SubmodelPlan, train_sub
 from trainers.data.dataset import load_data_set
 from trainers.data.manifest import labelled_pictures
-from trainers.loop.training import Eyes
+from trainers.loop.training import NetworkConfig
 from trainers.recipe import Recipe
 from trainers.runs.folder import check_same_data, load_run
 from trainers.runs.submodels import copy_set, read_submodel_set
@@ -59,7 +59,7 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
     grown = msgspec.structs.replace(old, classes=list(data.classes), data_fingerprint=data.fingerprint)
     try:
         copy_set(subs, out, grown, old.classes)
-        plan = SubmodelPlan(Eyes(old.backbone), old.kind, None, tuple(added), negatives, kept=out)
+        plan = SubmodelPlan(NetworkConfig(old.backbone), old.kind, None, tuple(added), negatives, kept=out)
         train_sub(folder, main_run, out, plan, recipe, overwrite=False)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)

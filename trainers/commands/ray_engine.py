@@ -8,7 +8,7 @@ from dataclasses import replace
 import ray
 
 from cascade.errors import CanonistiaError
-from trainers.commands.train_sub import Prepared, train_submodel
+from trainers.commands.submodel import Prepared, train_submodel
 
 RETRIES = 3  # of a submodel whose worker died
 

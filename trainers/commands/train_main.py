@@ -14,13 +14,13 @@ from scipy.special import softmax
 from cascade.files import write_json
 from trainers.data.augment import augmentation
 from trainers.data.dataset import DataSet, load_data_set
-from trainers.distributed.process_context import Placement, placement
-from trainers.features.out_of_fold import keep_unseen_answers, unseen_answers
+from trainers.distributed.process_context import ProcessContext, process_context
+from trainers.features.out_of_fold import keep_out_of_fold_probabilities, out_of_fold_probabilities
 from trainers.loop.batch_size import fitting_batch
 from trainers.loop.fit import Task
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.scores import multiclass_scores
-from trainers.loop.training import Examples, Eyes, preprocessing, sidecar_for, train_network
+from trainers.loop.training import Examples, NetworkConfig, preprocessing, sidecar_for, train_network
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import build_classifier
 from trainers.networks.unfreeze import unfreeze_plan
@@ -28,16 +28,16 @@ from trainers.recipe import Recipe
 from trainers.runs.checkpoint import check_same_config
 from trainers.runs.evaluated import Evaluated
 from trainers.runs.folder import SUMMARY, TrainedRun, check_run_folder, is_begun, load_run, new_run, read_config
-from trainers.runs.label_issues import Suspect, likely_label_errors
+from trainers.runs.label_issues import LabelIssue, likely_label_errors
 from trainers.runs.record import RunRecord
-from trainers.runs.report import Eye, write_report
+from trainers.runs.report import ModelView, write_report
 from trainers.runs.tracking import start_tracker
 
 
 def train_main(
     folder: Path,
     out: Path,
-    eyes: Eyes,
+    network_config: NetworkConfig,
     recipe: Recipe,
     overwrite: bool = False,
     resume: bool = False,
@@ -55,18 +55,24 @@ def train_main(
         resumed has other settings.
     """
     torch.manual_seed(recipe.seed)
-    place = placement(recipe.device)
-    backbone_spec(eyes.backbone)
+    place = process_context(recipe.device)
+    backbone_spec(network_config.backbone)
     resumed = resume and is_begun(out)
     if place.is_main and not resumed:
         check_run_folder(out, overwrite)
     data = load_data_set(folder, recipe.seed)
     loss = multiclass_loss(recipe.loss, recipe.label_smoothing, len(data.classes))
     task = Task(loss, multiclass_scores, best_by="top1")
-    spec = preprocessing(eyes, data)
+    spec = preprocessing(network_config, data)
     with place.main_first():
         network = build_classifier(
-            eyes.backbone, len(data.classes), recipe.dropout, eyes.pretrained, eyes.weights, eyes.flip, spec.size
+            network_config.backbone,
+            len(data.classes),
+            recipe.dropout,
+            network_config.pretrained,
+            network_config.weights,
+            network_config.flip,
+            spec.size,
         )
     unfreeze_plan(recipe.unfreeze, len(network.backbone.stages), recipe.epochs)
     if recipe.batch_size == 0:
@@ -75,10 +81,10 @@ def train_main(
     augmentation(recipe.augment, spec.size)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
-    sidecar = sidecar_for(eyes.backbone, eyes.flip, data, spec, recipe)
+    sidecar = sidecar_for(network_config.backbone, network_config.flip, data, spec, recipe)
     config = {**recipe.as_dict(), **sidecar.as_config(), "data": folder.resolve().name}
-    config["weights"] = str(eyes.weights) if eyes.weights else None
-    config["pretrained"] = eyes.pretrained
+    config["weights"] = str(network_config.weights) if network_config.weights else None
+    config["pretrained"] = network_config.pretrained
     with run_folder(out, config, overwrite, resumed, place) as is_open:
         if not is_open:
             return load_run(out)
@@ -96,22 +102,24 @@ def train_main(
             record.evaluation(evaluated)
             if report:
                 trained = load_run(out)
-                eye = Eye(trained.network, spec)
-                write_report(out, evaluated, eye, _suspects(trained, training, data.classes, place.device))
+                model_view = ModelView(trained.network, spec)
+                write_report(out, evaluated, model_view, _suspects(trained, training, data.classes, place.device))
         place.wait()
     return load_run(out)
 
 
-def _suspects(run: TrainedRun, training: Examples, classes: tuple[str, ...], device: str) -> list[Suspect] | None:
+def _suspects(run: TrainedRun, training: Examples, classes: tuple[str, ...], device: str) -> list[LabelIssue] | None:
     if np.bincount(training.targets).min() < 2:
         return None  # a picture that is alone in its class is always seen
-    unseen = unseen_answers(run, training.paths, training.targets, device)  # (N, K)
-    keep_unseen_answers(run.folder, training.paths, training.targets, unseen)
+    unseen = out_of_fold_probabilities(run, training.paths, training.targets, device)  # (N, K)
+    keep_out_of_fold_probabilities(run.folder, training.paths, training.targets, unseen)
     return likely_label_errors(training.paths, training.targets, unseen, classes)
 
 
 @contextmanager
-def run_folder(out: Path, config: dict[str, Any], overwrite: bool, resumed: bool, place: Placement) -> Iterator[bool]:
+def run_folder(
+    out: Path, config: dict[str, Any], overwrite: bool, resumed: bool, place: ProcessContext
+) -> Iterator[bool]:
     """Open the folder of a new or resumed run, in every process; give False when the run is finished already.
 
     Raises

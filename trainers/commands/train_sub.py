@@ -3,35 +3,29 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
-import numpy as np
 import torch
-from scipy.special import expit
-from torch import nn
-from torch.nn import functional
 
 from cascade.bundle.manifest import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
-from trainers.commands.train_main import examples, run_folder
+from trainers.commands.submodel import Prepared, train_submodel
+from trainers.commands.train_main import examples
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.distributed.device import resolve_device
-from trainers.distributed.process_context import Placement
 from trainers.features.cache import cached_features, features_sha256, weights_sha256
-from trainers.features.negatives import example_weights
-from trainers.features.out_of_fold import unseen_answers
-from trainers.loop.fit import Task
-from trainers.loop.scores import binary_scores
-from trainers.loop.training import Examples, Eyes, check_used, preprocessing, sidecar_for, train_head, train_network
+from trainers.features.out_of_fold import out_of_fold_probabilities
+from trainers.loop.training import (
+    NetworkConfig,
+    check_used,
+    preprocessing,
+)
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.unfreeze import unfreeze_plan
 from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
-from trainers.runs.evaluated import Evaluated
-from trainers.runs.folder import TrainedRun, check_run_folder, check_same_data, is_begun, load_run, read_metrics
-from trainers.runs.record import RunRecord
-from trainers.runs.report import write_report
+from trainers.runs.folder import TrainedRun, check_run_folder, check_same_data, is_begun, load_run
 from trainers.runs.submodels import (
     MainFeatures,
     SubmodelSet,
@@ -41,14 +35,6 @@ from trainers.runs.submodels import (
     load_trunk,
     read_submodel_set,
 )
-from trainers.runs.tracking import start_tracker
-
-
-def _binary_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return functional.binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
-
-
-_TASK = Task(_binary_loss, binary_scores, best_by="average_precision")
 
 
 @dataclass(frozen=True)
@@ -59,7 +45,7 @@ class SubmodelPlan:
     it and the main model.
     """
 
-    eyes: Eyes
+    network_config: NetworkConfig
     kind: Literal["shared", "own"] = "shared"
     trunk: Path | None = None
     classes: tuple[str, ...] = ()
@@ -67,31 +53,6 @@ class SubmodelPlan:
     features: HeadFeatures = "trunk"
     engine: Literal["local", "ray"] = "local"
     kept: Path | None = None  # a folder of submodels whose trunk is used
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the trainings of all submodels share; plain data, which travels to the processes of other machines.
-
-    ``unseen`` are the cross-fitted probabilities of the training pictures, (N, K). With a shared trunk ``features``
-    holds those of training (N, D) and validation (M, D); else ``start`` holds the weights that each network starts
-    from.
-    """
-
-    out: Path
-    data: DataSet
-    training: Examples
-    validation: Examples
-    unseen: np.ndarray
-    features: tuple[torch.Tensor, torch.Tensor] | None
-    start: dict[str, torch.Tensor] | None
-    common: SubmodelSet
-    recipe: Recipe
-    config: dict[str, Any]
-    group: str
-    negatives: str
-    overwrite: bool
-    resume: bool
 
 
 def train_sub(
@@ -137,7 +98,7 @@ def train_sub(
     check_set(out, common)
 
     training, validation = (examples(data, split) for split in ("training", "validation"))
-    unseen = unseen_answers(main, training.paths, training.targets, device)  # (N, K)
+    unseen = out_of_fold_probabilities(main, training.paths, training.targets, device)  # (N, K)
     features = None
     if plan.kind == "shared":
         read = [(trunk, spec), *([(main.network, main.sidecar.preprocess)] if plan.features == "both" else [])]
@@ -203,49 +164,6 @@ def _side_by_side(
     return torch.cat([cached_features(network, paths, spec, device, workers) for network, spec in networks], dim=1)
 
 
-def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
-    """Train the submodel of one class and return its scores on validation."""
-    recipe, data, training, validation = prepared.recipe, prepared.data, prepared.training, prepared.validation
-    place = Placement(resolve_device(recipe.device))
-    positive = data.classes.index(label)
-    weights = example_weights(prepared.negatives, training.targets, positive, prepared.unseen)
-    kept = np.flatnonzero(weights)
-    learn = Examples(
-        [training.paths[row] for row in kept], (training.targets == positive)[kept].astype(int), weights[kept]
-    )
-    check = Examples(validation.paths, (validation.targets == positive).astype(int), np.ones(len(validation.paths)))
-    common = prepared.common
-    spec = common.preprocess
-    sidecar = sidecar_for(common.backbone, common.flip, data, spec, recipe, positive=label)
-    config = {**recipe.as_dict(), **sidecar.as_config(), **prepared.config}
-    run = class_run(prepared.out, label)
-    resumed = prepared.resume and is_begun(run)
-    with run_folder(run, config, prepared.overwrite, resumed, place) as is_open:
-        if not is_open:
-            last = read_metrics(run)[-1]
-            return {name: last[f"validation_{name}"] for name in ("loss", "average_precision", "precision", "recall")}
-        tracker = start_tracker(recipe.tracker, run, label, group=prepared.group, job="train-sub", config=config)
-        torch.manual_seed(recipe.seed)
-        with RunRecord(run, sidecar, tracker, _TASK.best_by, prepared.group, quiet=True) as record:
-            if prepared.features:
-                seen, unseen = prepared.features
-                rows = torch.from_numpy(kept)
-                head = nn.Linear(seen.shape[1], 1)
-                logits = train_head(head, seen[rows], learn, unseen, check, recipe, _TASK, place, run, record.epoch)
-            else:
-                network = build_classifier(
-                    common.backbone, 1, recipe.dropout, pretrained=False, flip=common.flip, size=spec.size
-                )
-                network.backbone.load_state_dict(prepared.start or {})
-                logits = train_network(network, learn, check, spec, recipe, _TASK, place, run, record.epoch)
-            yes = expit(logits[:, 0].astype(np.float64))
-            both = np.stack([1 - yes, yes], axis=1)  # (M, 2)
-            evaluated = Evaluated(check.paths, check.targets, both, ("other", label))
-            record.evaluation(evaluated)
-            write_report(run, evaluated, None, None)
-    return binary_scores(logits, check.targets)
-
-
 def trained_by(engine: str) -> Callable[[Prepared, Sequence[str]], Iterator[tuple[str, dict[str, float]]]]:
     """Return what trains submodels: one after another here, or side by side with Ray."""
     if engine == "ray":
@@ -262,10 +180,18 @@ def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> t
     if plan.trunk:
         finished = load_run(plan.trunk)
         check_same_data(folder, data, finished)
-        finished.network.flip = finished.network.flip or plan.eyes.flip
+        finished.network.flip = finished.network.flip or plan.network_config.flip
         return finished.network, finished.sidecar.preprocess
-    eyes, spec = plan.eyes, preprocessing(plan.eyes, data)
-    network = build_classifier(eyes.backbone, 1, dropout, eyes.pretrained, eyes.weights, eyes.flip, spec.size)
+    network_config, spec = plan.network_config, preprocessing(plan.network_config, data)
+    network = build_classifier(
+        network_config.backbone,
+        1,
+        dropout,
+        network_config.pretrained,
+        network_config.weights,
+        network_config.flip,
+        spec.size,
+    )
     return network, spec
 
 

@@ -15,10 +15,10 @@ from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
 from trainers.data.augment import Augmentation
 from trainers.data.decode_cache import Decoder, decoded
 from trainers.data.sampling import in_order, share_of
-from trainers.distributed.process_context import Placement
-from trainers.loop.step import Batch
+from trainers.distributed.process_context import ProcessContext
 from trainers.progress import track
 
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs (N, ...), targets (N,), weights (N,)
 Order = Callable[[int], list[np.ndarray]]
 Key = tuple[int, float, int]  # row, factor on its weight, epoch
 
@@ -65,11 +65,13 @@ class PictureDataset(Dataset[Batch]):
 class PictureBatches:
     """Batches of pictures in the order of each epoch, decoded by so many worker processes; this process's share."""
 
-    def __init__(self, data: PictureDataset, order: Order, workers: int = 0, place: Placement | None = None) -> None:
+    def __init__(
+        self, data: PictureDataset, order: Order, workers: int = 0, place: ProcessContext | None = None
+    ) -> None:
         self.data = data
         self.order = order
         self.workers = workers
-        self.place = place or Placement("cpu")
+        self.place = place or ProcessContext("cpu")
         self._length = len(order(1))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Placement: the device and the process that a training runs in, one of several when accelerate launched it."""
+"""ProcessContext: the device and the process that a training runs in, one of several when accelerate launched it."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Placement:
+class ProcessContext:
     """One process's place: its device, its number and how many there are."""
 
     device: str
@@ -32,9 +32,9 @@ class Placement:
         return self.index == 0
 
     @property
-    def alone(self) -> "Placement":
+    def alone(self) -> "ProcessContext":
         """Return the same place, as if there were no other process."""
-        return Placement(self.device)
+        return ProcessContext(self.device)
 
     def shared(self, network: nn.Module) -> nn.Module:
         """Return the network with its gradients averaged over the processes."""
@@ -70,7 +70,7 @@ class Placement:
             self.wait()
 
 
-def placement(device: str) -> Placement:
+def process_context(device: str) -> ProcessContext:
     """Return the place of this process.
 
     Raises
@@ -79,12 +79,12 @@ def placement(device: str) -> Placement:
         The device is no CPU or GPU, or is not there.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Placement(resolve_device(device))
+        return ProcessContext(resolve_device(device))
     from accelerate import PartialState
 
     kind = resolve_device(device)
     state = PartialState(cpu=kind == "cpu")
-    return Placement(str(state.device), state.process_index, state.num_processes)
+    return ProcessContext(str(state.device), state.process_index, state.num_processes)
 
 
 def without_processes(words: Sequence[str]) -> list[str]:

@@ -51,7 +51,7 @@ def cached_features(
 
 
 def features_sha256(network: Classifier, spec: PreprocessSpec) -> str:
-    """Return one sha256 for all that makes a picture's features: the backbone's weights, the eyes and the flip."""
+    """Return one sha256 for all that a picture's features depend on: backbone weights, preprocessing, flip."""
     return hashlib.sha256(_look(network, spec)).hexdigest()
 
 

@@ -16,7 +16,7 @@ from trainers.runs.folder import TrainedRun, read_config
 _FILE = "out_of_fold.npz"
 
 
-def unseen_answers(main: TrainedRun, paths: Sequence[Path], targets: np.ndarray, device: str) -> np.ndarray:
+def out_of_fold_probabilities(main: TrainedRun, paths: Sequence[Path], targets: np.ndarray, device: str) -> np.ndarray:
     """Return cross-fitted probabilities of training pictures (N, K), from the run's folder where they are known.
 
     Raises
@@ -35,8 +35,10 @@ def unseen_answers(main: TrainedRun, paths: Sequence[Path], targets: np.ndarray,
     return cross_fitted(features.numpy(), targets)
 
 
-def keep_unseen_answers(folder: Path, paths: Sequence[Path], targets: np.ndarray, probabilities: np.ndarray) -> None:
-    """Write what :func:`unseen_answers` found into the main run's folder, for its submodels."""
+def keep_out_of_fold_probabilities(
+    folder: Path, paths: Sequence[Path], targets: np.ndarray, probabilities: np.ndarray
+) -> None:
+    """Write what :func:`out_of_fold_probabilities` found into the main run's folder, for its submodels."""
     content = io.BytesIO()
     np.savez(content, probabilities=probabilities, key=np.array(_key(paths, targets)))
     write_bytes(folder / _FILE, content.getbuffer())

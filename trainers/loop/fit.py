@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from cascade.errors import CanonistiaError
+from trainers.data.loader import Batch
 from trainers.data.sampling import in_order, shuffled
-from trainers.distributed.process_context import Placement
+from trainers.distributed.process_context import ProcessContext
 from trainers.loop.interrupt import Interruption, interruptions
 from trainers.loop.losses import Loss
-from trainers.loop.step import Batch, Stepper, check_finite
+from trainers.loop.step import Stepper, check_finite
 from trainers.progress import steps_shown
 from trainers.recipe import Recipe
 from trainers.runs.checkpoint import TrainingState, load_state, random_state, save_state, set_random_state
@@ -104,7 +105,7 @@ def fit(
     validation: Batches,
     recipe: Recipe,
     task: Task,
-    place: Placement,
+    place: ProcessContext,
     hooks: Hooks,
     folder: Path,
 ) -> tuple[nn.Module, np.ndarray]:
@@ -145,7 +146,7 @@ def fit(
     return stepper.result, logits
 
 
-def predict(network: nn.Module, batches: Batches, place: Placement) -> tuple[np.ndarray, np.ndarray]:
+def predict(network: nn.Module, batches: Batches, place: ProcessContext) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits (N, K) in full precision and the targets (N,), of every process's batches in their order."""
     network.eval()
     with torch.inference_mode():

@@ -5,7 +5,7 @@ from scipy.special import log_expit, softmax
 from sklearn.metrics import average_precision_score, log_loss
 
 from cascade.evaluation.metrics import seed_score
-from cascade.rules.cascade import top_two
+from cascade.rules.probabilities import top_two
 
 
 def multiclass_scores(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:

@@ -10,13 +10,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cascade.errors import CanonistiaError
+from trainers.data.loader import Batch
 from trainers.distributed.device import resolve_precision
-from trainers.distributed.process_context import Placement
+from trainers.distributed.process_context import ProcessContext
 from trainers.loop.losses import Loss
 from trainers.loop.mixing import mixing
 from trainers.recipe import Recipe
-
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs (N, ...), targets (N,), weights (N,)
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
@@ -43,7 +42,7 @@ class Stepper:
         groups: list[dict[str, Any]],
         recipe: Recipe,
         loss: Loss,
-        place: Placement,
+        place: ProcessContext,
         steps: int,
     ) -> None:
         self.network = network

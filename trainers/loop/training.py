@@ -20,7 +20,7 @@ from trainers.data.decode_cache import Decoder, decoder
 from trainers.data.loader import PictureBatches, PictureDataset, all_grey, pictures_in_order
 from trainers.data.sampling import balanced, shuffled, slice_of
 from trainers.distributed.device import keep_freed_memory
-from trainers.distributed.process_context import Placement
+from trainers.distributed.process_context import ProcessContext
 from trainers.features.cache import cached_features
 from trainers.loop.fit import Batches, EpochSchedule, Hooks, Task, TensorBatches, fit
 from trainers.networks.backbones import backbone_spec
@@ -35,7 +35,7 @@ OnEpoch = Callable[[dict[str, float], nn.Module], None]
 
 
 @dataclass(frozen=True)
-class Eyes:
+class NetworkConfig:
     """How a network sees: ``None`` takes the backbone's own side, and grey when all pictures are."""
 
     backbone: str
@@ -56,7 +56,7 @@ class Examples:
     weights: np.ndarray
 
 
-def preprocessing(eyes: Eyes, data: DataSet) -> PreprocessSpec:
+def preprocessing(network_config: NetworkConfig, data: DataSet) -> PreprocessSpec:
     """Return the preprocessing of a network for a data set.
 
     Raises
@@ -64,14 +64,14 @@ def preprocessing(eyes: Eyes, data: DataSet) -> PreprocessSpec:
     CanonistiaError
         A picture of the data set cannot be read, or the backbone is unknown.
     """
-    backbone = backbone_spec(eyes.backbone)
+    backbone = backbone_spec(network_config.backbone)
     grey = all_grey([picture.path for picture in (*data.training, *data.validation)])
     return PreprocessSpec(
-        size=eyes.size or backbone.size,
-        resize=eyes.resize,
+        size=network_config.size or backbone.size,
+        resize=network_config.resize,
         interpolation=backbone.interpolation,
-        crop=backbone.crop if eyes.resize == "crop" else 1.0,
-        colour=eyes.colour or ("grey" if grey else "rgb"),
+        crop=backbone.crop if network_config.resize == "crop" else 1.0,
+        colour=network_config.colour or ("grey" if grey else "rgb"),
     )
 
 
@@ -100,7 +100,7 @@ def train_network(
     spec: PreprocessSpec,
     recipe: Recipe,
     task: Task,
-    place: Placement,
+    place: ProcessContext,
     folder: Path,
     on_epoch: OnEpoch,
 ) -> np.ndarray:
@@ -180,7 +180,7 @@ def rate_groups(network: Classifier, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def training_batches(
-    training: Examples, spec: PreprocessSpec, recipe: Recipe, place: Placement, decode: Decoder
+    training: Examples, spec: PreprocessSpec, recipe: Recipe, place: ProcessContext, decode: Decoder
 ) -> Batches:
     """Return the batches of each epoch, as the recipe samples, augments and sizes them; this process's share.
 
@@ -232,7 +232,7 @@ def train_head(
     validation: Examples,
     recipe: Recipe,
     task: Task,
-    place: Placement,
+    place: ProcessContext,
     folder: Path,
     on_epoch: OnEpoch,
 ) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import nn
 
 from cascade.errors import CanonistiaError
 from trainers.networks import timm_source, torchvision_source
-from trainers.networks.feature_extractor import BackboneSpec, Headless, probe
+from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor, probe
 from trainers.networks.stages import belongs, split_stages
 from trainers.networks.weights import Weights, read_weights
 
@@ -28,7 +28,7 @@ class Backbone(nn.Module):
     is the pooled features; any other gives these at once.
     """
 
-    def __init__(self, headless: Headless, size: int) -> None:
+    def __init__(self, headless: FeatureExtractor, size: int) -> None:
         super().__init__()
         self.network = headless.network
         self.spatial = headless.spatial
@@ -118,7 +118,7 @@ def build_backbone(name: str, pretrained: bool, weights: Path | None = None, siz
         return _side_by_side([build_backbone(part, pretrained, size=side) for part in name.split("+")], side)
     state = read_weights(weights) if weights else None
     try:
-        return Backbone(_headless(name, side, pretrained, state), side)
+        return Backbone(_feature_extractor(name, side, pretrained, state), side)
     # What a network says of a side that it cannot see: pooling to nothing, or windows that do not divide it.
     except (RuntimeError, ValueError, AssertionError) as error:
         raise CanonistiaError(
@@ -127,7 +127,7 @@ def build_backbone(name: str, pretrained: bool, weights: Path | None = None, siz
         ) from error
 
 
-def _headless(name: str, side: int, pretrained: bool, state: Weights | None) -> Headless:
+def _feature_extractor(name: str, side: int, pretrained: bool, state: Weights | None) -> FeatureExtractor:
     inside = timm_name(name)
     if inside is None:
         return torchvision_source.build(name, side, pretrained, state)
@@ -165,7 +165,7 @@ def _side_by_side(networks: list[Backbone], side: int) -> Backbone:
     # Maps of different places have no common one.
     spatial = all(network.spatial for network in networks) and len({network.places for network in networks}) == 1
     parts: list[nn.Module] = [network if spatial else _Pooled(network) for network in networks]
-    both = Backbone(Headless(SideBySide(parts), spatial), side)
+    both = Backbone(FeatureExtractor(SideBySide(parts), spatial), side)
     both.stages = (("networks",),)  # the networks may have different numbers of stages
     return both
 

@@ -33,7 +33,7 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
-    def seen(self, pixels: torch.Tensor) -> torch.Tensor:
+    def backbone_output(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the backbone's output: a feature map (N, features, h, w) when it is spatial, else (N, features)."""
         x = pixels.permute(0, 3, 1, 2).to(self.mean.dtype)  # (N, 3, H, W), channels last in memory
         x = (x - self.mean) / self.std
@@ -44,7 +44,7 @@ class Classifier(nn.Module):
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the pooled features, (N, features)."""
-        seen = self.seen(pixels)
+        seen = self.backbone_output(pixels)
         return seen.mean(dim=(2, 3)) if self.backbone.spatial else seen
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True)
-class Headless:
+class FeatureExtractor:
     """A network that gives a feature map (N, C, h, w) when ``spatial``, else features (N, D).
 
     A map is only called one when its mean over the places is what the network's own head reads: the head's answer is

@@ -14,7 +14,7 @@ from torch.hub import get_dir
 
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import Interpolation
-from trainers.networks.feature_extractor import BackboneSpec, Headless, fetched, is_mean_of, probe
+from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor, fetched, is_mean_of, probe
 from trainers.networks.weights import Weights, load_weights
 
 HUB = "hf-hub:"
@@ -65,7 +65,7 @@ def weights_are_here(name: str) -> bool:
 
 def build(
     name: str, size: int, pretrained: bool, weights: Weights | None, by_position: Weights | None = None
-) -> Headless:
+) -> FeatureExtractor:
     """Return a model without its head, for pictures of one side.
 
     ``by_position`` are weights that another implementation named.
@@ -79,7 +79,7 @@ def build(
         head = config.get("classifier") or ()
         load_weights(network, weights, f"weights for {name}", but=(head,) if isinstance(head, str) else tuple(head))
     network.reset_classifier(0)
-    return _headless(network, size)
+    return _feature_extractor(network, size)
 
 
 class _FeatureMap(nn.Module):
@@ -95,14 +95,14 @@ class _FeatureMap(nn.Module):
         return self.network.forward_features(x).permute(self.order)
 
 
-def _headless(network: Any, size: int) -> Headless:
+def _feature_extractor(network: Any, size: int) -> FeatureExtractor:
     network.eval()
     with torch.inference_mode():
         maps, features = network.forward_features(probe(size)), network(probe(size))
     for order in ((0, 1, 2, 3), (0, 3, 1, 2)):  # channels first, or last
         if isinstance(maps, torch.Tensor) and maps.ndim == 4 and is_mean_of(features, maps.permute(order)):
-            return Headless(_FeatureMap(network, order), spatial=True)
-    return Headless(network, spatial=False)
+            return FeatureExtractor(_FeatureMap(network, order), spatial=True)
+    return FeatureExtractor(network, spatial=False)
 
 
 def _config(name: str) -> dict[str, Any]:

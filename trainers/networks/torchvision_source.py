@@ -13,7 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from cascade.images.preprocess import Interpolation
-from trainers.networks.feature_extractor import BackboneSpec, Headless, fetched, is_mean_of, probe
+from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor, fetched, is_mean_of, probe
 from trainers.networks.weights import Weights, load_weights
 
 _TAIL = 8  # the most steps from the feature map to the head: pooling, flattening, dropout and the like
@@ -42,7 +42,7 @@ def weights_are_here(name: str) -> bool:
     return Path(get_dir(), "checkpoints", os.path.basename(_weights(name).url)).exists()
 
 
-def build(name: str, size: int, pretrained: bool, weights: Weights | None) -> Headless:
+def build(name: str, size: int, pretrained: bool, weights: Weights | None) -> FeatureExtractor:
     """Return a model without its head, for pictures of one side."""
     network = _network(name, size)
     steps = get_graph_node_names(network, suppress_diff_warning=True)  # of the forward pass: in training, in evaluation
@@ -60,7 +60,7 @@ def build(name: str, size: int, pretrained: bool, weights: Weights | None) -> He
         eval_return_nodes={last: "features"},
         suppress_diff_warning=True,
     )
-    return Headless(_Extracted(extractor), spatial)
+    return FeatureExtractor(_Extracted(extractor), spatial)
 
 
 class _Extracted(nn.Module):

@@ -20,9 +20,9 @@ from safetensors.torch import save as serialised
 from torch import nn
 
 from cascade.errors import CanonistiaError
+from cascade.files import write_bytes, write_json, write_text
 from cascade.images.preprocess import PreprocessSpec
 from trainers.data.dataset import DataSet
-from cascade.files import write_bytes, write_json, write_text
 from trainers.networks.classifier import Classifier, build_classifier
 
 Metrics = Mapping[str, float]

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """A picture whose label a model that has not seen it doubts, with the class it takes it for."""
 
     path: Path
@@ -20,7 +20,7 @@ class Suspect:
 
 def likely_label_errors(
     paths: Sequence[Path], targets: np.ndarray, unseen: np.ndarray, classes: Sequence[str]
-) -> list[Suspect]:
+) -> list[LabelIssue]:
     """Return the likely label errors as cleanlab finds them, the least probable label first.
 
     Parameters
@@ -39,7 +39,7 @@ def likely_label_errors(
 
     found = find_label_issues(targets, unseen, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
-        Suspect(
+        LabelIssue(
             paths[row],
             classes[targets[row]],
             classes[int(unseen[row].argmax())],

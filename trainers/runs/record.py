@@ -12,10 +12,10 @@ import click
 import msgspec
 from torch import nn
 
+from cascade.files import write_json, write_text
 from trainers.runs.checkpoint import load_state
 from trainers.runs.curves import plot_curves
 from trainers.runs.evaluated import Evaluated
-from cascade.files import write_json, write_text
 from trainers.runs.folder import STATE, SUMMARY, Metrics, Sidecar, save_checkpoint, write_metrics
 from trainers.runs.tracking import Tracker, checkpoint_artifact, data_artifact
 

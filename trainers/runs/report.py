@@ -12,40 +12,46 @@ import numpy as np
 import torch
 from PIL import Image
 
+from cascade.files import write_text
 from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
 from trainers.data.decode_cache import decoded
-from trainers.runs.evaluated import Evaluated, Mistake
-from cascade.files import write_text
-from trainers.networks.classifier import Classifier, activation_maps
-from trainers.runs.folder import Metrics, read_config, read_metrics
-from trainers.runs.label_issues import Suspect
 from trainers.data.thumbnails import as_data_url, thumbnail
+from trainers.networks.classifier import Classifier, activation_maps
+from trainers.runs.evaluated import Evaluated, Mistake
+from trainers.runs.folder import Metrics, read_config, read_metrics
+from trainers.runs.label_issues import LabelIssue
 
 REPORT = "report.html"
 _WORST, _PAIRS, _SUSPECTS = 12, 8, 24
 
 
 @dataclass(frozen=True)
-class Eye:
+class ModelView:
     """A trained network with its preprocessing, which can show where it looked."""
 
     network: Classifier
     spec: PreprocessSpec
 
 
-def write_report(folder: Path, evaluated: Evaluated, eye: Eye | None, suspects: Sequence[Suspect] | None) -> None:
+def write_report(
+    folder: Path, evaluated: Evaluated, model_view: ModelView | None, suspects: Sequence[LabelIssue] | None
+) -> None:
     """Write ``report.html`` into a run's folder; curves and settings are taken from there.
 
     Parameters
     ----------
-    eye
+    model_view
         Gives the activation maps of the mistakes, when its backbone has a feature map.
     suspects
         The likely label errors; None when they were not looked for.
     """
     rows, config = read_metrics(folder), read_config(folder)
     mistakes = evaluated.mistakes(_WORST)
-    maps = _evidence(eye, mistakes, evaluated.classes) if eye and eye.network.backbone.spatial else None
+    maps = (
+        _evidence(model_view, mistakes, evaluated.classes)
+        if model_view and model_view.network.backbone.spatial
+        else None
+    )
     matrix = evaluated.confusion()
     page = _template().render(
         name=folder.name,
@@ -78,7 +84,7 @@ def write_report(folder: Path, evaluated: Evaluated, eye: Eye | None, suspects: 
 
 
 def advice(
-    rows: Sequence[Metrics], config: dict[str, Any], evaluated: Evaluated, suspects: Sequence[Suspect] | None
+    rows: Sequence[Metrics], config: dict[str, Any], evaluated: Evaluated, suspects: Sequence[LabelIssue] | None
 ) -> list[str]:
     """Return what the figures of a run speak for, one sentence each."""
     losses = [row["validation_loss"] for row in rows]
@@ -110,7 +116,7 @@ def advice(
     return lines
 
 
-def _note(suspects: Sequence[Suspect] | None) -> str:
+def _note(suspects: Sequence[LabelIssue] | None) -> str:
     if suspects is None:
         return "Not looked for in this run: the main model's report has them."
     if not suspects:
@@ -132,14 +138,16 @@ def _template() -> jinja2.Template:
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(REPORT)
 
 
-def _evidence(eye: Eye, mistakes: Sequence[Mistake], classes: Sequence[str]) -> list[Image.Image]:
+def _evidence(model_view: ModelView, mistakes: Sequence[Mistake], classes: Sequence[str]) -> list[Image.Image]:
     """Return each mistake's picture under the activation map of the class that it was taken for."""
-    network = eye.network.eval().cpu()
+    network = model_view.network.eval().cpu()
     pictures = []
     for mistake in mistakes:
-        pixels = preprocess(decoded(mistake.path, least_side(eye.spec)), eye.spec)  # (H, W, 3)
+        pixels = preprocess(decoded(mistake.path, least_side(model_view.spec)), model_view.spec)  # (H, W, 3)
         with torch.inference_mode():
-            maps = activation_maps(network, network.seen(torch.from_numpy(pixels.copy())[None]))  # (1, outputs, h, w)
+            maps = activation_maps(
+                network, network.backbone_output(torch.from_numpy(pixels.copy())[None])
+            )  # (1, outputs, h, w)
         chosen = maps[0, classes.index(mistake.predicted) if maps.shape[1] > 1 else 0].numpy()  # (h, w)
         strength = np.clip(chosen, 0, None) / max(float(chosen.max()), 1e-6)
         heat = Image.fromarray((matplotlib.colormaps["inferno"](strength)[..., :3] * 255).astype(np.uint8))

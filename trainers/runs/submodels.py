@@ -10,8 +10,8 @@ import msgspec
 from torch import nn
 
 from cascade.errors import CanonistiaError
-from cascade.images.preprocess import PreprocessSpec
 from cascade.files import write_json
+from cascade.images.preprocess import PreprocessSpec
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.runs.folder import load_run, load_tensors, read_sidecar, save_tensors
 

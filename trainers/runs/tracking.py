@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import click
 
 from cascade.errors import CanonistiaError
-from trainers.runs.evaluated import Evaluated
 from cascade.files import write_text
 from trainers.data.thumbnails import thumbnail
+from trainers.runs.evaluated import Evaluated
 
 # How long a run waits for the W&B service before it gives up, in seconds.
 _PATIENCE = 20

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.inference.engine import Engine
-from cascade.rules.cascade import PerClass, best_answers
+from cascade.rules.routing import PerClass
+from cascade.rules.unsure import best_answers
 from webapp.pages.heatmaps import data_uri, evidence, heat_picture
 from webapp.requests.answers import Answer, Refused
 

@@ -13,7 +13,7 @@ from math import ceil, floor
 import numpy as np
 from PIL import Image
 
-from cascade.images.preprocess import PreprocessSpec, seen_box
+from cascade.images.preprocess import PreprocessSpec, crop_box
 
 _OPACITY = (0.4, 0.8)  # of the colours, where there is no evidence and where it is greatest
 _LEGEND = (256, 12)  # pixels
@@ -57,7 +57,7 @@ def evidence(maps: np.ndarray) -> np.ndarray:
 
 def heat_picture(picture: Image.Image, evidence: np.ndarray, spec: PreprocessSpec) -> Image.Image:
     """Return the picture in grey with the evidence (h, w) over the part of it that the model saw."""
-    left, top, right, bottom = seen_box(picture.size, spec)
+    left, top, right, bottom = crop_box(picture.size, spec)
     left, top, right, bottom = floor(left), floor(top), ceil(right), ceil(bottom)
     smooth = Image.fromarray(evidence.astype(np.float32)).resize((right - left, bottom - top), Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(smooth), 0, 1)  # (H, W)

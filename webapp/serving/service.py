@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cascade.bundle.manifest import MANIFEST, Bundle, BundleError, Manifest, read_bundle
+from cascade.bundle.manifest import MANIFEST, Manifest
+from cascade.bundle.reading import Bundle, BundleError, read_bundle
 from cascade.inference.engine import Engine
 from cascade.threads import processors
 from webapp.problems import Problem

@@ -1,0 +1,48 @@
+"""Looking bundles up: from a name to a folder."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from cascade.bundle.manifest import MANIFEST
+from cascade.bundle.reading import BundleError
+
+
+def bundle_folders() -> list[Path]:
+    """Return the folders where bundles are looked up by name, first match first.
+
+    They are ``$CANONISTIA_MODELS``, ``models/`` here, ``models/`` beside the source code, and the environment's
+    ``share/canonistia/models``, where the wheel puts the shipped bundle.
+    """
+    named = os.environ.get("CANONISTIA_MODELS")
+    beside_source = Path(__file__).resolve().parents[2] / "models"
+    places = [Path("models"), beside_source, Path(sys.prefix, "share", "canonistia", "models")]
+    return ([Path(named)] if named else []) + places
+
+
+def find_bundle(model: str) -> Path:
+    """Return the folder of a bundle, given that folder or the bundle's name.
+
+    Raises
+    ------
+    BundleError
+        No such bundle; the message lists the ones found.
+    """
+    if Path(model, MANIFEST).is_file():
+        return Path(model)
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model):
+        for place in bundle_folders():
+            if (place / model / MANIFEST).is_file():
+                return place / model
+    names = ", ".join(path.name for path in list_bundles()) or "none"
+    raise BundleError(f"no bundle '{model}': neither a folder with {MANIFEST} nor one of the bundles found ({names})")
+
+
+def list_bundles() -> list[Path]:
+    """Return the folders of all bundles found by name; of two with one name, the one that ``--model`` would take."""
+    found: dict[str, Path] = {}
+    for place in bundle_folders():
+        for manifest in sorted(place.glob(f"*/{MANIFEST}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return [found[name] for name in sorted(found)]

@@ -1,0 +1,67 @@
+"""Parquet: rows written as a table. Needs pyarrow, of the batch extra."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import CanonistiaError
+from cascade.outputs.rows import Row
+
+_GROUP = 10_000  # rows of a row group
+
+
+def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> None:
+    """Write rows as one Parquet file, or as a folder of them with one folder inside for each value of a column.
+
+    It appears under its name when all rows are written, and not at all otherwise.
+
+    Raises
+    ------
+    CanonistiaError
+        It cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(field.name, _arrow_type(field.name)) for field in fields(Row)])
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    rows = iter(rows)
+    groups = iter(lambda: list(islice(rows, _GROUP)), [])
+    batches = (pa.RecordBatch.from_pylist([_as_text(row) for row in group], schema) for group in groups)
+    try:
+        if partition:
+            flavour = ds.partitioning(pa.schema([schema.field(partition)]), flavor="hive")
+            reader = pa.RecordBatchReader.from_batches(schema, batches)
+            ds.write_dataset(reader, partial_path, format="parquet", partitioning=flavour)
+        else:
+            with pq.ParquetWriter(partial_path, schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+        _remove(path)  # a folder cannot be replaced in one step
+        os.replace(partial_path, path)
+    except OSError as error:
+        raise CanonistiaError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error
+    finally:
+        _remove(partial_path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _as_text(row: Row) -> dict[str, Any]:
+    # A file name need not be text, a cell has to be.
+    return asdict(row) | {"path": os.fsencode(row.path).decode("utf-8", "backslashreplace")}
+
+
+def _arrow_type(column: str) -> Any:
+    import pyarrow as pa
+
+    return {"probability_1": pa.float64(), "probability_2": pa.float64(), "unsure": pa.bool_()}.get(column, pa.string())

@@ -1,0 +1,17 @@
+"""Arithmetic on probabilities that the rules share."""
+
+import numpy as np
+
+# Keeps a logarithm finite; far below any probability that a calibrated float32 model tells apart.
+TINY = 1e-12
+
+
+def log_odds(probabilities: np.ndarray) -> np.ndarray:
+    """Return log(p / (1 - p)), finite at 0 and 1; NaN stays NaN."""
+    kept = np.clip(probabilities, TINY, 1 - TINY)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def top_two(probabilities: np.ndarray) -> np.ndarray:
+    """Return the indices of the two most likely classes, most likely first, (N, 2); ties go to the earlier class."""
+    return np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
