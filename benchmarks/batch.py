@@ -53,7 +53,7 @@ def parts(engine: Engine, paths: Sequence[Path]) -> dict[str, float]:
     pixels: list[np.ndarray] = []
     spent["preprocess"] = seconds(lambda: pixels.extend(preprocess(picture, spec) for picture in pictures))
     batches = [np.stack(pixels[start : start + BATCH_SIZE]) for start in range(0, len(pixels), BATCH_SIZE)]
-    main = engine._session(manifest.main.file)
+    main = engine.sessions.session(manifest.main.file)
     spent["main"] = seconds(lambda: [main.run(["probabilities", "distance"], {"pixels": batch}) for batch in batches])
     some = pictures[: 4 * BATCH_SIZE]
     asked = np.ones((BATCH_SIZE, len(engine.classes)), dtype=bool)
@@ -69,7 +69,7 @@ def parts(engine: Engine, paths: Sequence[Path]) -> dict[str, float]:
 def plain_threads(engine: Engine, paths: Sequence[Path], threads: int) -> None:
     """Decode, preprocess and run the main model on shares of the pictures, a thread a share, nothing in between."""
     manifest = engine.bundle.manifest
-    main = engine._session(manifest.main.file)
+    main = engine.sessions.session(manifest.main.file)
 
     def share(number: int) -> None:
         own = paths[number::threads]

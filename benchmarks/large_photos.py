@@ -45,7 +45,7 @@ def make_photos(folder: Path, count: int) -> list[Path]:
 def plain_loop(engine: Engine, paths: Sequence[Path]) -> None:
     """Decode every photo whole with Pillow, one after another, and run the main model on batches."""
     model = engine.bundle.manifest.main
-    session = engine._session(model.file)
+    session = engine.sessions.session(model.file)
     for start in range(0, len(paths), BATCH):
         pixels = [
             preprocess(Image.open(path).convert("RGB"), model.preprocess) for path in paths[start : start + BATCH]

@@ -77,7 +77,7 @@ def bare(bundle: Bundle, paths: Sequence[Path]) -> Run:
     """Return a run of the main network alone on pixels in memory, a core each: the ceiling."""
     engine = Engine(bundle, threads=1)
     entry, spec = bundle.manifest.networks[0]
-    session = engine._session(entry)
+    session = engine.sessions.session(entry)
     pixels = stack([engine.see(path) for path in paths[:640]], spec)
 
     def run(some: Sequence[Path]) -> None:

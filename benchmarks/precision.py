@@ -61,7 +61,7 @@ def main() -> None:
             rates = {}
             for number, (entry, spec) in enumerate(engine.bundle.manifest.networks[:2]):
                 pixels = stack(some, spec)
-                session = engine._session(entry)
+                session = engine.sessions.session(entry)
                 output = ["features"] if number else ["probabilities"]
                 batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
                 feeds = [{"pixels": batch} for batch in batches]

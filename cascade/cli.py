@@ -14,7 +14,7 @@ from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
     from cascade.bundle.precision import Precision
-    from cascade.inference.engine import Device
+    from cascade.inference.sessions import Device
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from tests.import_graph import import_graph, imports_of, modules_of
@@ -14,6 +15,41 @@ ALLOWED = {
     "trainers": {"trainers", "cascade"},
     "export": {"export", "trainers", "cascade"},
 }
+# The rooms inside of a room, and the modules at its root: each may import those of the lines below its own.
+FLOORS = {
+    "cascade": (
+        {"cli"},
+        {"batch", "evaluation"},
+        {"inference", "outputs"},
+        {"bundle", "inputs"},
+        {"images"},
+        {"rules"},
+        {"files", "threads"},
+        {"errors"},
+    ),
+    "trainers": (
+        {"cli"},
+        {"commands"},
+        {"loop"},
+        {"features"},
+        {"runs"},
+        {"data"},
+        {"distributed", "networks"},
+        {"options"},
+        {"progress", "recipe"},
+    ),
+    "export": ({"cli"}, {"commands"}, {"bundles"}, {"fitting", "graphs"}, {"plan"}),
+    "webapp": (
+        {"cli"},
+        {"server"},
+        {"app"},
+        {"api", "pages"},
+        {"requests"},
+        {"serving"},
+        {"problems", "settings"},
+    ),
+}
+MOST_MODULES = 14
 TRAINING_ONLY = {"torch", "torchvision", "timm", "wandb", "onnx", "onnxscript", "sklearn", "scipy", "imagehash"}
 
 
@@ -37,8 +73,37 @@ def training_libraries(root: Path) -> list[str]:
     ]
 
 
+def wrong_floors(root: Path) -> list[str]:
+    """Return the imports that lead upwards inside of a room, or to another inner room of the same floor."""
+    graph = import_graph(root, ROOMS)
+    floors = {(room, name): floor for room in ROOMS for floor, names in enumerate(FLOORS[room]) for name in names}
+    unknown = [name for name in graph if name not in ROOMS and inner(name) not in floors]
+    wrong = [
+        f"{name} imports {found}"
+        for name, imported in graph.items()
+        for found in sorted(imported - set(ROOMS))
+        if top(found) == top(name) and inner(found) != inner(name)
+        if name not in unknown and found not in unknown and floors[inner(found)] <= floors[inner(name)]
+    ]
+    return [*(f"{name} is on no floor" for name in unknown), *wrong]
+
+
+def circle(root: Path) -> list[str]:
+    """Return the modules of a circle of imports; none when there is none."""
+    try:
+        TopologicalSorter(import_graph(root, ROOMS)).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
 def top(name: str) -> str:
     return name.partition(".")[0]
+
+
+def inner(name: str) -> tuple[str, str]:
+    room, _, inside = name.partition(".")
+    return room, top(inside)
 
 
 def test_a_room_imports_only_the_rooms_it_may() -> None:
@@ -48,6 +113,20 @@ def test_a_room_imports_only_the_rooms_it_may() -> None:
 
 def test_the_serving_rooms_name_no_training_library() -> None:
     assert not training_libraries(ROOT)
+
+
+def test_inside_a_room_imports_lead_downwards() -> None:
+    assert not wrong_floors(ROOT)
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    assert not circle(ROOT)
+
+
+def test_no_folder_holds_more_modules_than_can_be_overlooked() -> None:
+    folders = [path for room in ROOMS for path in (ROOT / room, *(ROOT / room).rglob("*")) if path.is_dir()]
+    counts = {str(path.relative_to(ROOT)): len(list(path.glob("*.py"))) for path in folders}
+    assert not {name: count for name, count in counts.items() if count > MOST_MODULES}
 
 
 def plant(root: Path, name: str, text: str) -> None:
@@ -64,6 +143,27 @@ def test_a_planted_import_inside_a_subpackage_is_found(tmp_path: Path) -> None:
         "cascade.images.decoding imports trainers.data.loader",
     ]
     assert training_libraries(tmp_path) == ["webapp.pages.deep.page imports torch.nn"]
+
+
+def test_a_planted_import_that_leads_upwards_is_found(tmp_path: Path) -> None:
+    plant(tmp_path, "cascade/rules/routing.py", "from cascade.images.view import View\n")
+    plant(tmp_path, "cascade/images/view.py", "import cascade.rules.routing\n")
+    plant(tmp_path, "webapp/api/v1.py", "from webapp.pages import page\n")
+    plant(tmp_path, "webapp/pages/page.py", "")
+    plant(tmp_path, "export/attic/old.py", "")
+    assert wrong_floors(tmp_path) == [
+        "export.attic.old is on no floor",
+        "cascade.rules.routing imports cascade.images.view",
+        "webapp.api.v1 imports webapp.pages.page",
+    ]
+
+
+def test_a_planted_circle_is_found(tmp_path: Path) -> None:
+    plant(tmp_path, "trainers/data/a.py", "from trainers.data.b import x\n")
+    plant(tmp_path, "trainers/data/b.py", "def x():\n    from trainers.data import c\n")
+    plant(tmp_path, "trainers/data/c.py", "import trainers.data.a\n")
+    found = circle(tmp_path)
+    assert set(found) == {"trainers.data.a", "trainers.data.b", "trainers.data.c"}
 
 
 SERVING_SCRIPT = """

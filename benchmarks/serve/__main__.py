@@ -78,7 +78,7 @@ def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
 def bare_latency(engine: Engine, pictures: Sequence[bytes]) -> list[float]:
     """Return seconds of decoding a picture and one bare run of the main model on it."""
     model = engine.bundle.manifest.main
-    session = engine._session(model.file)
+    session = engine.sessions.session(model.file)
     seconds = []
     for data in pictures:
         pixels = stack([decode(data)], model.preprocess)

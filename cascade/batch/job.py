@@ -19,7 +19,7 @@ from cascade.outputs.rows import Answered, answer_table, check_output, row_file
 from cascade.threads import BATCH_SIZE, Plan, plan
 
 if TYPE_CHECKING:
-    from cascade.inference.engine import Device
+    from cascade.inference.sessions import Device
     from cascade.outputs.journal import Journal
     from cascade.outputs.sorting import Way
 

@@ -5,38 +5,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from PIL import Image
 
-from cascade.bundle.manifest import FileEntry, Submodel
 from cascade.bundle.reading import Bundle, BundleError, read_bundle
-from cascade.errors import CanonistiaError, PictureError
+from cascade.errors import PictureError
 from cascade.images.decoding import Source
 from cascade.images.preprocess import PreprocessSpec, preprocess
 from cascade.images.view import View, see
 from cascade.inference.prediction import Prediction
+from cascade.inference.sessions import REFUSALS, Device, Sessions
 from cascade.rules.cascade import CascadeOutput, run_cascade
 from cascade.rules.probabilities import top_two
 from cascade.rules.routing import NEVER
-from cascade.threads import BATCH_SIZE, processors
-
-Device = Literal["cpu", "cuda"]
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-
-# The runtime's errors have no common ancestor but Exception.
-_REFUSALS = (
-    runtime_errors.Fail,
-    runtime_errors.InvalidArgument,
-    runtime_errors.InvalidGraph,
-    runtime_errors.InvalidProtobuf,
-    runtime_errors.NoSuchFile,
-    runtime_errors.NotImplemented,
-    runtime_errors.RuntimeException,
-)
+from cascade.threads import BATCH_SIZE
 
 S = TypeVar("S", bound=Source)
 Picture = Image.Image | View
@@ -46,17 +30,9 @@ class Engine:
     """Classifies pictures with one bundle. Safe to call from several threads."""
 
     def __init__(self, bundle: Bundle, threads: int | None = None, device: Device = "cpu") -> None:
-        if _PROVIDERS[device] not in onnxruntime.get_available_providers():
-            raise CanonistiaError(
-                "this machine's onnxruntime has no CUDA, it offers "
-                f"{', '.join(onnxruntime.get_available_providers())}; pip install onnxruntime-gpu in its place"
-            )
         self.bundle = bundle
-        self._device = device
         self.classes = tuple(bundle.manifest.classes)
-        self._threads = threads or processors()
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self._session(bundle.manifest.main.file)
+        self.sessions = Sessions(bundle, threads, device)
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None, device: Device = "cpu") -> Self:
@@ -134,8 +110,7 @@ class Engine:
     @property
     def has_activation_maps(self) -> bool:
         """Return whether the main model has a feature map, and so gives ``activation_maps``."""
-        given = self._session(self.bundle.manifest.main.file).get_outputs()
-        return "activation_maps" in [output.name for output in given]
+        return "activation_maps" in self.sessions.outputs(self.bundle.manifest.main.file)
 
     def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
@@ -156,7 +131,7 @@ class Engine:
                 f"{self.bundle.folder} gives no activation maps: its backbone {model.backbone} has no spatial feature "
                 "map that is averaged into the answer; train one that has, such as efficientnet_lite0 or resnet50"
             )
-        return self._session(model.file).run(list(outputs), {"pixels": stack(pictures, model.preprocess)})
+        return self.sessions.run(model.file, outputs, {"pixels": stack(pictures, model.preprocess)})
 
     def ask_submodels(
         self,
@@ -182,9 +157,8 @@ class Engine:
 
         features = None
         if manifest.trunk:
-            features = self._session(manifest.trunk.file).run(
-                ["features"], {"pixels": pixels(manifest.trunk.preprocess)}
-            )[0]  # (N, D)
+            seen_by_trunk = {"pixels": pixels(manifest.trunk.preprocess)}
+            (features,) = self.sessions.run(manifest.trunk.file, ["features"], seen_by_trunk)  # (N, D)
         if features is not None and manifest.head_features == "both":
             known = self.main_outputs(pictures, "features")[0] if main_features is None else main_features
             features = np.concatenate([features, known], axis=1)  # (N, D + M)
@@ -197,7 +171,7 @@ class Engine:
             else:
                 assert submodel.preprocess is not None  # the manifest's validator saw to it
                 feed = {"pixels": pixels(submodel.preprocess)[rows]}
-            answers[rows, column] = self._submodel_session(submodel).run([output], feed)[0]
+            (answers[rows, column],) = self.sessions.run(submodel.file, [output], feed)
         return answers
 
     def predictions(self, output: CascadeOutput) -> list[Prediction]:
@@ -217,11 +191,7 @@ class Engine:
 
     def open_all(self) -> None:
         """Open every model of the second stage now: a service does not depend on the bundle's files after that."""
-        manifest = self.bundle.manifest
-        if manifest.trunk:
-            self._session(manifest.trunk.file)
-        for submodel in manifest.submodels:
-            self._submodel_session(submodel)
+        self.sessions.open_all()
 
     def self_test(self, batch_size: int = 1) -> None:
         """Open every model and run all of them over a batch of made pictures, which takes the memory of such a batch.
@@ -239,43 +209,13 @@ class Engine:
             if main.shape != expected or distance.shape != expected[:1]:
                 raise ValueError(f"the main model answers with {main.shape} and {distance.shape}")
             asked = self.ask_submodels(pictures, np.ones(expected, dtype=bool))  # (N, K)
-        except (*_REFUSALS, ValueError, IndexError) as error:
+        except (*REFUSALS, ValueError, IndexError) as error:
             raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
         if not np.allclose(main.sum(axis=1), 1, atol=1e-3) or not np.all((asked >= 0) & (asked <= 1)):
             raise BundleError(
                 f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities; "
                 "export the bundle again"
             )
-
-    def _submodel_session(self, submodel: Submodel) -> onnxruntime.InferenceSession:
-        # A linear head is done before a second thread has woken up.
-        return self._session(submodel.file, 1 if self.bundle.manifest.trunk else None)
-
-    def _session(self, file: FileEntry, threads: int | None = None) -> onnxruntime.InferenceSession:
-        # The second stage opens when the first picture is routed: a sure picture does not wait for it.
-        session = self._sessions.get(file.path)
-        if session is None:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads or self._threads
-            options.log_severity_level = 3
-            # It would keep a plan and its memory for every number of pictures that was ever routed at once.
-            options.enable_mem_pattern = False
-            # Threads that go on spinning after one model's pass are in the way of the next model's.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-            path = self.bundle.path(file)
-            try:
-                # What a GPU has no kernel for is left to the CPU.
-                providers = dict.fromkeys((_PROVIDERS[self._device], _PROVIDERS["cpu"]))
-                opened = onnxruntime.InferenceSession(path, options, providers=list(providers))
-            except _REFUSALS as error:
-                raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
-            if opened.get_providers()[0] != _PROVIDERS[self._device]:  # the runtime only mentions it, and goes on
-                raise CanonistiaError(
-                    "onnxruntime could not start CUDA; check the driver and the CUDA and cuDNN libraries"
-                )
-            # Two threads may open one file at once; both then use the session that was stored first.
-            session = self._sessions.setdefault(file.path, opened)
-        return session
 
 
 def stack(pictures: Sequence[Picture], spec: PreprocessSpec) -> np.ndarray:

@@ -8,7 +8,8 @@ from cascade.bundle.precision import Precision, precise_folder
 from cascade.bundle.reading import Bundle, read_bundle, without_routing
 
 if TYPE_CHECKING:
-    from cascade.inference.engine import Device, Engine
+    from cascade.inference.engine import Engine
+    from cascade.inference.sessions import Device
 
 
 def load_bundle(model: str, precision: Precision = "float", main_only: bool = False) -> Bundle:

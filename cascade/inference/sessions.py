@@ -1,0 +1,113 @@
+"""Sessions: the models of a bundle as ONNX Runtime runs them, each opened when it is first needed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
+
+from cascade.bundle.manifest import FileEntry
+from cascade.bundle.reading import Bundle, BundleError
+from cascade.errors import CanonistiaError
+from cascade.threads import processors
+
+Device = Literal["cpu", "cuda"]
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+# The runtime's errors have no common ancestor but Exception.
+REFUSALS = (
+    runtime_errors.Fail,
+    runtime_errors.InvalidArgument,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidProtobuf,
+    runtime_errors.NoSuchFile,
+    runtime_errors.NotImplemented,
+    runtime_errors.RuntimeException,
+)
+
+
+class Sessions:
+    """One session per model file of a bundle. Safe to call from several threads.
+
+    The main model is opened at once, every other model when a picture is first routed: a sure picture does not wait
+    for it.
+
+    Parameters
+    ----------
+    threads
+        How many threads an inference may use; by default all processors that this process may run on.
+
+    Raises
+    ------
+    BundleError
+        The main model is refused by ONNX Runtime.
+    CanonistiaError
+        CUDA is asked for, and this onnxruntime has none.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int | None = None, device: Device = "cpu") -> None:
+        if _PROVIDERS[device] not in onnxruntime.get_available_providers():
+            raise CanonistiaError(
+                "this machine's onnxruntime has no CUDA, it offers "
+                f"{', '.join(onnxruntime.get_available_providers())}; pip install onnxruntime-gpu in its place"
+            )
+        self._bundle = bundle
+        self._device = device
+        self._threads = threads or processors()
+        # A linear head is done before a second thread has woken up.
+        self._heads = {entry.file.path for entry in bundle.manifest.submodels} if bundle.manifest.trunk else set()
+        self._opened: dict[str, onnxruntime.InferenceSession] = {}
+        self.session(bundle.manifest.main.file)
+
+    def session(self, file: FileEntry) -> onnxruntime.InferenceSession:
+        """Return the session of a model, opened now if it is not open yet.
+
+        Raises
+        ------
+        BundleError
+            The file was replaced since the bundle was read, or is refused by ONNX Runtime.
+        """
+        session = self._opened.get(file.path)
+        if session is None:
+            threads = 1 if file.path in self._heads else self._threads
+            # Two threads may open one file at once; both then use the session that was stored first.
+            session = self._opened.setdefault(file.path, _opened(self._bundle.path(file), threads, self._device))
+        return session
+
+    def run(self, file: FileEntry, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the named outputs of a model for named inputs; see :meth:`session` for what it raises."""
+        return self.session(file).run(list(outputs), dict(inputs))
+
+    def outputs(self, file: FileEntry) -> list[str]:
+        """Return the names of a model's outputs."""
+        return [output.name for output in self.session(file).get_outputs()]
+
+    def open_all(self) -> None:
+        """Open every model that is not open yet: a service does not depend on the bundle's files after that."""
+        for file in self._bundle.manifest.files:
+            self.session(file)
+
+
+def _opened(path: Path, threads: int, device: Device) -> onnxruntime.InferenceSession:
+    # What a GPU has no kernel for is left to the CPU.
+    providers = list(dict.fromkeys((_PROVIDERS[device], _PROVIDERS["cpu"])))
+    try:
+        session = onnxruntime.InferenceSession(path, _options(threads), providers=providers)
+    except REFUSALS as error:
+        raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
+    if session.get_providers()[0] != _PROVIDERS[device]:  # the runtime only mentions it, and goes on
+        raise CanonistiaError("onnxruntime could not start CUDA; check the driver and the CUDA and cuDNN libraries")
+    return session
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # It would keep a plan and its memory for every number of pictures that was ever routed at once.
+    options.enable_mem_pattern = False
+    # Threads that go on spinning after one model's pass are in the way of the next model's.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
