@@ -1,30 +1,73 @@
-"""Files written whole, or not at all."""
+"""Files and folders written whole, or not at all."""
 
+import contextlib
 import json
 import os
+import shutil
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cascade.errors import CanonistiaError
 
 
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path`` at which to write a file or a folder; it takes the place of ``path`` at the end.
+
+    The content reaches the disk before it is renamed, and the new name before this returns: a reader, or a process
+    after a crash or a power cut, finds the old content or the new, never a part. When the block fails nothing is left
+    behind, and ``path`` is as it was.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or a name cannot be written.
+    """
+    # Short whatever the name is: a file system that takes the name takes this one, too.
+    name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}"
+    partial, old = path.with_name(f"{name}.partial"), path.with_name(f"{name}.old")
+    remove(partial)
+    try:
+        yield partial
+        for folder, _, files in os.walk(partial):
+            for file in files:
+                _sync(Path(folder, file))
+            _sync_folder(Path(folder))
+        if not partial.is_dir():
+            _sync(partial)
+        if path.is_dir() and not path.is_symlink():
+            os.replace(path, old)  # a folder is not replaced in one step
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        remove(partial)
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is inside; nothing happens where neither is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole: a reader, or a process after a crash, finds the old content or the new, never a part.
+    """Write a file whole (see :func:`written_whole`).
 
     Raises
     ------
     CanonistiaError
         The disk is full, or the file cannot be written; the old content is still there.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise CanonistiaError(
             f"{path} could not be written ({error.strerror}, {len(content)} bytes); make room on the disk and go on "
             "with --resume: the file as it was before is kept"
@@ -39,3 +82,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole."""
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    # Not every file system can: the files inside are synced all the same.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

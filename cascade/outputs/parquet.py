@@ -1,7 +1,6 @@
 """Parquet: rows written as a table. Needs pyarrow, of the batch extra."""
 
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from itertools import islice
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import CanonistiaError
+from cascade.files import written_whole
 from cascade.outputs.rows import Row
 
 _GROUP = 10_000  # rows of a row group
@@ -29,31 +29,21 @@ def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> Non
     import pyarrow.parquet as pq
 
     schema = pa.schema([(field.name, _arrow_type(field.name)) for field in fields(Row)])
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
     rows = iter(rows)
     groups = iter(lambda: list(islice(rows, _GROUP)), [])
     batches = (pa.RecordBatch.from_pylist([_as_text(row) for row in group], schema) for group in groups)
     try:
-        if partition:
-            flavour = ds.partitioning(pa.schema([schema.field(partition)]), flavor="hive")
-            reader = pa.RecordBatchReader.from_batches(schema, batches)
-            ds.write_dataset(reader, partial_path, format="parquet", partitioning=flavour)
-        else:
-            with pq.ParquetWriter(partial_path, schema) as writer:
-                for batch in batches:
-                    writer.write_batch(batch)
-        _remove(path)  # a folder cannot be replaced in one step
-        os.replace(partial_path, path)
+        with written_whole(path) as partial:
+            if partition:
+                flavour = ds.partitioning(pa.schema([schema.field(partition)]), flavor="hive")
+                reader = pa.RecordBatchReader.from_batches(schema, batches)
+                ds.write_dataset(reader, partial, format="parquet", partitioning=flavour)
+            else:
+                with pq.ParquetWriter(partial, schema) as writer:
+                    for batch in batches:
+                        writer.write_batch(batch)
     except OSError as error:
         raise CanonistiaError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error
-    finally:
-        _remove(partial_path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
 
 
 def _as_text(row: Row) -> dict[str, Any]:

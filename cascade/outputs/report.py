@@ -3,13 +3,13 @@
 import base64
 import heapq
 import io
-import os
 import time
 from collections import Counter
 from html import escape
 from pathlib import Path
 
 from cascade.errors import CanonistiaError, PictureError
+from cascade.files import written_whole
 from cascade.images.decoding import decode
 from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered, Row
@@ -67,14 +67,11 @@ class Report:
         CanonistiaError
             It cannot be written.
         """
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
-            partial.write_text(self._page(), encoding="utf-8", errors="backslashreplace")
-            os.replace(partial, path)
+            with written_whole(path) as partial:
+                partial.write_text(self._page(), encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --report") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _page(self) -> str:
         seconds = time.monotonic() - self._started

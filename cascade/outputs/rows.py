@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from cascade.errors import CanonistiaError
+from cascade.files import written_whole
 from cascade.inputs.item import Item
 
 
@@ -76,15 +76,14 @@ def row_file(path: Path) -> Iterator[RowWriter]:
     CanonistiaError
         The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (
+            written_whole(path) as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             yield _WRITERS[path.suffix.lower()](file)
-        os.replace(partial, path)
     except OSError as error:
         raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _csv_writer(file: IO[str]) -> RowWriter:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from cascade.errors import CanonistiaError
+from cascade.files import written_whole
 from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered
 
@@ -56,9 +57,8 @@ class Sorter:
         content = item.read()
         for target in _targets(item, place):
             if not target.exists():
-                partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-                partial.write_bytes(content)
-                os.replace(partial, target)
+                with written_whole(target) as partial:
+                    partial.write_bytes(content)
             if target.read_bytes() == content:
                 return
         raise CanonistiaError(f"{target} is there with another content; choose an empty --sort-into")

@@ -1,8 +1,5 @@
 """Writing a bundle's folder: whole, or not at all."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +8,7 @@ import msgspec
 
 from cascade.bundle.manifest import CARD, MANIFEST, Manifest
 from cascade.errors import CanonistiaError
+from cascade.files import written_whole
 from export.bundles.card import model_card
 
 
@@ -24,22 +22,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 @contextmanager
 def written_at_once(out: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder beside ``out`` that takes its place when all went well, and is removed otherwise."""
+    if out.exists() and not overwrite:
+        raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".partial", dir=out.parent))
+        with written_whole(out) as folder:
+            folder.mkdir()
+            yield folder
     except OSError as error:
-        raise CanonistiaError(f"{out} cannot be written ({error.strerror}); choose a folder that can") from error
-    old = folder.with_suffix(".old")
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if overwrite and out.exists():
-            os.replace(out, old)
-        os.replace(folder, out)
-    except OSError as error:
-        raise CanonistiaError(f"{out} could not be written ({error}); nothing was left behind") from error
-    finally:
-        if old.exists() and not out.exists():
-            os.replace(old, out)
-        for left in (folder, old):
-            shutil.rmtree(left, ignore_errors=True)
+        raise CanonistiaError(
+            f"{out} cannot be written ({error.strerror or error}); make room, or choose another folder"
+        ) from error

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cascade.errors import CanonistiaError, PictureError
+from cascade.files import written_whole
 from cascade.images.decoding import decode
 from trainers.progress import track
 
@@ -83,14 +84,11 @@ def _from_disk(path: Path) -> Image.Image:
     except (OSError, ValueError, EOFError) as error:
         click.echo(f"the decoded picture {kept} cannot be read ({error}): decoding it again", err=True)
     picture = decoded(path)
-    partial = kept.with_suffix(f".{os.getpid()}.partial")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with written_whole(kept) as partial, partial.open("wb") as file:
             np.save(file, np.asarray(picture))
-        os.replace(partial, kept)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise CanonistiaError(
             f"{kept} cannot be written ({error.strerror}); make room, or leave --cache out"
         ) from error

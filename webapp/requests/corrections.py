@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import os
 import secrets
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cascade.errors import CanonistiaError
+from cascade.files import written_whole
 from cascade.inference.prediction import Prediction
 from webapp.problems import Problem
 
@@ -172,14 +172,6 @@ def read_corrections(path: Path) -> list[Correction]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a file in place whole, on the disk, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path) as partial:
+        partial.write_bytes(data)
