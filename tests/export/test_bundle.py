@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_nothing_behind(tiny_data: Path, tiny_main: Path, tin
     command = [sys.executable, "-c", limited, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "could not be written" in done.stderr
+    assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "models").iterdir())
 
