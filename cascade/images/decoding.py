@@ -3,29 +3,40 @@
 import io
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
 
-from cascade.errors import PictureError, TooManyPixelsError, UnknownFormatError
+from cascade.errors import PictureError, TooManyPixelsError
+from cascade.images.formats import HEAD, HEIF, checked_format
+from cascade.images.normalise import normalise
+from cascade.images.portable import decode_portable, is_slow
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 120_000_000
-_STRIP = 4_000_000  # pixels
+
+# A file that holds far more pixels than any camera packs into its bytes was made to fill a memory.
+_ALWAYS_PIXELS = 16_000_000  # whatever the file's size
+_PIXELS_PER_BYTE = 150
+_MAX_RATIO, _RATIO_FROM = 100, 4096  # longer to shorter side, of pictures whose longer side has more pixels than this
+_TILE_TAGS = (322, 323)  # width and height of a TIFF's tiles
+_TILE_PIXELS = 16_000_000
+
+_END_OF_JPEG = b"\xff\xd9"
+_NOISE = bytes(range(1, 128)) * 2  # entropy-coded data that belongs to no picture
 
 # Pillow warns from half its own limit on; MAX_PIXELS is the limit here, and it is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Metadata that is damaged is passed over.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
 def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Image.Image:
-    """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, 8 bits a channel.
+    """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, sRGB, 8 bits per channel.
 
     Parameters
     ----------
@@ -40,40 +51,57 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None 
     Raises
     ------
     UnknownFormatError
-        The file is of no allowed format (``FORMATS``).
+        The file is of no allowed format (``cascade.images.formats.FORMATS``, and HEIC with pillow-heif).
     TooManyPixelsError
-        The picture has more pixels than ``max_pixels``.
+        The picture has more pixels than ``max_pixels``, far more than its bytes can hold, or a shape that none has.
     PictureError
-        The file is missing, empty or truncated, or the array has another shape or type.
+        The file is missing, empty or damaged, lacks rows, does not fit into memory, or the array has another shape or
+        type.
 
     Notes
     -----
-    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits,
-    every other mode (CMYK, palette, YCbCr, LAB ...) becomes RGB.
+    See :func:`cascade.images.normalise.normalise` for orientation, transparency, colour profiles and modes. A JPEG
+    that lacks nothing but its end marker is decoded.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
-    if isinstance(source, Image.Image):
-        with _pillow_errors(max_pixels):
-            return _normalise(source, max_pixels)
-    with _opened(source) as file:
-        if not file.read(1):
-            raise PictureError("is empty (0 bytes); a picture was expected")
-        file.seek(0)
-        with _pillow_errors(max_pixels), Image.open(file, formats=FORMATS) as picture:
-            _check_size(picture.width, picture.height, max_pixels)
-            if least_side:
-                picture.draft(None, (least_side, least_side))
-            return _normalise(picture, max_pixels)
-
-
-def pixel_count(data: bytes) -> int:
-    """Return how many pixels a file says that it holds, from its first bytes; 0 where it says nothing."""
     try:
-        with _pillow_errors(MAX_PIXELS), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            return picture.width * picture.height
+        if isinstance(source, np.ndarray):
+            return _from_array(source, max_pixels)
+        if isinstance(source, Image.Image):
+            _check_shape(source.width, source.height, max_pixels)
+            return normalise(source.copy())
+        with _opened(source) as file:
+            return _from_file(file, max_pixels, least_side)
     except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        refusal: PictureError = TooManyPixelsError(
+            f"is over the limit of {max_pixels:,} pixels ({error}); make it smaller"
+        )
+    except MemoryError:
+        refusal = PictureError("does not fit into the memory that is left; make it smaller")
+    # Whatever a decoder raises is the error of this picture alone.
+    except Exception as error:  # noqa: BLE001
+        refusal = PictureError(f"is damaged or incomplete: {str(error) or type(error).__name__}")
+    # Raised out here and kept by no frame, so that the decoder's frames, which hold the pixels, are let go at once.
+    try:
+        raise refusal
+    finally:
+        del refusal
+
+
+def decoding_cost(data: bytes) -> int:
+    """Return how many pixels, of 4 bytes each, decoding a file holds at its peak; 0 for a file that is refused."""
+    try:
+        file = io.BytesIO(data)
+        kind = checked_format(data[:HEAD])
+        with Image.open(file, formats=[kind]) as picture:
+            return picture.width * picture.height * _COPIES.get(kind, 2)
+    except Exception:  # noqa: BLE001  # decode() says what is wrong
         return 0
+
+
+# How many times the pixels of a picture are held at once, by decoders that make copies of their own.
+_COPIES = {"WEBP": 5, "AVIF": 4, HEIF: 4}
 
 
 def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
@@ -85,54 +113,123 @@ def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
         raise PictureError(f"cannot be opened: {error.strerror or error}") from error
 
 
-@contextmanager
-def _pillow_errors(max_pixels: int) -> Iterator[None]:
-    try:
-        yield
-    except UnidentifiedImageError as error:
-        raise UnknownFormatError(f"is no picture of a known format; expected one of {', '.join(FORMATS)}") from error
-    except Image.DecompressionBombError as error:
-        raise TooManyPixelsError(f"is over the limit of {max_pixels:,} pixels ({error}); make it smaller") from error
-    # Pillow's decoders report damaged files with any of these, depending on the format.
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError) as error:
-        raise PictureError(f"is damaged or incomplete: {error}") from error
+def _from_file(file: BinaryIO, max_pixels: int, least_side: int | None) -> Image.Image:
+    head = file.read(HEAD)
+    if not head:
+        raise PictureError("is empty (0 bytes); a picture was expected")
+    kind = checked_format(head)
+    size = file.seek(0, io.SEEK_END)
+
+    def opened(content: BinaryIO) -> ImageFile.ImageFile:
+        content.seek(0)
+        picture = Image.open(content, formats=[kind])
+        _check_shape(picture.width, picture.height, max_pixels)
+        _check_plausible(picture, size)
+        if least_side:
+            picture.draft(None, (least_side, least_side))
+        return picture
+
+    with opened(file) as picture:
+        if kind == "PPM" and is_slow(picture):
+            return normalise(decode_portable(picture, file))
+        try:
+            picture.load()
+        except OSError as error:
+            if kind != "JPEG" or "truncated" not in str(error):
+                raise
+            return normalise(_without_end_marker(file, opened))
+        _check_rows(picture, kind, file, opened)
+        return normalise(picture)
 
 
-def _normalise(picture: Image.Image, max_pixels: int) -> Image.Image:
-    _check_size(picture.width, picture.height, max_pixels)
-    upright = ImageOps.exif_transpose(picture)  # always a copy: the caller's picture stays its own
-    if upright.mode in ("L", "RGB"):
-        return upright
-    if upright.mode == "F":
-        raise PictureError("holds floating-point pixels, which have no agreed range; save it as 8 or 16 bits")
-    if upright.mode == "1":
-        return upright.convert("L")
-    if upright.mode.startswith("I"):
-        return _from_16_bit(upright)
-    if upright.has_transparency_data:
-        return _on_white(upright)
-    return upright.convert("RGB")
+_Opened = Callable[[BinaryIO], ImageFile.ImageFile]
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Lay transparency on white, a strip at a time: whole copies of a large picture would take gigabytes."""
-    result = Image.new("RGB", picture.size)
-    rows = max(1, _STRIP // picture.width)
-    for top in range(0, picture.height, rows):
-        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height))).convert("RGBA")
-        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-        result.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
-    return result
+def _without_end_marker(file: BinaryIO, opened: _Opened) -> Image.Image:
+    """Return a JPEG that ends too early, if all of its rows are there: as every viewer shows it."""
+    file.seek(0)
+    content = file.read()
+    with opened(io.BytesIO(content + _END_OF_JPEG)) as picture:
+        picture.load()
+        if not _is_complete_jpeg(picture, content, b"", opened):
+            raise PictureError("is damaged or incomplete: the file ends before the picture does")
+        return picture
 
 
-def _from_16_bit(picture: Image.Image) -> Image.Image:
-    values = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)  # (H, W)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+def _is_complete_jpeg(picture: Image.Image, before: bytes, after: bytes, opened: _Opened) -> bool:
+    """Return whether the data of a JPEG, ``before`` its end marker, hold all of the decoded picture.
+
+    A decoder makes up what is missing. Noise behind the data is skipped where they are complete, and is decoded as
+    pixels where they are not.
+    """
+    with opened(io.BytesIO(before + _NOISE + _END_OF_JPEG + after)) as noisy:
+        try:
+            noisy.load()
+        except OSError:
+            return False
+        return noisy.tobytes() == picture.tobytes()
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def _check_rows(picture: Image.Image, kind: str, file: BinaryIO, opened: _Opened) -> None:
+    """Raise PictureError where the decoder was content, and the last rows were not in the file.
+
+    What a decoder makes up is of one colour, and what it leaves out is black. Most pictures end in another way; one
+    that does not is decoded again, to find out.
+    """
+    width, height = picture.size
+    if kind == "JPEG":
+        if not _is_plain(picture.crop((max(0, width - 8), max(0, height - 2), width, height))):
+            return
+        file.seek(0)
+        before, found, after = file.read().rpartition(_END_OF_JPEG)
+        complete = not found or _is_complete_jpeg(picture, before, after, opened)
+    else:
+        if all(_has_light(picture, row) for row in range(max(0, height - 2), height)):
+            return
+        with opened(file) as again:
+            again.im = Image.new(again.mode, again.size, _brightest(again.mode)).im
+            again.load()
+            complete = again.tobytes() == picture.tobytes()
+    if not complete:
+        raise PictureError("is damaged or incomplete: the last rows of the picture are missing")
+
+
+def _has_light(picture: Image.Image, row: int) -> bool:
+    return picture.crop((0, row, picture.width, row + 1)).getbbox(alpha_only=False) is not None
+
+
+def _is_plain(picture: Image.Image) -> bool:
+    extrema = picture.getextrema()
+    bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
+    return all(low == high for low, high in bands)
+
+
+def _brightest(mode: str) -> int | tuple[int, ...]:
+    count = len(Image.new(mode, (1, 1)).getbands())
+    return 255 if count == 1 else (255,) * count
+
+
+def _check_shape(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise TooManyPixelsError(f"has {width}x{height} pixels, over the limit of {max_pixels:,}; make it smaller")
+    longer, shorter = max(width, height), min(width, height)
+    if longer > _RATIO_FROM and longer > _MAX_RATIO * shorter:
+        raise TooManyPixelsError(
+            f"has {width}x{height} pixels, over the limit of {_MAX_RATIO} to 1 for its sides; cut it into parts"
+        )
+
+
+def _check_plausible(picture: Image.Image, size: int) -> None:
+    pixels = picture.width * picture.height
+    if pixels > max(_ALWAYS_PIXELS, _PIXELS_PER_BYTE * size):
+        raise TooManyPixelsError(
+            f"has {picture.width}x{picture.height} pixels in a file of {size:,} bytes, as no photo has; make it smaller"
+        )
+    width, height = (getattr(picture, "tag_v2", {}).get(tag) for tag in _TILE_TAGS)
+    if width and height and not 0 < width * height <= max(_TILE_PIXELS, pixels):
+        raise TooManyPixelsError(
+            f"has tiles of {width}x{height} pixels for {picture.width}x{picture.height}; save it without tiles"
+        )
 
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
@@ -141,5 +238,5 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
         raise PictureError(
             f"is an array of shape {array.shape} and type {array.dtype}; expected uint8 of (H, W) or (H, W, 3)"
         )
-    _check_size(array.shape[1], array.shape[0], max_pixels)
+    _check_shape(array.shape[1], array.shape[0], max_pixels)
     return Image.fromarray(np.ascontiguousarray(array))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.errors import CanonistiaError
-from cascade.images.decoding import SUFFIXES
+from cascade.images.formats import SUFFIXES
 
 SPLIT_NAMES = {
     "training": "training",

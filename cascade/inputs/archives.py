@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from cascade.errors import PictureError
-from cascade.images.decoding import SUFFIXES
+from cascade.images.formats import SUFFIXES
 from cascade.inputs.item import MAX_FILE_BYTES, Item, Opener, failed_item
 
 # Pictures hardly shrink: what unpacks to far more than it was is made to fill a disk or a memory.

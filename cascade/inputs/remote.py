@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cascade.errors import CanonistiaError, PictureError
-from cascade.images.decoding import SUFFIXES
+from cascade.images.formats import SUFFIXES
 from cascade.inputs.containers import container_items, is_container
 from cascade.inputs.item import MAX_FILE_BYTES, Item, failed_item
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cascade.images.decoding import SUFFIXES
 from cascade.images.folders import LabelledPicture, class_names, pictures_below
+from cascade.images.formats import SUFFIXES
 from trainers.data.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
 from trainers.data.manifest import labelled_pictures, root_of
 from trainers.progress import track

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from flask import Blueprint, render_template, request
 
 from cascade.bundle.manifest import CARD
-from cascade.images.decoding import SUFFIXES
+from cascade.images.formats import SUFFIXES
 from cascade.outputs.rows import csv_lines
 from webapp.pages.cards import Card, card_of, doubt_ranks
 from webapp.pages.heatmaps import legend

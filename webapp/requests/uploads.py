@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flask import g, request
 from PIL import Image
 
-from cascade.images.decoding import Source, pixel_count
+from cascade.images.decoding import Source, decoding_cost
 from cascade.images.view import see
 from webapp.problems import Problem, picture_problems
 from webapp.requests.answers import PREVIEW_SIDE, Answer, Refused, answer_of
@@ -97,7 +97,7 @@ def _places(count: int) -> Iterator[None]:
 
 def _submit(served: Served, name: str, source: Source, explain: bool, only: bool, until: float) -> _Waiting | Refused:
     parts = state()
-    pixels = pixel_count(source) if isinstance(source, bytes) else 0  # an array is decoded already
+    pixels = decoding_cost(source) if isinstance(source, bytes) else 0  # an array is decoded already
     specs = served.engine.specs
     with served.batcher.coming() as coming:
         with parts.decoding.share(pixels, until), parts.metrics.decode.time():
