@@ -19,7 +19,8 @@ from cascade.evaluation.metrics import (
     top_k_hits,
     wilson_interval,
 )
-from cascade.images.folders import LabelledPicture, class_names, read_class_folders, split_folders
+from cascade.images.folders import LabelledPicture
+from cascade.images.layout import class_names, layout_of, read_class_folders
 from cascade.images.view import View
 from cascade.inference.engine import Engine, readable
 from cascade.rules.cascade import CascadeOutput
@@ -94,11 +95,11 @@ def labelled_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPi
     CanonistiaError
         The folder is a data set with splits, holds nothing, or has a class that the bundle does not know.
     """
-    splits = split_folders(folder)
-    if splits:
-        choices = " or ".join(str(path) for path in splits.values())
+    layout = layout_of(folder)
+    if "" not in layout.splits:
+        choices = " or ".join(str(path) for path in layout.splits.values())
         raise CanonistiaError(f"{folder} holds splits, not classes; evaluate one of them: {choices}")
-    pictures = read_class_folders(folder)
+    pictures = read_class_folders(layout.splits[""])
     unknown = sorted(set(class_names(pictures)) - set(classes))
     if unknown:
         raise CanonistiaError(

@@ -1,21 +1,26 @@
-"""Labelled folders: which pictures a tree holds, under which split and class."""
+"""Folders: which pictures a tree holds, in which order, and what is passed over."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cascade.errors import CanonistiaError
-from cascade.images.formats import SUFFIXES
+from cascade.images.formats import HEAD, SUFFIXES, format_of
 
-SPLIT_NAMES = {
-    "training": "training",
-    "train": "training",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
+# What cameras, network storage and operating systems leave among pictures.
+_SYSTEM = frozenset(
+    {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "system volume information", "lost+found"}
+    | {"thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"}
+)
+# Files that stand beside pictures and are none: they are not opened to find that out.
+_OTHERS = frozenset(
+    {".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".html", ".pdf", ".yaml", ".yml", ".toml", ".log", ".ini"}
+    | {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".parquet", ".db", ".npy", ".npz", ".h5", ".pt", ".onnx"}
+    | {".mp4", ".mov", ".avi", ".mkv", ".mp3", ".wav", ".aae", ".xmp", ".thm", ".py", ".ipynb", ".exe"}
+)
 
 
 @dataclass(frozen=True)
@@ -27,110 +32,146 @@ class LabelledPicture:
     split: str
 
 
+@dataclass
+class PassedOver:
+    """Counts what is passed over on the way through folders, by its reason: an ending, ``hidden``, ``excluded`` …"""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def describe(self) -> str:
+        """Return the counts in a line, ``5 entries passed over: 3 .txt, 2 hidden``; empty where there are none."""
+        total = self.reasons.total()
+        counted = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.most_common())
+        return f"{total:,} {'entry' if total == 1 else 'entries'} passed over: {counted}" if total else ""
+
+
+@dataclass(frozen=True)
+class _Tour:
+    """What a walk knows on its way."""
+
+    root: Path
+    passed: PassedOver
+    exclude: Sequence[str]
+    followed: set[str]  # real paths of the root and of the folders that links led to
+
+
 def pictures_below(folder: Path) -> list[Path]:
-    """Return the picture files below a folder, by suffix, in path order; hidden names are passed over."""
+    """Return the picture files below a folder in path order (see :func:`walk`)."""
     return [found for found in walk(folder) if isinstance(found, Path)]
 
 
-def walk(folder: Path) -> Iterator[Path | OSError]:
+def has_pictures(folder: Path) -> bool:
+    """Return whether any picture is below a folder."""
+    return any(isinstance(found, Path) for found in walk(folder))
+
+
+def walk(folder: Path, passed: PassedOver | None = None, exclude: Sequence[str] = ()) -> Iterator[Path | OSError]:
     """Yield the picture files below a folder in path order, and in its turn why a folder inside could not be listed.
 
-    One folder's names are held at a time, and those of the folders around it. Links to folders are not followed, so
-    that a circle of them has no end to reach.
+    A file is a picture by its ending, or, where its ending says nothing, by its first bytes. Hidden names and those of
+    systems (``@eaDir``, ``Thumbs.db`` …) are passed over. A link to a folder outside of the tree is followed, once: a
+    circle of links comes to an end, and no picture comes twice. One folder's names are held at a time, and those of the
+    folders around it.
+
+    Parameters
+    ----------
+    passed
+        Counts what is passed over.
+    exclude
+        Patterns with ``*``: of names, or, with a ``/`` in them, of paths below the folder.
     """
+    root = os.path.realpath(folder)
+    yield from _walk(folder, _Tour(folder, passed or PassedOver(), exclude, {root}))
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders inside a folder that may hold pictures, in the order of their names.
+
+    Raises
+    ------
+    CanonistiaError
+        It is no folder.
+    """
+    if not folder.is_dir():
+        raise CanonistiaError(f"{folder} is not a folder; expected one folder per class with pictures inside")
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not _is_hidden(child.name))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures that a folder holds itself, not in folders inside."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            folder / entry.name
+            for entry in entries
+            if not _is_hidden(entry.name) and not entry.is_dir() and _is_picture(entry)
+        )
+
+
+def _walk(folder: Path, tour: _Tour) -> Iterator[Path | OSError]:
     names: list[str] = []  # all of them, to sort: pairs with their kind would take twice the memory
     folders: set[str] = set()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
-                    names.append(entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.add(entry.name)
+                if reason := _passed_over(entry, folder, tour):
+                    tour.passed.reasons[reason] += 1
+                    continue
+                names.append(entry.name)
+                if entry.is_dir():
+                    folders.add(entry.name)
     except OSError as error:
         yield error
         return
     names.sort()
     for name in names:
         if name in folders:
-            yield from walk(folder / name)
-        elif Path(name).suffix.lower() in SUFFIXES:
+            yield from _walk(folder / name, tour)
+        else:
             yield folder / name
 
 
-def read_class_folders(folder: Path, split: str = "") -> list[LabelledPicture]:
-    """Return the pictures of one folder of class folders, in path order.
-
-    Raises
-    ------
-    CanonistiaError
-        The folder is missing, or holds no class folder with a picture.
-    """
-    children = _subfolders(folder)
-    for child in children:
-        try:
-            child.name.encode()
-        except UnicodeEncodeError as error:
-            raise CanonistiaError(f"{child!r} is no class name in UTF-8; rename the folder") from error
-    pictures = [LabelledPicture(path, child.name, split) for child in children for path in pictures_below(child)]
-    if not pictures:
-        raise CanonistiaError(
-            f"{folder} holds no pictures in class folders; expected one folder a class with pictures "
-            f"({', '.join(sorted(SUFFIXES))}) inside"
-        )
-    return pictures
+def _passed_over(entry: "os.DirEntry[str]", folder: Path, tour: _Tour) -> str:
+    """Return why an entry is passed over; empty for a picture or a folder."""
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.name.lower() in _SYSTEM:
+        return "of the system"
+    if tour.exclude and _is_excluded(folder / entry.name, tour):
+        return "excluded"
+    if entry.is_dir():
+        return "linked folder, seen already" if entry.is_symlink() and not _follows(entry, tour) else ""
+    if _is_picture(entry):
+        return ""
+    return os.path.splitext(entry.name)[1].lower() or "without an ending"
 
 
-def split_folders(folder: Path) -> dict[str, Path]:
-    """Return the split folders of a data set by their standard name; empty when the tree is not split.
-
-    A folder with such a name that holds pictures itself is a class: vehicles may well have a class ``train``.
-
-    Raises
-    ------
-    CanonistiaError
-        Two folders mean the same split (``val`` beside ``validation``).
-    """
-    found: dict[str, Path] = {}
-    for child in _subfolders(folder):
-        name = None if _holds_pictures(child) else SPLIT_NAMES.get(child.name.lower())
-        if name in found:
-            raise CanonistiaError(f"{folder} has two folders for the {name} split: {found[name].name} and {child.name}")
-        if name:
-            found[name] = child
-    return found
+def _is_excluded(path: Path, tour: _Tour) -> bool:
+    inside = path.relative_to(tour.root).as_posix()
+    return any(fnmatchcase(inside if "/" in pattern else path.name, pattern) for pattern in tour.exclude)
 
 
-def read_data_set(folder: Path) -> list[LabelledPicture]:
-    """Return the pictures of a data set: split folders of class folders, or one unsplit tree of class folders.
-
-    Raises
-    ------
-    CanonistiaError
-        Nothing to read, or folders that are neither splits nor classes stand beside the splits.
-    """
-    splits = split_folders(folder)
-    if not splits:
-        return read_class_folders(folder)
-    strays = [child.name for child in _subfolders(folder) if child not in splits.values() and pictures_below(child)]
-    if strays:
-        raise CanonistiaError(
-            f"{folder} holds both splits ({', '.join(p.name for p in splits.values())}) and other folders with "
-            f"pictures ({', '.join(strays)}); move the class folders into a split"
-        )
-    return [picture for split, path in splits.items() for picture in read_class_folders(path, split)]
+def _follows(entry: "os.DirEntry[str]", tour: _Tour) -> bool:
+    """Return whether a link leads to a folder that is not in the tree, and note it."""
+    target = os.path.realpath(entry.path)
+    for known in tour.followed:
+        if os.path.commonpath((known, target)) in (known, target):
+            return False
+    tour.followed.add(target)
+    return True
 
 
-def class_names(pictures: list[LabelledPicture]) -> list[str]:
-    """Return the distinct labels in alphabetical order."""
-    return sorted({picture.label for picture in pictures})
+def _is_picture(entry: "os.DirEntry[str]") -> bool:
+    ending = os.path.splitext(entry.name)[1].lower()
+    if ending in SUFFIXES:
+        return True
+    try:
+        if ending in _OTHERS or not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            return format_of(file.read(HEAD)) is not None
+    except OSError:
+        return False
 
 
-def _holds_pictures(folder: Path) -> bool:
-    return any(child.suffix.lower() in SUFFIXES and not child.name.startswith(".") for child in folder.iterdir())
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise CanonistiaError(f"{folder} is not a folder; expected one folder a class with pictures inside")
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM

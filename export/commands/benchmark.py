@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 from cascade.bundle.manifest import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.evaluation.metrics import top_k_hits
-from cascade.images.folders import LabelledPicture, class_names, read_data_set
+from cascade.images.folders import LabelledPicture
+from cascade.images.layout import class_names, read_data_set
 from cascade.images.preprocess import Colour, PreprocessSpec
 from cascade.rules.cascade import known_answers, run_cascade
 from export.fitting.calibration import fit_temperature

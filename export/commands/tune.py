@@ -13,7 +13,8 @@ from cascade.bundle.reading import Bundle, read_bundle
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import labelled_pictures
 from cascade.evaluation.metrics import accuracy_summary
-from cascade.images.folders import LabelledPicture, split_folders
+from cascade.images.folders import LabelledPicture
+from cascade.images.layout import layout_of
 from cascade.inference.engine import Engine
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
@@ -108,14 +109,14 @@ def _mean_loss(entry: Compared, tuned: Tuned) -> float:
 
 
 def _split_name(folder: Path) -> str:
-    return "validation" if split_folders(folder) else folder.resolve().name
+    return folder.resolve().name if "" in layout_of(folder).splits else "validation"
 
 
 def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
-    splits = split_folders(folder)
-    if splits and "validation" not in splits:
+    splits = layout_of(folder).splits
+    if "" not in splits and "validation" not in splits:
         raise CanonistiaError(f"{folder} has no validation split; give a folder of class folders to tune on")
-    return labelled_pictures(splits["validation"] if splits else folder, classes)
+    return labelled_pictures(splits.get("validation", folder), classes)
 
 
 def _command(manifest: Manifest, plan: TunePlan) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import CanonistiaError
-from cascade.images.folders import class_names, pictures_below, read_class_folders, read_data_set
+from cascade.images.folders import pictures_below
+from cascade.images.layout import class_names, read_class_folders, read_data_set
 from tests.conftest import write_class_folders
 
 
@@ -73,5 +74,5 @@ def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(CanonistiaError, match="one folder a class"):
+    with pytest.raises(CanonistiaError, match="one folder per class"):
         read_data_set(tmp_path)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cascade.images.folders import LabelledPicture, class_names, pictures_below
+from cascade.images.folders import LabelledPicture, pictures_below
 from cascade.images.formats import SUFFIXES
+from cascade.images.layout import class_names
 from trainers.data.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
 from trainers.data.manifest import labelled_pictures, root_of
 from trainers.progress import track

@@ -8,7 +8,8 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from cascade.errors import CanonistiaError
-from cascade.images.folders import LabelledPicture, class_names
+from cascade.images.folders import LabelledPicture
+from cascade.images.layout import class_names
 from trainers.data.fingerprints import data_fingerprint, file_sha256, fingerprint, same_picture_groups
 from trainers.data.manifest import labelled_pictures
 from trainers.progress import track

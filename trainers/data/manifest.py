@@ -8,7 +8,8 @@ from typing import Any
 
 from cascade.errors import CanonistiaError
 from cascade.files import write_text
-from cascade.images.folders import SPLIT_NAMES, LabelledPicture, read_data_set
+from cascade.images.folders import LabelledPicture
+from cascade.images.layout import read_data_set, split_of
 
 COLUMNS = ("path", "label", "split")
 _KINDS = (".csv", ".parquet")
@@ -53,13 +54,13 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
     unknown, unlabelled = [], []
     for number, row in enumerate(rows, start=1):
         split = str(row.get("split") or "").strip().lower()
-        if split and split not in SPLIT_NAMES:
+        if split and not split_of(split):
             unknown.append(f"row {number}: '{split}'")
         label = str(row["label"] or "").strip()
         if not label or not row["path"]:
             unlabelled.append(f"row {number}")
-        pictures.append(LabelledPicture(path.parent / str(row["path"]), label, SPLIT_NAMES.get(split, "")))
-    _refuse(path, unknown, f"unknown splits; expected {', '.join(SPLIT_NAMES)}, or nothing in every row")
+        pictures.append(LabelledPicture(path.parent / str(row["path"]), label, split_of(split)))
+    _refuse(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
     _refuse(path, unlabelled, "rows without a path or a label; fill them in or take them out")
     if len({bool(picture.split) for picture in pictures}) > 1:
         empty = [f"row {number}" for number, picture in enumerate(pictures, start=1) if not picture.split]
