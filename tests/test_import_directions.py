@@ -25,7 +25,7 @@ FLOORS = {
         {"images"},
         {"rules"},
         {"files", "threads"},
-        {"errors"},
+        {"errors", "privacy"},
     ),
     "trainers": (
         {"cli"},

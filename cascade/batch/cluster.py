@@ -205,7 +205,6 @@ def _check_reachable(address: str) -> None:
 def _silent_stderr() -> Iterator[None]:
     """Keep what Ray's C++ part says out of the terminal: of things that are all right, and of its log level itself."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for reports to Ray's makers
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
