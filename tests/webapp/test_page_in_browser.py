@@ -86,16 +86,16 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext, address: str) -> Iterator[Page]:
-    """Return the page, opened; nothing may be complained about in its console."""
+    """Return the opened page; its console must stay empty."""
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.goto(address)
     yield opened
-    # A refused request is told by the browser and by htmx; what the policy refused, or a script's error, is not.
-    told = ("status of 4", "Response Status Error Code 4")
-    assert [text for text in complaints if not any(words in text for words in told)] == []
+    # The browser and htmx report a refused request; a violation of the policy or an error of a script is a fault.
+    expected = ("status of 4", "Response Status Error Code 4")
+    assert [text for text in complaints if not any(words in text for words in expected)] == []
 
 
 def choose(page: Page, *files: Path) -> None:
@@ -160,9 +160,9 @@ def test_pictures_chosen_by_button_show_bars_stage_and_maps(
         assert shares(card) == named
         meters = card.locator("meter").all()
         assert [float(str(meter.get_attribute("value"))) for meter in meters] == list(named.values())
-        assert re.match(rf"main \d+% {row['label_1']}, ", card.locator(".stage").inner_text())
+        assert re.match(rf"Main model: \d+% {row['label_1']}\. ", card.locator(".stage").inner_text())
         assert card.locator(".preview").evaluate("image => image.naturalWidth") == 72
-    assert "no picture of a known format" in bad.inner_text()
+    assert "not a picture in a known format" in bad.inner_text()
     assert not first.locator(".maps").is_visible()
     first.get_by_text("Why").click()
     maps = first.locator(".maps img").all()
@@ -230,15 +230,14 @@ def test_a_slow_upload_shows_how_far_it_is(page: Page, context: BrowserContext, 
 
 def test_another_model_is_picked_and_says_when_it_is_unsure(page: Page, pictures: Path, doubting: Path) -> None:
     right = json.loads((doubting / "bundle.json").read_text())["measured"]["cascade"]["top1"]
-    assert f"{100 * right:.1f}% right" in page.locator(".model", has_text="doubting").inner_text()
+    assert f"{100 * right:.1f}% correct" in page.locator(".model", has_text="doubting").inner_text()
     page.get_by_role("radio", name="doubting").check()
     choose(page, pictures / "sky.png")
     (card,) = answer(page)
-    assert re.fullmatch(
-        r"main \d+% \w+, routed; submodels: \w+ \d\.\d\d, \w+ \d\.\d\d", card.locator(".stage").inner_text()
-    )
+    stage = r"Main model: \d+% \w+\. Not certain enough; submodels: \w+ \d\.\d\d, \w+ \d\.\d\d"
+    assert re.fullmatch(stage, card.locator(".stage").inner_text())
     assert card.get_by_text("unsure", exact=True).is_visible()
-    assert "look yourself" in card.inner_text()
+    assert "Check the answer yourself" in card.inner_text()
     assert page.locator("#summary").inner_text() == "1 picture · 1 unsure"
 
 
