@@ -20,7 +20,7 @@ from cascade.images.decoding import decode
 from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine
 from export.bundles.parity import ParityError, check_parity, reference
-from export.fitting.stage_logits import Answers
+from export.fitting.stage_logits import StageLogits
 from tests.conftest import SMALL, Run
 
 
@@ -133,7 +133,7 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
     main, distance = engine.main_outputs(pictures, "logits", "distance")
     submodels = engine.ask_submodels(pictures, np.ones(main.shape, dtype=bool), "logit")
     fitted = fitted_as(engine)
-    honest = Answers(main, distance, submodels, np.zeros(len(paths), dtype=int))
+    honest = StageLogits(main, distance, submodels, np.zeros(len(paths), dtype=int))
     check_parity(engine, paths, honest, fitted)
     assert np.array_equal(reference(honest, fitted).routed, engine.run(pictures).routed)
     for stage, words in (("main", "main model"), ("submodels", "submodels")):
@@ -226,7 +226,7 @@ def test_submodels_of_more_classes_than_the_data_set_has_are_refused(
     shutil.copytree(subs / "classes" / "sky", subs / "classes" / "tree")
     result = export(run, tiny_data, tiny_main, subs, tmp_path / "b")
     assert result.exit_code == 1
-    assert "there must be one submodel a class" in result.output
+    assert "there must be one submodel per class" in result.output
     assert not (tmp_path / "b").exists()
 
 

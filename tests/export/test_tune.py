@@ -75,7 +75,11 @@ def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run
         ({"dots": 9}, (), "has 0 pictures of rows; calibration and routing need at least 3 of every class"),
         ({}, (), "holds no pictures in class folders"),
         (dict.fromkeys(CLASSES, 4), ("--budget", 1), "leaves nothing for the second stage"),
-        (dict.fromkeys(CLASSES, 4), ("--plot", "curve.docx"), "the curve is drawn into a file that ends in .png"),
+        (
+            dict.fromkeys(CLASSES, 4),
+            ("--plot", "curve.docx"),
+            "ends in '.docx', expected '.png'; give a name",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(
