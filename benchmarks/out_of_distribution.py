@@ -45,9 +45,8 @@ def text(rng: np.random.Generator) -> Image.Image:
     """Return a crop of a scanned page, or a page of random words."""
     if rng.random() < 0.4:
         return _crop(rng, Image.fromarray(getattr(skimage.data, rng.choice(["page", "text"]))()), 0.4, 0.9)
-    words = np.array(f"{__doc__} {textwrap.dedent(texture.__doc__ or '')}".split())
     size = int(rng.integers(12, 40))
-    lines = textwrap.wrap(" ".join(rng.choice(words, 120)), width=int(560 / size))
+    lines = textwrap.wrap(" ".join(rng.choice(np.array(_TEXT.split()), 120)), width=int(560 / size))
     paper, ink = int(rng.integers(170, 256)), int(rng.integers(0, 90))
     page = Image.new("L", SIZE, paper)
     ImageDraw.Draw(page).multiline_text((8, 8), "\n".join(lines), ink, ImageFont.load_default(size))
@@ -105,6 +104,13 @@ def _crop(rng: np.random.Generator, picture: Image.Image, low: float, high: floa
     return picture.convert("L").crop((left, top, left + width, top + height))
 
 
+# The words on pages of text; other words would make other pictures than those that published figures are about.
+_TEXT = """
+Make pictures that show none of a scene model's classes, from data that installs with scikit-image and scikit-learn.
+python benchmarks/outside.py DIR canonistia evaluate photos/validation --outside DIR Six kinds, fifty pictures each,
+grey, 300 by 250 pixels: textures, text, faces, noise, digits, things. Return a piece of brick, grass or gravel, or
+of skin cells, turned at random.
+"""
 _DIGITS = load_digits().images
 MAKERS: dict[str, Maker] = {
     "textures": texture,
