@@ -218,8 +218,8 @@ def main() -> None:
     packages = ("onnxruntime", "ultralytics", "transformers", "optimum", "fastai", "timm", "torch")
     versions = ", ".join(f"{name} {version(name)}" for name in packages if importlib.util.find_spec(name))
     print(f"{processor_kind()}, {processors()} cores, Python {platform.python_version()}, {versions}")
-    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as place:
-        paths = copies(pictures_below(options.pictures), options.count, Path(place))
+    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as pictures:
+        paths = copies(pictures_below(options.pictures), options.count, Path(pictures))
         ready = find_tools(folder, paths, Path(work), options.batches)
         runs = {name: make() for name, make in ready.items() if name.startswith(tuple(options.only or ("",)))}
         rates: dict[str, list[float]] = {name: [] for name in runs}

@@ -111,7 +111,7 @@ def test_submodels_may_read_the_main_models_features_too(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("counts", "words", "sentence"),
+    ("counts", "options", "sentence"),
     [
         (
             dict.fromkeys(CLASSES, 10),
@@ -123,9 +123,9 @@ def test_submodels_may_read_the_main_models_features_too(tmp_path: Path) -> None
     ],
 )
 def test_bad_input_is_one_sentence(
-    run: Run, tmp_path: Path, counts: dict[str, int], words: tuple[object, ...], sentence: str
+    run: Run, tmp_path: Path, counts: dict[str, int], options: tuple[object, ...], sentence: str
 ) -> None:
     write_class_folders(tmp_path, counts, 0)
-    done = run("benchmark-cascade", tmp_path, *words)
+    done = run("benchmark-cascade", tmp_path, *options)
     assert done.exit_code == 1
     assert sentence in done.output
