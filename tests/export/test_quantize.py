@@ -117,7 +117,7 @@ def test_bad_input_is_one_sentence(run: Run, quantised: Path, tiny_data: Path, t
         ((quantised, tiny_data), "int8 exists; replace it with --overwrite"),
         (
             (quantised / "int8", tiny_data),
-            "is quantised already, expected a float bundle; give the one",
+            "is quantised already, expected a float bundle; give the bundle",
         ),
         ((quantised, other, "--overwrite"), "is not the data set that"),
     ):
