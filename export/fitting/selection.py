@@ -15,7 +15,7 @@ from cascade.rules.unsure import Unsure
 from export.fitting.calibration import Calibrators, fit_calibrators
 from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
 from export.fitting.routing import ROUTINGS, fit_routings, gains, settle
-from export.fitting.stage_logits import Answers, Stages, fold_rows
+from export.fitting.stage_logits import StageLogits, Stages, fold_indices
 from export.fitting.unsure import fit_unsure
 
 SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -105,7 +105,7 @@ class OutOfFold:
 
 # These fits are small: threads of the linear algebra would wait for each other longer than they work.
 @threadpool_limits.wrap(limits=1)
-def compare(answers: Answers, terms: Terms, shares: tuple[float, ...]) -> list[Compared]:
+def compare(answers: StageLogits, terms: Terms, shares: tuple[float, ...]) -> list[Compared]:
     """Return what every pair of a routing and a decision rule says, out of fold, at each share that could be fitted.
 
     The first is the main model alone, at share 0. A pair appears where all folds routed ``MIN_ROUTED`` pictures to
@@ -116,7 +116,7 @@ def compare(answers: Answers, terms: Terms, shares: tuple[float, ...]) -> list[C
     routed: dict[tuple[str, str, float], np.ndarray] = {}
     filled: dict[tuple[str, str, float], int] = {}
     alone = np.empty(answers.main.shape)
-    for rows, held_out in fold_rows(answers.targets, terms.seed):
+    for rows, held_out in fold_indices(answers.targets, terms.seed):
         fitted = answers.take(rows)
         calibrators = fit_calibrators(fitted.main, fitted.submodels, fitted.targets)
         seen, unseen = fitted.calibrated(calibrators), answers.take(held_out).calibrated(calibrators)
@@ -154,7 +154,7 @@ def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) ->
     return best
 
 
-def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None = None) -> FittedCascade:
+def fit_cascade(answers: StageLogits, terms: Terms, compared: list[Compared] | None = None) -> FittedCascade:
     """Return the calibrators, and the rules of :func:`choose` fitted on all pictures.
 
     ``compared`` is what :func:`compare` said of the same answers, where it is known already.
@@ -194,11 +194,11 @@ def fit_rules(routing: str, decision: str, share: float, stages: Stages, candida
     return settled, fit_decision(decision, stages, route(settled, stages.main), candidates)
 
 
-def out_of_fold(answers: Answers, terms: Terms) -> OutOfFold:
+def out_of_fold(answers: StageLogits, terms: Terms) -> OutOfFold:
     """Return what cascades fitted on the other folds say about each picture (nested cross-validation)."""
     every = np.empty(answers.main.shape)
     parts: dict[str, np.ndarray] = {}
-    for rows, held_rows in fold_rows(answers.targets, terms.seed + 1):
+    for rows, held_rows in fold_indices(answers.targets, terms.seed + 1):
         fitted = fit_cascade(answers.take(rows), terms)
         held = answers.take(held_rows).calibrated(fitted.calibrators)
         every[held_rows] = held.submodels
