@@ -6,7 +6,6 @@ import msgspec
 
 from cascade.images.preprocess import PreprocessSpec
 from cascade.rules.cascade import CascadeRules
-from cascade.rules.routing import Deferral, PerClass
 
 SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
@@ -147,13 +146,7 @@ class Manifest(_Part, frozen=True):
             raise ValueError(f"submodels are for {labels}, expected one for each of {self.classes}, in that order")
         if self.head_features == "both" and not self.trunk:
             raise ValueError("head_features is 'both', which is for heads on a shared trunk, and there is no trunk")
-        count, rules = len(labels), self.rules
-        if rules.candidates > count:
-            raise ValueError(f"{rules.candidates} classes are asked about, and there are {count}")
-        if isinstance(rules.routing, PerClass) and len(rules.routing.thresholds) != count:
-            raise ValueError(f"{len(rules.routing.thresholds)} routing thresholds, expected one for each of {count}")
-        if isinstance(rules.routing, Deferral) and {len(rules.routing.helps), len(rules.routing.hurts)} != {4 + count}:
-            raise ValueError(f"the learned routing rule needs {4 + count} weights for {count} classes, twice")
+        self.rules.check(len(labels))
         for submodel in self.submodels:
             if (submodel.preprocess is None) != (self.trunk is not None):
                 raise ValueError("a submodel has its own preprocessing exactly when there is no shared trunk")

@@ -19,7 +19,6 @@ from cascade.inference.prediction import Prediction
 from cascade.inference.sessions import REFUSALS, Device, Sessions
 from cascade.rules.cascade import CascadeOutput, run_cascade
 from cascade.rules.probabilities import top_two
-from cascade.rules.routing import NEVER
 from cascade.threads import BATCH_SIZE
 
 S = TypeVar("S", bound=Source)
@@ -75,7 +74,7 @@ class Engine:
     def specs(self) -> set[PreprocessSpec]:
         """Return every preprocessing that a picture of this bundle may need."""
         manifest = self.bundle.manifest
-        used = manifest.networks[:1] if manifest.rules.routing == NEVER else manifest.networks
+        used = manifest.networks[:1] if manifest.rules.routing.routes_nothing else manifest.networks
         return {spec for _, spec in used}
 
     def see(self, source: Source) -> View | PictureError:

@@ -13,9 +13,10 @@ from cascade.files import written_whole
 from cascade.images.decoding import decode
 from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered, Row
+from cascade.rules.unsure import doubtfulness
 
 DOUBTFUL = 24
-_SIDE = 160
+_THUMBNAIL_SIZE = 160  # pixels
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
 :root { color-scheme: light dark }
@@ -53,8 +54,7 @@ class Report:
         self._counts[row.label_1] += 1
         self._routed += row.stage == "submodels"
         self._unsure += bool(row.unsure)
-        # Those marked unsure come first, and then whatever has its two classes closest together.
-        doubt = float(bool(row.unsure)) + 1 - (row.probability_1 - row.probability_2)
+        doubt = doubtfulness(bool(row.unsure), row.probability_1, row.probability_2)
         heapq.heappush(self._doubtful, (doubt, -self._rows, answered.item, row))
         if len(self._doubtful) > DOUBTFUL:
             heapq.heappop(self._doubtful)
@@ -118,10 +118,10 @@ def _shown(item: Item, row: Row) -> str:
 
 def _thumbnail(item: Item) -> str:
     try:
-        picture = decode(item.read(), least_side=_SIDE).convert("RGB")
+        picture = decode(item.read(), least_side=_THUMBNAIL_SIZE).convert("RGB")
     except PictureError:
         return "data:,"  # it was there when it was classified
-    picture.thumbnail((_SIDE, _SIDE))
+    picture.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

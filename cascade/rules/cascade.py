@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from cascade.rules.decision import Decision, decide
-from cascade.rules.routing import Routing, route
+from cascade.rules.routing import Routing
 from cascade.rules.unsure import Unsure
 
 
@@ -23,6 +23,12 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     candidates: Annotated[int, msgspec.Meta(ge=2)]  # how many of the main model's most likely classes are asked
     decision: Decision
     unsure: Unsure
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless the rules fit this number of classes."""
+        if self.candidates > classes:
+            raise ValueError(f"{self.candidates} classes are asked about, and there are {classes}")
+        self.routing.check(classes)
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def run_cascade(
     ``ask`` is called once, when anything is routed, with the routed rows (M,) and the classes asked about (M, K)
     bool; it returns the submodels' answers (M, K), NaN where not asked.
     """
-    routed = route(rules.routing, main)
+    routed = rules.routing.route(main)
     submodels = np.full(main.shape, np.nan, dtype=np.float64)
     final = main.astype(np.float64)
     rows = np.flatnonzero(routed)

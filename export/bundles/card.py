@@ -2,7 +2,6 @@
 
 from cascade.bundle.manifest import Accuracy, Manifest, Quantised
 from cascade.rules.decision import LogLinear
-from cascade.rules.routing import PerClass, Routing
 
 
 def model_card(manifest: Manifest) -> str:
@@ -50,7 +49,7 @@ A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(m
   ({manifest.main.preprocess.colour} pictures, {manifest.main.preprocess.resize}), temperature
   {manifest.calibration.temperature:.3f}.
 - **Submodels**: one a class, {trunk}, each calibrated by Platt scaling.
-- **Routing**: `{rules.routing.name}`{_threshold(rules.routing)} sends a picture to the submodels of its
+- **Routing**: `{rules.routing.name}`{rules.routing.description} sends a picture to the submodels of its
   {rules.candidates} most likely classes; that costs {manifest.second_stage_cost:.2f} passes of the main model more.
 - **Decision**: `{rules.decision.name}`{weights}.
 - **Unsure**: the picture is farther than {rules.unsure.distance_above:.3f} from every class, or it was routed and every
@@ -92,14 +91,6 @@ For sorting photographs into the classes above. A picture of anything else still
 `unsure` mark catches many of them, not all. The figures hold for pictures like those of the data set; measure on
 your own with `canonistia evaluate` before you rely on them. Not for decisions about people.
 """
-
-
-def _threshold(routing: Routing) -> str:
-    if isinstance(routing, PerClass):
-        return " (thresholds in bundle.json)"
-    return f" below {routing.threshold:.4f}" + (
-        " (nothing: the submodels did not help)" if routing.threshold == 0 else ""
-    )
 
 
 def _precision(quantised: Quantised) -> str:

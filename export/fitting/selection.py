@@ -10,11 +10,11 @@ from threadpoolctl import threadpool_limits
 from cascade.errors import CanonistiaError
 from cascade.rules.cascade import CascadeOutput, CascadeRules, candidate_classes, known_answers, run_cascade
 from cascade.rules.decision import Decision, Product, decide
-from cascade.rules.routing import Confidence, Routing, route
-from cascade.rules.unsure import Unsure
+from cascade.rules.routing import Confidence, Routing
+from cascade.rules.unsure import NO_MARK
 from export.fitting.calibration import Calibrators, fit_calibrators
 from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
-from export.fitting.routing import ROUTINGS, fit_routings, gains, settle
+from export.fitting.routing import ROUTINGS, fit_routings, gains
 from export.fitting.stage_logits import Answers, Stages, fold_rows
 from export.fitting.unsure import fit_unsure
 
@@ -25,7 +25,6 @@ MIN_ROUTED = 20
 # A rule fitted to route a share of some pictures routes a little more or less of others.
 _SAMPLING = 1.03
 _SIMPLE_THRESHOLD = 0.8  # that of the project this one grew from
-_NO_MARK = Unsure(distance_above=1.0, submodels_below=0.0, false_alarm_rate=0.0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class FittedCascade:
     @property
     def routes_nothing(self) -> bool:
         """Return whether no picture goes to the submodels."""
-        return isinstance(self.rules.routing, Confidence) and self.rules.routing.threshold == 0
+        return self.rules.routing.routes_nothing
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None 
     stages = answers.calibrated(calibrators)
     if not any(0 < entry.share <= most for entry in compared):
         threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(stages.main.max(axis=1), most)))
-        routing: Routing = settle(Confidence(threshold=threshold), stages.main)
+        routing: Routing = Confidence(threshold=threshold).settled(stages.main)
         return FittedCascade(calibrators, _with_mark(routing, Product(), stages, terms), 0)
     chosen = choose(compared, answers.targets, most)
     if chosen.share == 0:
@@ -187,11 +186,11 @@ def fit_rules(routing: str, decision: str, share: float, stages: Stages, candida
     CanonistiaError
         The pictures cannot fit the learned routing rule.
     """
-    (fitted,) = fit_routings(routing, stages, gains(stages, _final(decision, stages, candidates)), np.array([share]))
+    (fitted,) = fit_routings(routing, stages, gains(stages, _final(decision, stages, candidates)), [share])
     if fitted is None:
-        raise CanonistiaError(f"the routing rule {routing} has nothing to learn from: the submodels mend no answer")
-    settled = settle(fitted, stages.main)
-    return settled, fit_decision(decision, stages, route(settled, stages.main), candidates)
+        raise CanonistiaError(f"the routing rule {routing} has nothing to learn from: the submodels correct no answer")
+    settled = fitted.settled(stages.main)
+    return settled, fit_decision(decision, stages, settled.route(stages.main), candidates)
 
 
 def out_of_fold(answers: Answers, terms: Terms) -> OutOfFold:
@@ -215,15 +214,15 @@ def _fitted_pairs(
     for decision in DECISIONS:
         gained = gains(stages, _final(decision, stages, candidates))
         for routing in ROUTINGS:
-            for share, rule in zip(shares, fit_routings(routing, stages, gained, np.array(shares)), strict=True):
+            for share, rule in zip(shares, fit_routings(routing, stages, gained, shares), strict=True):
                 if rule is None:
                     continue
-                settled = settle(rule, stages.main)
-                routed = route(settled, stages.main)
+                settled = rule.settled(stages.main)
+                routed = settled.route(stages.main)
                 if routed.sum() < MIN_ROUTED:
                     continue
                 fitted = fit_decision(decision, stages, routed, candidates)
-                yield routing, decision, share, CascadeRules(settled, candidates, fitted, _NO_MARK)
+                yield routing, decision, share, CascadeRules(settled, candidates, fitted, NO_MARK)
 
 
 def everything_routed(decision: Decision, stages: Stages, candidates: int) -> np.ndarray:
@@ -238,7 +237,7 @@ def _final(decision: str, stages: Stages, candidates: int) -> np.ndarray:
 
 
 def _with_mark(routing: Routing, decision: Decision, stages: Stages, terms: Terms) -> CascadeRules:
-    rules = CascadeRules(routing, terms.candidates, decision, _NO_MARK)
+    rules = CascadeRules(routing, terms.candidates, decision, NO_MARK)
     output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
     mark = fit_unsure(stages.distance, output.submodels, terms.false_alarm_rate)
     return CascadeRules(routing, terms.candidates, decision, mark)
