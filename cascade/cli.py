@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from cascade.errors import UsageError
 from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
-ENDINGS = (".csv", ".jsonl", ".parquet")
 PARTITIONS = ("label_1", "label_2", "stage", "unsure")
 
 
@@ -56,7 +56,7 @@ def threads_option(command: F) -> F:
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="PATH...")
+@click.argument("inputs", nargs=-1, required=True, metavar="PATH...")
 @model_option
 @click.option(
     "--out",
@@ -123,7 +123,7 @@ def threads_option(command: F) -> F:
     "--workers", type=click.IntRange(min=1), help="Ray's workers, a core each. Default: one for each core there is."
 )
 def classify(
-    words: tuple[str, ...],
+    inputs: tuple[str, ...],
     model: str,
     out: Path | None,
     partition: str | None,
@@ -156,48 +156,34 @@ def classify(
     Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
     """
     keep_blas_single()
-    from cascade.batch.job import Job, run
-    from cascade.inputs.sources import InputError
+    from cascade.batch.job import Execution, Job, Model, Output, Sorting, run
 
-    if out and out.suffix.lower() not in ENDINGS:
-        expected = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-        raise click.BadParameter(f"{out} ends in '{out.suffix}'; expected {expected}", param_hint="--out")
-    if resume and (overwrite or not out):
-        raise click.UsageError("--resume goes on with an --out, and does not go with --overwrite")
-    if partition and not (out and out.suffix.lower() == ".parquet"):
-        raise click.UsageError("--partition is for an --out that ends in .parquet")
-    if dry_run and not sort_into:
-        raise click.UsageError("--dry-run is for --sort-into")
-    if engine == "local" and (address or workers):
-        raise click.UsageError("--address and --workers are for --engine ray")
-    if engine == "ray" and (threads or device != "cpu"):
-        raise click.UsageError("--threads and --device are for --engine local; Ray's --workers have a core each")
-    job = Job(
-        words,
-        model,
-        out,
-        batch_size,
-        threads,
-        resume,
-        overwrite,
-        by_hash,
-        allow_other_model,
-        partition,
-        sort_into,
-        sort_by,
-        dry_run,
-        report,
-        precision,
-        device,
-        engine,
-        address,
-        workers,
-        main_only,
-    )
     try:
+        job = Job(
+            inputs=inputs,
+            model=Model(name=model, precision=precision, main_only=main_only),
+            output=Output(
+                path=out,
+                partition=partition,
+                resume=resume,
+                overwrite=overwrite,
+                by_hash=by_hash,
+                any_bundle=allow_other_model,
+            ),
+            sorting=Sorting(folder=sort_into, way=sort_by, dry_run=dry_run),
+            report=report,
+            execution=Execution(
+                engine=engine,
+                batch_size=batch_size,
+                threads=threads,
+                device=device,
+                address=address,
+                workers=workers,
+            ),
+        )
         done = run(job, click.echo, counted)
-    except InputError as error:
-        raise click.UsageError(str(error)) from error
+    except UsageError as error:
+        raise _usage_error(error) from error
     except KeyboardInterrupt:
         if out:
             click.echo(f"\nstopped; the rows so far are kept: go on with --resume --out {out}", err=True)
@@ -290,6 +276,10 @@ def models() -> None:
             f"[{low:.4f}, {high:.4f}], top 2 {figures.top2:.4f} ({manifest.measured.pictures} "
             f"{manifest.measured.split} pictures, out of fold)  {folder}"
         )
+
+
+def _usage_error(error: UsageError) -> click.UsageError:
+    return click.BadParameter(str(error), param_hint=error.option) if error.option else click.UsageError(str(error))
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:

@@ -7,6 +7,7 @@ A rule that is to be fitted at export is added to ``ROUTINGS`` in ``export/fitti
 ``main`` is the main model's calibrated probabilities, (N, K).
 """
 
+from collections.abc import Sequence
 from typing import Self
 
 import msgspec
@@ -50,12 +51,13 @@ class OneThreshold(Rule, frozen=True, kw_only=True):
     def check(self, classes: int) -> None:
         """Raise ValueError unless the rule fits this number of classes."""
 
-    def at_share(self, main: np.ndarray, gain: np.ndarray, share: float) -> Self:
-        """Return the rule with the threshold that routes about this share of the pictures.
+    def at_shares(self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float]) -> list[Self]:
+        """Return the rule with its threshold set to route about this share of the pictures, for each of the shares.
 
         ``gain`` (N,) is the fall in log loss when a picture is routed; one threshold leaves no choice among them.
         """
-        return msgspec.structs.replace(self, threshold=at_share(self.score(main), share))
+        score = self.score(main)
+        return [msgspec.structs.replace(self, threshold=at_share(score, share)) for share in shares]
 
     def settled(self, main: np.ndarray) -> Self:
         """Return the rule with its threshold moved into a gap between two pictures, so that no more are routed.
@@ -122,8 +124,8 @@ class PerClass(Rule, frozen=True, tag="per_class"):
         if len(self.thresholds) != classes:
             raise ValueError(f"{len(self.thresholds)} routing thresholds, expected one for each of {classes}")
 
-    def at_share(self, main: np.ndarray, gain: np.ndarray, share: float) -> Self:
-        """Return the rule with the thresholds of greatest gain (N,), given that about this share is routed.
+    def at_shares(self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float]) -> list[Self]:
+        """Return the rule with the thresholds of greatest gain (N,) that route about this share, for each of them.
 
         One price per routed picture, the same for every class, stands for the share (FrugalML's Lagrangian): each
         class routes its least confident pictures as long as their total gain exceeds their total price.
@@ -138,13 +140,15 @@ class PerClass(Rule, frozen=True, tag="per_class"):
         def counts(price: float) -> list[int]:
             return [int((gained - price * np.arange(len(gained))).argmax()) for _, gained in by_class]
 
-        low, high = -1.0 - np.abs(gain).max(), 1.0 + np.abs(gain).max()
-        wanted = share * len(main)
-        for _ in range(40):
-            price = (low + high) / 2
-            low, high = (price, high) if sum(counts(price)) > wanted else (low, price)
-        thresholds = [at_count(score, count) for (score, _), count in zip(by_class, counts(high), strict=True)]
-        return msgspec.structs.replace(self, thresholds=thresholds)
+        def thresholds(share: float) -> list[float]:
+            low, high = -1.0 - np.abs(gain).max(), 1.0 + np.abs(gain).max()
+            wanted = share * len(main)
+            for _ in range(40):
+                price = (low + high) / 2
+                low, high = (price, high) if sum(counts(price)) > wanted else (low, price)
+            return [at_count(score, count) for (score, _), count in zip(by_class, counts(high), strict=True)]
+
+        return [msgspec.structs.replace(self, thresholds=thresholds(share)) for share in shares]
 
     def settled(self, main: np.ndarray) -> Self:
         """Return the rule with each threshold moved into a gap between two pictures of its class."""

@@ -63,4 +63,4 @@ def fit_routings(name: str, stages: Stages, gained: Gains, shares: Sequence[floa
     rule = ROUTINGS[name](stages.main, gained)
     if rule is None:
         return [None] * len(shares)
-    return [rule.at_share(stages.main, gained.log_loss, share) for share in shares]
+    return list(rule.at_shares(stages.main, gained.log_loss, shares))
