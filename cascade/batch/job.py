@@ -1,4 +1,4 @@
-"""A job of batch classification: from what a command was given to rows in files."""
+"""A job of batch classification: from the options of a command to rows in files."""
 
 import gc
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -69,9 +69,9 @@ class Output:
             expected = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
             raise UsageError(f"{self.path} ends in '{self.path.suffix}'; expected {expected}", option="--out")
         if self.resume and (self.overwrite or not self.path):
-            raise UsageError("--resume goes on with an --out, and does not go with --overwrite")
+            raise UsageError("--resume needs the --out of the stopped run, and cannot be used with --overwrite")
         if self.partition and not self.is_parquet:
-            raise UsageError("--partition is for an --out that ends in .parquet")
+            raise UsageError("--partition needs an --out that ends in .parquet")
 
     @property
     def is_parquet(self) -> bool:
@@ -96,7 +96,7 @@ class Sorting:
     def __post_init__(self) -> None:
         """Check which options go together."""
         if self.dry_run and not self.folder:
-            raise UsageError("--dry-run is for --sort-into")
+            raise UsageError("--dry-run needs --sort-into")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +119,9 @@ class Execution:
     def __post_init__(self) -> None:
         """Check which options go together."""
         if self.engine == "local" and (self.address or self.workers):
-            raise UsageError("--address and --workers are for --engine ray")
+            raise UsageError("--address and --workers need --engine ray")
         if self.engine == "ray" and (self.threads or self.device != "cpu"):
-            raise UsageError("--threads and --device are for --engine local; each of Ray's --workers has one core")
+            raise UsageError("--threads and --device need --engine local; each of Ray's --workers has one core")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,37 +141,39 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """How many rows a job ended with, and how many of them are errors."""
+    """The number of rows of a job, and the number of errors among them."""
 
     rows: int
     errors: int
 
 
 def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | None:
-    """Classify everything that a job names; None when its output was finished by an earlier run.
+    """Classify everything that a job names; return None if an earlier run finished its output.
 
-    ``show`` is given blocks of the table; ``watched`` passes the answers on, and may show how far the work is.
+    ``show`` prints blocks of the table; ``watched`` passes the answers on, and may show progress.
 
     Raises
     ------
     UsageError
         There is no picture.
     CanonistiaError
-        The bundle is refused, or the output is there already or cannot be written.
+        The bundle is refused, or the output exists already or cannot be written.
     """
     output = job.output
     for path in (output.path, job.report):
         if path and not check_output(path, output.resume, output.overwrite) and path == output.path:
             return None
     if output.is_parquet:
-        import_module("pyarrow")  # now, and not when all the work is done
+        import_module("pyarrow")  # an error now, and not after all the work
     if job.execution.engine == "ray":
         import_module("cascade.batch.cluster")
     check_inputs(job.inputs)
     shared, items = plan(items_of_inputs(job.inputs), job.execution.threads)
     first = next(items, None)
     if first is None:
-        raise UsageError(f"no pictures below {', '.join(job.inputs)}")
+        raise UsageError(
+            f"no pictures below {', '.join(job.inputs)}; expected files with an ending such as .jpg or .png"
+        )
     rows = errors = 0
     with ExitStack() as stack:
         bundle, answers = stack.enter_context(_on_ray(job)) if job.execution.engine == "ray" else _here(job, shared)
@@ -192,12 +194,12 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
 def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
     model, execution = job.model, job.execution
     engine = load_engine(model.name, shared.inference, model.precision, execution.device, model.main_only)
-    # Modules stay as long as the process: no collection, least of all the one at its end, need walk through them.
+    # Modules live as long as the process: the garbage collector need not scan them, above all not at its end.
     gc.freeze()
-    # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
+    # Imported only here: the runtime that the pipeline needs was imported while the bundle was hashed.
     from cascade.batch.pipeline import answers
 
-    # A store is slow to answer and answers many at once.
+    # A store answers slowly, and many requests at once.
     readers = READERS if any(map(is_address, job.inputs)) else min(1, shared.workers)
 
     def answered(items: Iterable[Item], journal: "Journal | None") -> Generator[Answered, None, None]:
@@ -220,11 +222,11 @@ def _on_ray(job: Job) -> Iterator[tuple[Bundle, Answers]]:
 
 
 def _unknown(_: Item) -> None:
-    """Know no row."""
+    """Return no row: nothing is known without a journal."""
 
 
 def _further_sinks(job: Job, show: Callable[[bytes], object]) -> Iterator[AbstractContextManager[Sink]]:
-    # What most jobs do without is imported only when asked for: one picture should not wait for it.
+    # Imported only when needed: classifying one picture should not wait for them.
     if folder := job.sorting.folder:
         from cascade.outputs.sorting import Sorter
 

@@ -1,4 +1,4 @@
-"""The report: one page about a batch, with everything in it, that opens anywhere."""
+"""The report: one page about a batch, in one self-contained file."""
 
 import base64
 import heapq
@@ -28,7 +28,7 @@ ul.pictures li { list-style: none; width: 160px; overflow-wrap: anywhere } img {
 
 
 class Report:
-    """Counts rows as they pass and keeps the most doubtful; its memory does not grow with them."""
+    """Counts rows as they pass and keeps the most doubtful; its memory does not grow with the number of rows."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -41,7 +41,7 @@ class Report:
         self._doubtful: list[tuple[float, int, Item, Row]] = []
 
     def add(self, answered: Answered) -> None:
-        """Take one row in."""
+        """Count one row."""
         row = answered.row
         self._rows += 1
         if row.error:
@@ -83,7 +83,7 @@ class Report:
             ("decided by the submodels", _share(self._routed, answered)),
             ("marked unsure", _share(self._unsure, answered)),
             ("errors", f"{self._errors.total():,}"),
-            ("speed", f"{self._rows / seconds:,.1f} pictures a second"),
+            ("speed", f"{self._rows / seconds:,.1f} pictures per second"),
         ]
         classes = "".join(
             f"<tr><td>{escape(label)}<td class=number>{count:,}"
@@ -118,9 +118,9 @@ def _shown(item: Item, row: Row) -> str:
 
 def _thumbnail(item: Item) -> str:
     try:
-        picture = decode(item.read(), least_side=_THUMBNAIL_SIZE).convert("RGB")
+        picture = decode(item.read(), least_size=_THUMBNAIL_SIZE).convert("RGB")
     except PictureError:
-        return "data:,"  # it was there when it was classified
+        return "data:,"  # the file was there when it was classified
     picture.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=80)

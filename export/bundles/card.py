@@ -35,7 +35,7 @@ def model_card(manifest: Manifest) -> str:
     )
     sets = ", ".join(
         f"for {float(coverage):.0%} coverage, every class from probability {1 - limit:.4f} on"
-        for coverage, limit in manifest.answer_sets.items()
+        for coverage, limit in manifest.prediction_sets.items()
     )
     size = sum(entry.size for entry in manifest.files) / 1e6
     precision = _precision(manifest.quantised) if manifest.quantised else ""

@@ -92,7 +92,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
             calibration=describe_calibration(fitted.calibrators, data.classes),
             rules=fitted.rules,
             second_stage_cost=cost,
-            answer_sets=measurement.answer_sets,
+            prediction_sets=measurement.answer_sets,
             measured=measurement.measured,
             provenance=Provenance(
                 data_fingerprint=main.sidecar.data_fingerprint,

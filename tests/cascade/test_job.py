@@ -16,13 +16,13 @@ ROWS = Path("rows.csv")
     ("options", "words"),
     [
         (lambda: Output(path=Path("rows.txt")), "rows.txt ends in '.txt'; expected .csv, .jsonl or .parquet"),
-        (lambda: Output(resume=True), "--resume goes on with an --out"),
-        (lambda: Output(path=ROWS, resume=True, overwrite=True), "does not go with --overwrite"),
-        (lambda: Output(path=ROWS, partition="label_1"), "--partition is for an --out that ends in .parquet"),
-        (lambda: Sorting(dry_run=True), "--dry-run is for --sort-into"),
-        (lambda: Execution(workers=2), "--address and --workers are for --engine ray"),
-        (lambda: Execution(engine="ray", threads=2), "--threads and --device are for --engine local"),
-        (lambda: Execution(engine="ray", device="cuda"), "--threads and --device are for --engine local"),
+        (lambda: Output(resume=True), "--resume needs the --out of the stopped run"),
+        (lambda: Output(path=ROWS, resume=True, overwrite=True), "cannot be used with --overwrite"),
+        (lambda: Output(path=ROWS, partition="label_1"), "--partition needs an --out that ends in .parquet"),
+        (lambda: Sorting(dry_run=True), "--dry-run needs --sort-into"),
+        (lambda: Execution(workers=2), "--address and --workers need --engine ray"),
+        (lambda: Execution(engine="ray", threads=2), "--threads and --device need --engine local"),
+        (lambda: Execution(engine="ray", device="cuda"), "--threads and --device need --engine local"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: Callable[[], object], words: str) -> None:
@@ -45,7 +45,7 @@ def test_the_command_line_names_the_command_and_the_option(run: Run, tmp_path: P
     assert expected in result.output
     result = run("classify", tmp_path, "--dry-run")
     assert result.exit_code == 2
-    assert "Error: --dry-run is for --sort-into" in result.output
+    assert "Error: --dry-run needs --sort-into" in result.output
 
 
 def test_an_ending_in_capitals_is_the_same_ending() -> None:

@@ -100,7 +100,7 @@ def test_archives_and_tables_in_a_bucket_are_opened(bucket: str, tmp_path: Path,
         assert {item.name: item.read() for item in found} == {f"{address}::{name}": pictures[name] for name in pictures}
     files.pipe(address, local.read_bytes()[: local.stat().st_size // 3])
     *_, last = items_of_inputs([address])
-    with pytest.raises(PictureError, match="is no whole"):
+    with pytest.raises(PictureError, match="is not a complete"):
         last.read()
 
 

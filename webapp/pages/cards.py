@@ -10,7 +10,7 @@ from cascade.rules.unsure import doubtfulness
 from webapp.pages.heatmaps import data_uri, evidence, heat_picture
 from webapp.requests.answers import Answer, Refused
 
-_MAP_SIDE = 400  # pixels
+_MAP_SIZE = 400  # pixels
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
     return Card(
         answer=answer,
         preview=data_uri(answer.preview),
-        maps=tuple(data_uri(picture, _MAP_SIDE) for picture in pictures),
+        maps=tuple(data_uri(picture, _MAP_SIZE) for picture in pictures),
         main_label=engine.classes[first],
         main_share=float(answer.main[first]),
         certainty=float(routing.score(answer.main[np.newaxis])[0]),
