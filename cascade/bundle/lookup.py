@@ -37,7 +37,7 @@ def find_bundle(model: str) -> Path:
                 return place / model
     names = ", ".join(path.name for path in list_bundles()) or "none"
     raise BundleError(
-        f"no bundle '{model}'; expected a folder with {MANIFEST} or the name of a bundle found ({names}); check --model"
+        f"no bundle '{model}'; expected a folder with {MANIFEST} or one of the bundles found ({names}); check --model"
     )
 
 

@@ -64,7 +64,7 @@ class Evaluation:
             "cost": 1 + float(output.routed.mean()) * manifest.second_stage_cost,
             "unsure": float(output.unsure.mean()),
             "answer_sets": {coverage: {"coverage": held, "mean_size": size} for coverage, (held, size) in sets.items()},
-            **({"outside": self._outside_figures(self.out_of_distribution)} if self.out_of_distribution else {}),
+            **({"outside": self._detection_figures(self.out_of_distribution)} if self.out_of_distribution else {}),
             "per_class": {
                 label: _class_figures(first[self.targets == index], two[self.targets == index])
                 for index, label in enumerate(classes)
@@ -73,12 +73,12 @@ class Evaluation:
             "bundle": {"name": manifest.name, "sha256": self.engine.bundle.sha256},
         }
 
-    def _outside_figures(self, outside: CascadeOutput) -> dict[str, float]:
+    def _detection_figures(self, other: CascadeOutput) -> dict[str, float]:
         return {
-            "pictures": len(outside.doubt),
-            "unsure": float(outside.unsure.mean()),
-            "auroc_of_doubt": area_under_roc(self.output.doubt, outside.doubt),
-            "auroc_of_main_confidence": area_under_roc(-self.output.main.max(axis=1), -outside.main.max(axis=1)),
+            "pictures": len(other.doubt),
+            "unsure": float(other.unsure.mean()),
+            "auroc_of_doubt": area_under_roc(self.output.doubt, other.doubt),
+            "auroc_of_main_confidence": area_under_roc(-self.output.main.max(axis=1), -other.main.max(axis=1)),
         }
 
 

@@ -106,7 +106,7 @@ def test_archives_and_tables_in_a_bucket_are_opened(bucket: str, tmp_path: Path,
 
 def test_a_pattern_that_nothing_in_a_bucket_fits_is_an_item_that_says_so(bucket: str) -> None:
     (item,) = items_of_inputs([f"{bucket}/*.tar"])
-    with pytest.raises(PictureError, match="no file fits"):
+    with pytest.raises(PictureError, match="no file matches"):
         item.read()
 
 

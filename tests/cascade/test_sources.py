@@ -81,7 +81,7 @@ def test_links_and_devices_inside_a_tar_are_refused(tmp_path: Path) -> None:
             entry.type, entry.linkname = kind, "/etc/passwd"
             archive.addfile(entry)
     assert set(contents(items_of_inputs([str(path)])).values()) == {
-        "is a link or a device inside the archive; a file was expected"
+        "is a link or a device inside the archive; expected a file"
     }
 
 
