@@ -91,7 +91,7 @@ def test_another_bundle_is_refused_unless_asked_for(tmp_path: Path) -> None:
     other = Terms("1" * 64, by_hash=False)
     with pytest.raises(CanonistiaError, match="started with another bundle"), opened_journal(out, other, resume=True):
         pass
-    with pytest.raises(CanonistiaError, match="go on without --hash"):
+    with pytest.raises(CanonistiaError, match="resume it without --hash"):
         opened_journal(out, Terms(TERMS.bundle, by_hash=True), resume=True).__enter__()
     with opened_journal(out, other, resume=True, any_bundle=True) as journal:
         assert journal.known(answered("a").item) is not None
