@@ -18,29 +18,29 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", 
 MAX_PIXELS = 120_000_000
 _STRIP = 4_000_000  # pixels
 
-# Pillow warns from half its own limit on; MAX_PIXELS is the limit here, and it is an error.
+# Pillow warns from half its own limit on; here the limit is MAX_PIXELS, and exceeding it is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
-def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Image.Image:
-    """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, 8 bits a channel.
+def decode(source: Source, max_pixels: int = MAX_PIXELS, least_size: int | None = None) -> Image.Image:
+    """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, 8 bits per channel.
 
     Parameters
     ----------
     source
         A path, the bytes of a file, a PIL image, or a uint8 array ``(H, W)`` or ``(H, W, 3)``.
     max_pixels
-        The most pixels that a picture may have; a larger one is refused before its pixels are decoded.
-    least_side
-        Where given, a JPEG is decoded at a half, a quarter or an eighth of its size, by its own transform, as long as
-        the shorter side keeps this many pixels (see :func:`cascade.images.preprocess.least_side`).
+        The most pixels that a picture may have; a larger picture is refused before its pixels are decoded.
+    least_size
+        If given, a JPEG is decoded at a half, a quarter or an eighth of its size, as long as the shorter side keeps
+        this many pixels (see :func:`cascade.images.preprocess.least_size`).
 
     Raises
     ------
     UnknownFormatError
-        The file is of no allowed format (``FORMATS``).
+        The file's format is not one of ``FORMATS``.
     TooManyPixelsError
         The picture has more pixels than ``max_pixels``.
     PictureError
@@ -48,8 +48,8 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None 
 
     Notes
     -----
-    EXIF orientation is applied, transparency is laid on white, 16-bit grey is scaled to 8 bits,
-    every other mode (CMYK, palette, YCbCr, LAB ...) becomes RGB.
+    EXIF orientation is applied, transparent pixels are blended with white, 16-bit grey is scaled to 8 bits, and every
+    other mode (CMYK, palette, YCbCr, LAB ...) becomes RGB.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -62,13 +62,13 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None 
         file.seek(0)
         with _pillow_errors(max_pixels), Image.open(file, formats=FORMATS) as picture:
             _check_size(picture.width, picture.height, max_pixels)
-            if least_side:
-                picture.draft(None, (least_side, least_side))
+            if least_size:
+                picture.draft(None, (least_size, least_size))
             return _normalise(picture, max_pixels)
 
 
 def pixel_count(data: bytes) -> int:
-    """Return how many pixels a file says that it holds, from its first bytes; 0 where it says nothing."""
+    """Return the number of pixels in a file's header; 0 if there is none."""
     try:
         with _pillow_errors(MAX_PIXELS), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             return picture.width * picture.height
@@ -100,11 +100,11 @@ def _pillow_errors(max_pixels: int) -> Iterator[None]:
 
 def _normalise(picture: Image.Image, max_pixels: int) -> Image.Image:
     _check_size(picture.width, picture.height, max_pixels)
-    upright = ImageOps.exif_transpose(picture)  # always a copy: the caller's picture stays its own
+    upright = ImageOps.exif_transpose(picture)  # always a copy: the caller's picture is not changed
     if upright.mode in ("L", "RGB"):
         return upright
     if upright.mode == "F":
-        raise PictureError("holds floating-point pixels, which have no agreed range; save it as 8 or 16 bits")
+        raise PictureError("has floating-point pixels, whose range is not defined; save it with 8 or 16 bits")
     if upright.mode == "1":
         return upright.convert("L")
     if upright.mode.startswith("I"):
@@ -115,7 +115,7 @@ def _normalise(picture: Image.Image, max_pixels: int) -> Image.Image:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """Lay transparency on white, a strip at a time: whole copies of a large picture would take gigabytes."""
+    """Blend with white, one strip at a time: whole copies of a large picture would take gigabytes."""
     result = Image.new("RGB", picture.size)
     rows = max(1, _STRIP // picture.width)
     for top in range(0, picture.height, rows):

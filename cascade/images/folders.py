@@ -1,4 +1,4 @@
-"""Labelled folders: which pictures a tree holds, under which split and class."""
+"""Labelled folders: which pictures a folder contains, with their split and class."""
 
 import os
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """One file of a data set; ``split`` is ``training``, ``validation``, ``test`` or empty for an unsplit tree."""
+    """One file of a data set; ``split`` is ``training``, ``validation``, ``test``, or empty without splits."""
 
     path: Path
     label: str
@@ -28,17 +28,17 @@ class LabelledPicture:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Return the picture files below a folder, by suffix, in path order; hidden names are passed over."""
+    """Return the picture files below a folder, by suffix, in path order; hidden names are skipped."""
     return [found for found in walk(folder) if isinstance(found, Path)]
 
 
 def walk(folder: Path) -> Iterator[Path | OSError]:
-    """Yield the picture files below a folder in path order, and in its turn why a folder inside could not be listed.
+    """Yield the picture files below a folder in path order; a subfolder that cannot be listed yields its error.
 
-    One folder's names are held at a time, and those of the folders around it. Links to folders are not followed, so
-    that a circle of them has no end to reach.
+    Only the names of one folder and of its parents are in memory. Links to folders are not followed, because they can
+    form a circle.
     """
-    names: list[str] = []  # all of them, to sort: pairs with their kind would take twice the memory
+    names: list[str] = []  # sorted below; pairs of a name and its kind would take twice the memory
     folders: set[str] = set()
     try:
         with os.scandir(folder) as entries:
@@ -64,50 +64,53 @@ def read_class_folders(folder: Path, split: str = "") -> list[LabelledPicture]:
     Raises
     ------
     CanonistiaError
-        The folder is missing, or holds no class folder with a picture.
+        The folder is missing, or has no class folder with a picture.
     """
     children = _subfolders(folder)
     for child in children:
         try:
             child.name.encode()
         except UnicodeEncodeError as error:
-            raise CanonistiaError(f"{child!r} is no class name in UTF-8; rename the folder") from error
+            raise CanonistiaError(f"{child!r} is no class name; expected UTF-8; rename the folder") from error
     pictures = [LabelledPicture(path, child.name, split) for child in children for path in pictures_below(child)]
     if not pictures:
         raise CanonistiaError(
-            f"{folder} holds no pictures in class folders; expected one folder a class with pictures "
+            f"{folder} holds no pictures in class folders; expected one folder per class with pictures "
             f"({', '.join(sorted(SUFFIXES))}) inside"
         )
     return pictures
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """Return the split folders of a data set by their standard name; empty when the tree is not split.
+    """Return the split folders of a data set by their standard name; empty if there are no splits.
 
-    A folder with such a name that holds pictures itself is a class: vehicles may well have a class ``train``.
+    A folder with such a name that directly contains pictures is a class: a data set of vehicles can have a class
+    ``train``.
 
     Raises
     ------
     CanonistiaError
-        Two folders mean the same split (``val`` beside ``validation``).
+        Two folders have names of one split (``val`` and ``validation``).
     """
     found: dict[str, Path] = {}
     for child in _subfolders(folder):
         name = None if _holds_pictures(child) else SPLIT_NAMES.get(child.name.lower())
         if name in found:
-            raise CanonistiaError(f"{folder} has two folders for the {name} split: {found[name].name} and {child.name}")
+            raise CanonistiaError(
+                f"{folder} has two folders for the {name} split: {found[name].name} and {child.name}; keep one of them"
+            )
         if name:
             found[name] = child
     return found
 
 
 def read_data_set(folder: Path) -> list[LabelledPicture]:
-    """Return the pictures of a data set: split folders of class folders, or one unsplit tree of class folders.
+    """Return the pictures of a data set: class folders, inside split folders or without splits.
 
     Raises
     ------
     CanonistiaError
-        Nothing to read, or folders that are neither splits nor classes stand beside the splits.
+        There are no pictures, or the folder contains both splits and other folders with pictures.
     """
     splits = split_folders(folder)
     if not splits:
@@ -132,5 +135,5 @@ def _holds_pictures(folder: Path) -> bool:
 
 def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise CanonistiaError(f"{folder} is not a folder; expected one folder a class with pictures inside")
+        raise CanonistiaError(f"{folder} is not a folder; expected a folder that contains one folder per class")
     return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))

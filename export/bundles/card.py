@@ -2,7 +2,6 @@
 
 from cascade.bundle.manifest import Accuracy, Manifest, Quantised
 from cascade.rules.decision import Decision, LogLinear
-from cascade.rules.routing import PerClass, Routing
 
 
 def model_card(manifest: Manifest) -> str:
@@ -44,7 +43,7 @@ def _how_it_works(manifest: Manifest) -> str:
   ({manifest.main.preprocess.colour} pictures, {manifest.main.preprocess.resize}), temperature
   {manifest.calibration.temperature:.3f}.
 - **Submodels**: one per class, {_networks(manifest)}, each calibrated by Platt scaling.
-- **Routing**: `{rules.routing.name}`{_threshold(rules.routing)} sends a picture to the submodels of its
+- **Routing**: `{rules.routing.name}`{rules.routing.description} sends a picture to the submodels of its
   {rules.candidates} most likely classes; that costs {manifest.second_stage_cost:.2f} more passes of the main model.
 - **Decision**: `{rules.decision.name}`{_weights(rules.decision)}.
 - **Unsure**: a picture is marked if its distance from every class is above {rules.unsure.distance_above:.3f}, or if it
@@ -88,14 +87,6 @@ def _networks(manifest: Manifest) -> str:
     return f"binary heads on one shared trunk, {manifest.trunk.backbone} at {size} pixels{reads}"
 
 
-def _threshold(routing: Routing) -> str:
-    if isinstance(routing, PerClass):
-        return " (thresholds in bundle.json)"
-    return f" below {routing.threshold:.4f}" + (
-        " (nothing: the submodels did not help)" if routing.threshold == 0 else ""
-    )
-
-
 def _weights(decision: Decision) -> str:
     if not isinstance(decision, LogLinear):
         return ""
@@ -105,7 +96,7 @@ def _weights(decision: Decision) -> str:
 def _prediction_sets(manifest: Manifest) -> str:
     return ", ".join(
         f"for {float(coverage):.0%} coverage, every class with a probability of {1 - limit:.4f} or more"
-        for coverage, limit in manifest.answer_sets.items()
+        for coverage, limit in manifest.prediction_sets.items()
     )
 
 

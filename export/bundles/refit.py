@@ -53,7 +53,7 @@ def refit_manifest(
         submodels=describe_submodels(folder, manifest.classes, files, measurement),
         calibration=describe_calibration(calibrators, manifest.classes),
         rules=fitted.rules,
-        answer_sets=measurement.prediction_sets,
+        prediction_sets=measurement.prediction_sets,
         measured=measurement.measured,
         provenance=provenance,
     )

@@ -79,7 +79,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
             calibration=describe_calibration(fitted.calibrators, data.classes),
             rules=fitted.rules,
             second_stage_cost=terms.second_stage_cost,
-            answer_sets=measurement.prediction_sets,
+            prediction_sets=measurement.prediction_sets,
             measured=measurement.measured,
             provenance=_provenance(plan, trained.main),
         )

@@ -89,7 +89,7 @@ def test_a_run_of_both_stages_does_not_go_on_with_the_main_model_alone(
         raise KeyboardInterrupt
     result = run("classify", photos, "--model", routing_bundle, "--out", out, "--resume", "--main-only")
     assert result.exit_code == 1
-    assert "begun with another bundle" in result.output
+    assert "started with another bundle" in result.output
 
 
 def test_without_out_a_table_is_printed(run: Run, tiny_bundle: Path, photos: Path) -> None:
@@ -215,7 +215,7 @@ def test_evaluate_tells_pictures_from_outside_by_their_doubt(
     assert outside["pictures"] == 12
     assert outside["auroc_of_doubt"] > 0.9
     assert 0 <= outside["auroc_of_main_confidence"] <= 1
-    assert "12 pictures from outside: " in run(*words).output
+    assert "12 out-of-distribution pictures: " in run(*words).output
 
 
 def test_evaluate_refuses_an_empty_outside(run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_evaluate_draws_three_pictures(run: Run, tiny_bundle: Path, tiny_data: P
 def test_evaluate_refuses_a_data_set_with_splits(run: Run, tiny_bundle: Path, tiny_data: Path) -> None:
     result = run("evaluate", tiny_data, "--model", tiny_bundle)
     assert result.exit_code == 1
-    assert "evaluate one of them" in result.output
+    assert "evaluate one split" in result.output
 
 
 def test_evaluate_refuses_unknown_classes(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -73,5 +73,5 @@ def test_a_class_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(CanonistiaError, match="one folder a class"):
+    with pytest.raises(CanonistiaError, match="one folder per class"):
         read_data_set(tmp_path)

@@ -10,10 +10,11 @@ from cascade.errors import CanonistiaError
 from cascade.evaluation.metrics import top_k_hits
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.decision import LogLinear, Product
-from cascade.rules.routing import Confidence, PerClass, route
+from cascade.rules.routing import Confidence, PerClass
+from cascade.rules.thresholds import in_a_gap
 from export.fitting.calibration import Calibrators
 from export.fitting.decisions import DECISIONS
-from export.fitting.routing import ROUTINGS, in_a_gap
+from export.fitting.routing import ROUTINGS
 from export.fitting.selection import FittedCascade, Terms, choose, compare, fit_cascade, fit_rules, out_of_fold
 from export.fitting.stage_logits import StageLogits, check_class_counts
 from export.fitting.unsure import fit_unsure
@@ -95,7 +96,7 @@ def test_a_weak_main_model_does_not_break_the_limit() -> None:
     answers = two_stages(600, 4.0)
     weak = replace(answers, main=np.random.default_rng(3).normal(0, 1, (600, 5)))
     fitted = fit_cascade(weak, terms(0.1))
-    routed = route(fitted.rules.routing, fitted.calibrators.main(weak.main))
+    routed = fitted.rules.routing.route(fitted.calibrators.main(weak.main))
     assert routed.mean() <= 0.13
 
 
@@ -205,7 +206,7 @@ def test_the_cost_on_the_fitted_pictures_is_within_the_budget_for_every_rule() -
     stages = answers.calibrated(fit_cascade(answers, terms(0.2)).calibrators)
     for routing in ROUTINGS:
         rule, _ = fit_rules(routing, "product", 0.2, stages, 5)
-        assert route(rule, stages.main).mean() <= 0.2 + 1e-9
+        assert rule.route(stages.main).mean() <= 0.2 + 1e-9
 
 
 def test_a_class_never_predicted_is_not_routed_by_default() -> None:

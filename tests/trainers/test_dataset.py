@@ -50,7 +50,7 @@ FAULTS = {
     "no validation": (lambda f: shutil.rmtree(f / "validation"), "has no validation split"),
     "class not validated": (lambda f: shutil.rmtree(f / "validation/sky"), "validation split has no picture of sky"),
     "class unknown to training": (lambda f: shutil.rmtree(f / "training/sky"), r"classes that training lacks \(sky\)"),
-    "empty": (lambda f: (shutil.rmtree(f), f.mkdir()), "one folder a class"),
+    "empty": (lambda f: (shutil.rmtree(f), f.mkdir()), "one folder per class"),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 from cascade.images.decoding import decode
+from cascade.rules.unsure import doubtfulness
 from tests.conftest import draw, run_command
 from tests.serving import served
 
@@ -257,8 +258,9 @@ def test_the_download_equals_what_classify_writes_in_both_orders(
     assert_same_rows(rows, expected)
     assert (tmp_path / "doubt.csv").stat().st_size == (tmp_path / "sent.csv").stat().st_size  # to the line break
     assert shown[-1] == "text.jpg"
-    doubt = [(row["unsure"] != "true", float(row["probability_1"])) for row in rows[:-1]]
-    assert doubt == sorted(doubt)
+    answers = [(row["unsure"] == "true", float(row["probability_1"]), float(row["probability_2"])) for row in rows[:-1]]
+    doubt = [doubtfulness(*answer) for answer in answers]
+    assert doubt == sorted(doubt, reverse=True)
 
 
 def test_a_correction_is_stored_with_its_picture(page: Page, pictures: Path, collected: Path) -> None:

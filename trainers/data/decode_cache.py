@@ -50,7 +50,7 @@ def decoded(path: Path, side: int | None = None) -> Image.Image:
         It is no picture, or gone.
     """
     try:
-        return decode(path, least_side=side)
+        return decode(path, least_size=side)
     except PictureError as error:
         raise CanonistiaError(f"{path}: {error}; remove it ('canonistia check-data' lists all such files)") from error
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CanonistiaError
-from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
+from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
 from trainers.data.augment import Augmentation
 from trainers.data.decode_cache import Decoder, decoded
 from trainers.data.sampling import in_order, share_of
@@ -53,7 +53,7 @@ class PictureDataset(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         row, factor, epoch = key
         # Random crops want every pixel; what is only evaluated is decoded as in serving.
-        picture = self.decode(self.paths[row], None if self.augment else least_side(self.spec))
+        picture = self.decode(self.paths[row], None if self.augment else least_size(self.spec))
         if self.augment:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0]))

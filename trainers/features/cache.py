@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from cascade.images.preprocess import PreprocessSpec, least_side
+from cascade.images.preprocess import PreprocessSpec, least_size
 from trainers.data.decode_cache import cache_folder
 from trainers.data.fingerprints import file_sha256
 from trainers.data.loader import pictures_in_order
@@ -80,7 +80,7 @@ def compute_features(
 def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
     digest = hashlib.sha256(_look(network, spec))
     digest.update(device.partition(":")[0].encode())  # another kind of processor rounds otherwise
-    digest.update(str(least_side(spec)).encode())  # large pictures are decoded no smaller than this
+    digest.update(str(least_size(spec)).encode())  # large pictures are decoded no smaller than this
     for path in paths:
         digest.update(file_sha256(path).encode())
     return digest.hexdigest()

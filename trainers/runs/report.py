@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cascade.files import write_text
-from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
+from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
 from trainers.data.decode_cache import decoded
 from trainers.data.thumbnails import as_data_url, thumbnail
 from trainers.networks.classifier import Classifier, activation_maps
@@ -143,7 +143,7 @@ def _evidence(model_view: ModelView, mistakes: Sequence[Mistake], classes: Seque
     network = model_view.network.eval().cpu()
     pictures = []
     for mistake in mistakes:
-        pixels = preprocess(decoded(mistake.path, least_side(model_view.spec)), model_view.spec)  # (H, W, 3)
+        pixels = preprocess(decoded(mistake.path, least_size(model_view.spec)), model_view.spec)  # (H, W, 3)
         with torch.inference_mode():
             maps = activation_maps(
                 network, network.backbone_output(torch.from_numpy(pixels.copy())[None])

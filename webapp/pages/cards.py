@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.inference.engine import Engine
-from cascade.rules.routing import PerClass
-from cascade.rules.unsure import best_answers
+from cascade.rules.unsure import doubtfulness
 from webapp.pages.heatmaps import data_uri, evidence, heat_picture
 from webapp.requests.answers import Answer, Refused
 
@@ -62,21 +61,22 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
         main_label=engine.classes[first],
         main_share=float(outcome.main[first]),
         certainty=float(routing.score(outcome.main[np.newaxis])[0]),
-        needed=routing.thresholds[first] if isinstance(routing, PerClass) else routing.threshold,
+        needed=routing.threshold_of(first),
         submodels={label: share for label, share in submodels.items() if not np.isnan(share)},
-        recognised=bool(best_answers(outcome.submodels[np.newaxis])[0] >= manifest.rules.unsure.submodels_below),
+        recognised=bool(manifest.rules.unsure.recognised(outcome.submodels[np.newaxis])[0]),
         token=token,
     )
 
 
 def doubt_ranks(answers: Sequence[Answer | Refused]) -> list[int]:
-    """Return each answer's place in the order of doubt: the unsure, the least likely, those refused last."""
+    """Return each answer's place in the order of doubt, 0 for the most doubtful; refused pictures come last."""
 
-    def doubt(place: int) -> tuple[bool, bool, float]:
+    def doubt(place: int) -> float:
         answer = answers[place]
         if isinstance(answer, Refused):
-            return (True, True, 0.0)
-        return (False, not answer.prediction.unsure, answer.prediction.probability_1)
+            return -1.0
+        said = answer.prediction
+        return doubtfulness(said.unsure, said.probability_1, said.probability_2)
 
-    order = sorted(range(len(answers)), key=doubt)
+    order = sorted(range(len(answers)), key=doubt, reverse=True)  # stable: equal ones stay as they were sent
     return [order.index(place) for place in range(len(answers))]
