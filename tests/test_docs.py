@@ -41,7 +41,9 @@ def test_the_pages_name_only_commands_and_options_that_exist(generate: ModuleTyp
     assert len(lines) > 15
     for line in lines:
         name, *words = line.split()
-        options = {option for parameter in known[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+        options = {
+            option for parameter in known[name].params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert {word for word in words if word.startswith("--")} <= options, line
 
 
