@@ -33,6 +33,15 @@ def test_every_local_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_contributing_names_only_files_and_tests_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = re.findall(r"`((?:\w+/)+[\w.]+)`", text)
+    assert len(files) > 50
+    assert [name for name in files if not (ROOT / name).exists() and not name.startswith("build/")] == []
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/*.py"))
+    assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
+
+
 def test_the_pages_name_only_commands_and_options_that_exist(generate: ModuleType) -> None:
     known = dict(generate.commands())
     pages = [ROOT / "README.md", *(page for page in ROOT.glob("docs/*.md") if page.name != "commands.md")]
