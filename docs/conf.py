@@ -28,7 +28,7 @@ html_show_sphinx = False
 templates_path = ["theme"]
 html_additional_pages = {"index": "to_the_first_page.html"}
 
-# Sphinx wants every page in a table of contents; the README that people read elsewhere has none.
+# Sphinx requires every page in a table of contents; the README must do without one elsewhere.
 _CONTENTS = """
 ```{toctree}
 :hidden:

@@ -1,4 +1,4 @@
-"""Writes what the documents take from the command line: docs/commands.md.
+"""Write docs/commands.md from the help texts of the commands.
 
 Run it after a change to a command: python docs/generate.py
 """
