@@ -62,4 +62,4 @@ hooks: .venv-dev/installed ## run 'make check' before every commit
 	.venv-dev/bin/pre-commit install
 
 clean: ## remove both environments and everything that was built
-	rm -rf .venv .venv-dev build dist *.egg-info
+	rm -rf .venv .venv-dev build dist *.egg-info .coverage

@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 from PIL import Image
 
 import canonistia
+
+# A busy machine, or a run that measures coverage, is slow without being wrong.
+settings.register_profile("canonistia", deadline=None)
+settings.load_profile("canonistia")
 
 CLASSES = ("dots", "rows", "sky")
 
