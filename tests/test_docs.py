@@ -33,11 +33,12 @@ def test_every_local_link_leads_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_contributing_names_only_files_and_tests_that_exist() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    files = re.findall(r"`((?:\w+/)+[\w.]+)`", text)
+def test_the_pages_name_only_files_and_tests_that_exist() -> None:
+    pages = [*ROOT.glob("*.md"), *(page for page in ROOT.glob("docs/*.md") if page.name != "commands.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    files = re.findall(r"`((?:\w+/)+[\w.]+\.(?:py|md|toml|html))`", text)
     assert len(files) > 50
-    assert [name for name in files if not (ROOT / name).exists() and not name.startswith("build/")] == []
+    assert [name for name in files if not (ROOT / name).exists()] == []
     tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/*.py"))
     assert [name for name in re.findall(r"`(test_\w+)`", text) if f"def {name}(" not in tests] == []
 
