@@ -21,15 +21,20 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the interpreter of a fresh environment with the wheel; its dependencies are those of this one."""
     folder = tmp_path_factory.mktemp("elsewhere")
     wheels = folder / "wheels"
+    # Built here, not in the checkout: modules that were moved since the last build there would get into the wheel.
+    (folder / "distutils.cfg").write_text(
+        f"[build]\nbuild_base = {folder / 'build'}\n[egg_info]\negg_base = {folder}\n"
+    )
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
+    environment = os.environ | {"DIST_EXTRA_CONFIG": str(folder / "distutils.cfg")}
+    subprocess.run(build, check=True, capture_output=True, env=environment)
     (wheel,) = wheels.glob("*.whl")
-    environment = folder / "env"
-    venv.create(environment, with_pip=False)
-    python = environment / "bin" / "python"
+    installed = folder / "env"
+    venv.create(installed, with_pip=False)
+    python = installed / "bin" / "python"
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet", str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages,) = installed.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.outputs.journal import Terms, opened_journal
 from tests.conftest import CLASSES, Run, draw
+from tests.waiting import started, wait_until
 
 COLUMNS = ["path", "label_1", "probability_1", "label_2", "probability_2", "stage", "unsure", "error"]
 
@@ -164,12 +164,10 @@ def test_ctrl_c_leaves_rows_to_go_on_from_and_nothing_half_written(tiny_bundle: 
     for number in range(1, 400):
         os.link(folder / "0.png", folder / f"{number}.png")
     command = [sys.executable, "-m", "canonistia", "classify", str(folder), "--model", str(tiny_bundle)]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "rows.csv.progress").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with started([*command, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE) as process:
+        wait_until((tmp_path / "rows.csv.progress").exists, 60, "the first row")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
     # 1 from click; by the signal itself when it fell into an import, where Python remembers it until the end.
     assert process.returncode in (1, -signal.SIGINT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "rows.csv.progress"]

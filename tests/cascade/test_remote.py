@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from cascade.errors import CanonistiaError, PictureError
 from cascade.inputs.sources import items_of_inputs
 from tests.archives import write_tar, write_zip
 from tests.conftest import Run, draw
+from tests.waiting import started, wait_until
 from tests.webapps import encoded
 
 s3fs = pytest.importorskip("s3fs", reason="the batch extra is not installed")
@@ -35,18 +35,15 @@ def store() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def listens() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        wait_until(listens, 60, "the store's start")
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import CLASSES, SMALL, Run, write_data_set
+from tests.waiting import started, wait_until
 from trainers.runs.folder import load_run
 from trainers.runs.submodels import class_run, load_submodels
 
@@ -138,12 +138,10 @@ def test_overwrite_does_not_remove_a_folder_that_is_no_run(run: Run, tiny_data: 
 def test_ctrl_c_keeps_the_last_whole_epoch(tiny_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "canonistia", "train-main", str(tiny_data), "--out", str(tmp_path / "run"), *SMALL]
     command += ["--unfreeze", "all", "--epochs", "1000"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "last.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) in (1, -signal.SIGINT)
+    with started(command, stderr=subprocess.DEVNULL) as process:
+        wait_until((tmp_path / "run" / "last.json").exists, 120, "the first epoch")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) in (1, -signal.SIGINT)
     assert load_run(tmp_path / "run").sidecar.epoch >= 1
 
 

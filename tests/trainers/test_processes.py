@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Run, run_command, write_class_folders, write_data_set
+from tests.waiting import started, wait_until
 from trainers.runs.submodels import class_run, load_submodels
 
 TINY = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", "32", "--tracker", "none", "--seed", "1")
@@ -91,15 +91,14 @@ def test_ray_trains_all_fifteen_submodels_though_a_worker_is_killed_half_way(tmp
     assert run_command("train-main", data, "--out", main, *TINY, "--epochs", 1).exit_code == 0
     words = command("train-sub", data, "--main", main, "--out", subs, *TINY, "--epochs", 30, "--engine", "ray")
     environment = os.environ | {"CANONISTIA_MARK": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
-    killed = []
-    while process.poll() is None and not killed:
-        if len(list(subs.glob("classes/*/summary.json"))) >= 7 and (running := workers(str(tmp_path))):
-            os.kill(running[0], signal.SIGKILL)
-            killed = running[:1]
-        time.sleep(0.02)
-    _, said = process.communicate(timeout=300)
-    assert killed
+    with started(words, stderr=subprocess.PIPE, text=True, env=environment) as process:
+
+        def workers_half_way() -> list[int]:
+            assert process.poll() is None, process.communicate()
+            return workers(str(tmp_path)) if len(list(subs.glob("classes/*/summary.json"))) >= 7 else []
+
+        os.kill(wait_until(workers_half_way, 300, "the seventh submodel")[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "trained 15 submodels" in said
     assert len(load_submodels(subs).networks) == 15

@@ -15,6 +15,7 @@ import canonistia
 from cascade.errors import CanonistiaError
 from tests import wandb_file
 from tests.conftest import CLASSES, Run, run_command
+from tests.waiting import wait_until
 from trainers.runs.tracking import start_tracker
 
 
@@ -172,9 +173,8 @@ def test_an_account_without_a_network_records_offline(
     tracker.log({"epoch": 1})
     assert "wandb sync" in tracker.finish({})
     assert "Recording this run offline" in capsys.readouterr().err
-    deadline = time.monotonic() + 20  # the service that writes the file may be still busy with the run before
-    while "seed" not in wandb_file.config(run_file(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    # The service that writes the file may still be busy with the run before.
+    wait_until(lambda: "seed" in wandb_file.config(run_file(tmp_path)), 20, "the record of the settings")
     assert wandb_file.config(run_file(tmp_path))["seed"] == 4
 
 
