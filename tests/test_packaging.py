@@ -64,3 +64,29 @@ def test_the_wheel_serves_the_page_with_its_style(elsewhere: Path, tmp_path: Pat
             with urllib.request.urlopen(address + path) as answer:
                 assert answer.status == 200
                 assert answer.read()
+
+
+def test_a_program_that_uses_the_wheel_is_checked_against_its_types(elsewhere: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import canonistia\n"
+        "answer = canonistia.load('scene15').classify(['a.jpg'])[0]\n"
+        "reveal_type(answer)\n"
+        "answer.label_3\n"
+        "canonistia.load(threads='two')\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--python-executable",
+        str(elsewhere),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    command += ["--no-error-summary", program.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = done.stdout.splitlines()
+    assert found[0] == 'program.py:3: note: Revealed type is "cascade.inference.prediction.Prediction"', done.stdout
+    assert '"Prediction" has no attribute "label_3"' in found[1]
+    assert 'Argument "threads" to "load" has incompatible type "str"' in found[2]
