@@ -15,8 +15,10 @@ from trainers.commands.train_main import train_main
 from trainers.commands.train_sub import SubmodelPlan, train_sub
 from trainers.data.dataset import load_data_set
 from trainers.features.cache import compute_features
-from trainers.loop.training import NetworkConfig, preprocessing
+from trainers.loop.training import preprocessing
+from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
 
 MAIN, TRUNK = NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2")
@@ -31,9 +33,9 @@ def timed(what: str, work: Callable[[], object]) -> tuple[float, float]:
     return seconds
 
 
-def features(paths: list[Path], seen: list[tuple[Classifier, PreprocessSpec]]) -> None:
+def features(paths: list[Path], networks: list[tuple[Classifier, PreprocessSpec]]) -> None:
     """Compute the features of both backbones, of every picture, once."""
-    for network, spec in seen:
+    for network, spec in networks:
         compute_features(network, paths, spec, "cpu")
 
 
@@ -51,7 +53,10 @@ if __name__ == "__main__":
         os.environ["CANONISTIA_CACHE"] = f"{folder}/cache"
         data = load_data_set(photos, 0)
         paths = [picture.path for picture in (*data.training, *data.validation)]
-        seen = [(build_classifier(e.backbone, 1, 0.0, pretrained=True), preprocessing(e, data)) for e in (MAIN, TRUNK)]
-        once = timed("features once", lambda: features(paths, seen))
+        networks = [
+            (build_classifier(config, 1), preprocessing(config, backbone_spec(config.backbone), data))
+            for config in (MAIN, TRUNK)
+        ]
+        once = timed("features once", lambda: features(paths, networks))
         whole = timed("main head and submodels", lambda: trainings(photos, Path(folder)))
     print(f"ratio {whole[0] / once[0]:.2f} on the clock, {whole[1] / once[1]:.2f} of processor time")

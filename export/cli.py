@@ -207,7 +207,7 @@ def benchmark_cascade(
     alone.
     """
     from export.commands.benchmark import ProtocolPlan, describe, read_pool, run_protocol, summary
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
     from trainers.progress import track
 
     second = NetworkConfig(second_backbone, size=second_size, flip=second_flip)

@@ -167,7 +167,7 @@ def train_main(
 
         raise SystemExit(launch(processes, options["device"], without_processes(sys.argv[1:])))
     from trainers.commands.train_main import train_main as train
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
     train(folder, out, NetworkConfig(**options), recipe, overwrite, resume, report)
@@ -193,7 +193,7 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
     """
     from trainers.commands.find_lr import find_lr as find
     from trainers.commands.find_lr import plot_rates, rounded
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
     found = find(folder, NetworkConfig(**options), recipe, steps)
@@ -274,7 +274,7 @@ def train_sub(
     """
     from trainers.commands.train_sub import SubmodelPlan
     from trainers.commands.train_sub import train_sub as train
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
 
     if own_networks and trunk:
         raise click.UsageError("--own-networks shares no trunk: leave --trunk out")

@@ -55,9 +55,9 @@ def test_fine_tuning_changes_the_unfrozen_stages_alone(
     options = ("--unfreeze", unfreeze, "--epochs", 1, "--augment", "strong", "--loss", loss)
     result = run("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, *options)
     assert result.exit_code == 0, result.output
-    from trainers.networks.backbones import build_backbone
+    from trainers.networks.backbones import backbone_spec, build_backbone
 
-    start = build_backbone("efficientnet_lite0", pretrained=True).state_dict()
+    start = build_backbone(backbone_spec("efficientnet_lite0"), pretrained=True).state_dict()
     tuned = load_run(tmp_path / "run").network.backbone.state_dict()
     changed = {name for name, value in tuned.items() if not torch.equal(value, start[name])}
     first = any("conv_stem" in name for name in changed)

@@ -17,7 +17,7 @@ from export.commands.export_bundle import export_bundle
 from export.plan import ExportPlan
 from tests.conftest import CLASSES, draw, run_command, write_data_set
 from trainers.commands.train_main import train_main
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS
 
 # The side is the smallest that the network sees anything at; maxvit's windows divide no other.

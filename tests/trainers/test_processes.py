@@ -59,10 +59,10 @@ def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, mon
     import trainers.commands.train_main as recipe
     from cascade.errors import CanonistiaError
     from trainers.distributed.process_context import ProcessContext
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
     from trainers.recipe import Recipe
 
-    monkeypatch.setattr(recipe, "placement", lambda device: ProcessContext("cpu", 0, 13))
+    monkeypatch.setattr(recipe, "process_context", lambda device: ProcessContext("cpu", 0, 13))
     monkeypatch.setattr(ProcessContext, "wait", lambda self: None)
     network_config = NetworkConfig("timm/test_vit", size=32, pretrained=False)
     with pytest.raises(CanonistiaError, match="13 processes share 12 training pictures, expected at least one each"):

@@ -13,6 +13,7 @@ from trainers.loop.batch_size import largest_batch
 from trainers.loop.fit import EpochSchedule, TensorBatches
 from trainers.loop.training import rate_groups
 from trainers.networks.classifier import build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.networks.unfreeze import unfreeze_plan
 from trainers.recipe import Recipe
 from trainers.runs.folder import load_run
@@ -30,7 +31,7 @@ def test_an_epoch_schedule_gives_each_epoch_its_batches_and_stays_at_the_last() 
 
 
 def test_rates_fall_from_the_head_towards_the_picture() -> None:
-    network = build_classifier("efficientnet_lite0", 3, 0.0, pretrained=False)
+    network = build_classifier(NetworkConfig("efficientnet_lite0", pretrained=False), 3)
     for parameter in network.backbone.stage_parameters(0):
         parameter.requires_grad_(False)
     groups = rate_groups(network, Recipe(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5))
@@ -59,7 +60,7 @@ def test_a_training_on_small_then_large_mixed_pictures_runs_and_is_recorded(
     [
         (("--mix", "mixup"), "a frozen one sees each picture once; add --unfreeze all"),
         (("--early-size", 48), "a frozen one sees each picture once; add --unfreeze all"),
-        (("--unfreeze", "last-1", "--early-size", 64), "at a side from 32 to below 64"),
+        (("--unfreeze", "last-1", "--early-size", 64), "at an image size from 32 to below 64"),
         (("--unfreeze", "last-1", "--early-size", 48, "--epochs", 2), "before the last 2 of 2"),
     ],
 )
@@ -104,7 +105,7 @@ VIT = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracke
 def test_a_schedule_thaws_stages_during_training() -> None:
     plan = unfreeze_plan("head,last-2@2,all@4", 9, epochs=5)
     assert [plan.frozen(epoch) for epoch in range(1, 6)] == [9, 7, 7, 0, 0]
-    network = build_classifier("efficientnet_lite0", 3, 0.0, pretrained=False)
+    network = build_classifier(NetworkConfig("efficientnet_lite0", pretrained=False), 3)
     for epoch, thawed in ((1, 0), (2, 2), (4, 9)):
         plan.apply(network, epoch)
         stages = range(len(network.backbone.stages))

@@ -20,7 +20,7 @@ from tests.conftest import Run, write_data_set
 from trainers.commands.train_main import train_main
 from trainers.data.loader import Batch
 from trainers.loop.step import Stepper
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS, Recipe
 from trainers.runs.checkpoint import load_state
 from trainers.runs.folder import STATE

@@ -10,7 +10,7 @@ from cascade.errors import CanonistiaError
 from trainers.commands.train_sub import SubmodelPlan, train_sub
 from trainers.data.dataset import load_data_set
 from trainers.data.manifest import labelled_pictures
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 from trainers.runs.folder import check_same_data, load_run
 from trainers.runs.submodels import copy_set, read_submodel_set
