@@ -86,7 +86,7 @@ def test_fix_keeps_one_of_each_picture_and_touches_none(run: Run, tmp_path: Path
     before = {path: path.read_bytes() for path in folder.rglob("*.png")}
     done = run("check-data", folder, "--fix", tmp_path / "clean.csv")
     assert done.exit_code == 0, done.output
-    assert "under two labels" in done.output
+    assert "have two labels" in done.output
     assert before == {path: path.read_bytes() for path in folder.rglob("*.png")}
     with (tmp_path / "clean.left_out.csv").open(newline="") as file:
         out = {Path(row["path"]).name: row for row in csv.DictReader(file)}

@@ -55,6 +55,26 @@ def test_two_processes_and_one_with_the_same_batch_give_the_same(backbone: str, 
     assert done.stderr.count("next: canonistia train-sub") == 1
 
 
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """Return a folder with modules that are named as packages of canonistia and cannot be imported."""
+    for name in ("cascade", "trainers", "export"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the current folder was imported')")
+    return tmp_path
+
+
+def test_modules_of_the_current_folder_are_not_imported_by_processes(few: Path, hostile: Path) -> None:
+    started = [sys.executable, "-P", "-m", "canonistia"]  # as the installed command starts: without the current folder
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = ("train-main", few, "--out", "main", *TINY, "--epochs", 1, "--no-report", "--processes", 2)
+    subs = ("train-sub", few, "--main", "main", "--out", "subs", *TINY, "--epochs", 1, "--class", "sky")
+    for inputs in (words, (*subs, "--engine", "ray")):
+        asked = [*started, *map(str, inputs)]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment, cwd=hostile)
+        assert done.returncode == 0, done.stderr
+    assert (class_run(hostile / "subs", "sky") / "summary.json").exists()
+
+
 def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trainers.commands.train_main as recipe
     from cascade.errors import CanonistiaError
