@@ -62,8 +62,8 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def light_subs(few: Path) -> Path:
     main, subs = few.parent / "main", few.parent / "subs"
-    for words in (("train-main", few, "--out", main), ("train-sub", few, "--main", main, "--out", subs)):
-        done = run_command(*words, *LIGHT)
+    for arguments in (("train-main", few, "--out", main), ("train-sub", few, "--main", main, "--out", subs)):
+        done = run_command(*arguments, *LIGHT)
         assert done.exit_code == 0, done.output
     return subs
 

@@ -39,8 +39,8 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_stands_alone_and_shows_curves_mistakes_maps_and_label_errors(
     run: Run, mislabelled: Path, browser: Browser, tmp_path: Path
 ) -> None:
-    words = ("--backbone", "efficientnet_lite0", "--size", 64, "--epochs", 12, "--lr", 0.01, "--tracker", "none")
-    done = run("train-main", mislabelled, "--out", tmp_path / "run", *words)
+    arguments = ("--backbone", "efficientnet_lite0", "--size", 64, "--epochs", 12, "--lr", 0.01, "--tracker", "none")
+    done = run("train-main", mislabelled, "--out", tmp_path / "run", *arguments)
     assert done.exit_code == 0, done.output
     asked: list[str] = []
     context = browser.new_context(viewport={"width": 900, "height": 900})

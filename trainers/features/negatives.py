@@ -37,16 +37,16 @@ def example_weights(policy: str, targets: np.ndarray, positive: int, out_of_fold
     Parameters
     ----------
     policy
-        ``all``: every picture counts the same; ``siblings``: of the negatives, only the classes most confused with
-        this one; ``weighted``: all, the most confused classes counting up to five times as much; ``hard``: the
-        pictures that were mistaken, for this class or of it, count up to five times as much.
+        ``all``: every picture has the same weight; ``siblings``: of the negatives, only the classes most confused with
+        this one; ``weighted``: all, with up to five times the weight for the most confused classes; ``hard``: up to
+        five times the weight for pictures that are misclassified as this class, or are of it and misclassified.
     out_of_fold
         The probabilities that :func:`cross_fitted` returns, (N, K).
 
     Notes
     -----
-    Positives and negatives have the same total weight, and the mean weight is 1, so that a rare class does not
-    drown and the learning rate means the same for every policy.
+    Positives and negatives have the same total weight, so that a rare class counts as much as all others; the mean
+    weight is 1, so that a learning rate suits every policy.
     """
     is_positive = targets == positive  # (N,)
     weights = np.ones(len(targets))
