@@ -13,10 +13,11 @@ from torch import nn
 
 from cascade.errors import CanonistiaError
 from tests.conftest import Run
-from trainers.networks import lite_source
+from trainers.networks import lite_source, sources
 from trainers.networks.backbones import Backbone, backbone_spec, build_backbone
 from trainers.networks.classifier import build_classifier
 from trainers.networks.config import NetworkConfig
+from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor
 from trainers.networks.unfreeze import UnfreezePlan, unfreeze_plan
 
 
@@ -247,3 +248,39 @@ def test_the_catalogue_lists_by_pattern_with_parameters_and_where_the_weights_ar
     bare = run("backbones")
     assert {"resnext101_32x8d", "convnext_small"} <= {line.split()[0] for line in bare.stdout.splitlines()}
     assert "of timm" in bare.stderr
+
+
+class ToySource:
+    """A source with one backbone."""
+
+    def names(self) -> list[str]:
+        return ["toy/net"]
+
+    def matches(self, name: str) -> bool:
+        return name == "toy/net"
+
+    def spec(self, name: str) -> BackboneSpec:
+        return BackboneSpec(name, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def parameters(self, name: str) -> int:
+        return 2_000_000
+
+    def weights_are_here(self, name: str) -> bool:
+        return True
+
+    def build(self, name: str, size: int, pretrained: bool, weights: object) -> FeatureExtractor:
+        return FeatureExtractor(nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU()), spatial=True)
+
+
+def test_a_source_that_is_added_is_listed_and_trained(
+    run: Run, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SOURCES", (*sources.SOURCES, ToySource()))
+    assert run("backbones", "toy").stdout.splitlines()[1].split() == ["toy/net", "2.0", "M", "32", "here"]
+    done = run("train-main", tiny_data, "--out", tmp_path / "run", "--backbone", "toy/net", "--tracker", "none")
+    assert done.exit_code == 0, done.output
+
+
+def test_every_source_matches_the_names_that_it_lists() -> None:
+    for source in sources.SOURCES:
+        assert all(source.matches(name) for name in source.names())
