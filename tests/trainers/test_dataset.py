@@ -57,8 +57,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_an_unusable_data_set_is_one_sentence_and_leaves_no_run(run: Run, tmp_path: Path, fault: str) -> None:
     folder = write_data_set(tmp_path / "data", training=2, validation=2)
-    spoil, message = FAULTS[fault]
-    spoil(folder)
+    damage, message = FAULTS[fault]
+    damage(folder)
     with pytest.raises(CanonistiaError, match=message):
         load_data_set(folder, 0)
     result = run("train-main", folder, "--out", tmp_path / "run", "--tracker", "none")

@@ -20,7 +20,7 @@ from trainers.commands.train_main import train_main
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS
 
-# The side is the smallest that the network sees anything at; maxvit's windows divide no other.
+# The smallest image size that the network takes; maxvit's windows divide no other.
 FAMILIES = {
     "resnet18": 64,
     "resnext50_32x4d": 64,

@@ -56,7 +56,7 @@ def uninterrupted(few: Path) -> Path:
 
 
 def killed_after(steps: int, few: Path, out: Path, spot: str) -> None:
-    """Train in a process of its own that is gone, without a farewell, in or after so many steps."""
+    """Train in another process, which is killed in or after a number of steps."""
     process = FORKS.Process(target=train_until, args=(steps, few, out, spot))
     process.start()
     process.join()

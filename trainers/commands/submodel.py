@@ -22,7 +22,7 @@ from trainers.loop.training import OnEpoch, train_head, train_network
 from trainers.networks.classifier import build_classifier
 from trainers.recipe import Recipe
 from trainers.runs.evaluated import Evaluated
-from trainers.runs.folder import is_begun, new_sidecar, read_metrics
+from trainers.runs.folder import is_started, new_sidecar, read_metrics
 from trainers.runs.opening import open_run
 from trainers.runs.record import RunRecord
 from trainers.runs.report import write_report
@@ -66,7 +66,7 @@ def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
     kept, examples = _binary_examples(prepared, label)
     sidecar = new_sidecar(prepared.common.network_config, prepared.data, spec, recipe, positive=label)
     config = {**recipe.as_dict(), **sidecar.as_config(), **prepared.config}
-    resumed = prepared.resume and is_begun(run)
+    resumed = prepared.resume and is_started(run)
     process = ProcessContext(resolve_device(recipe.device))
     setup = TrainingSetup(recipe, _TASK, process, run)
     with open_run(run, config, prepared.overwrite, resumed, process) as is_open:

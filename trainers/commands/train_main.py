@@ -22,7 +22,7 @@ from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 from trainers.runs.evaluated import Evaluated
-from trainers.runs.folder import Sidecar, TrainedRun, is_begun, load_run, new_sidecar, read_config
+from trainers.runs.folder import Sidecar, TrainedRun, is_started, load_run, new_sidecar, read_config
 from trainers.runs.label_issues import LabelIssue, likely_label_errors
 from trainers.runs.opening import check_run_folder, open_run
 from trainers.runs.record import RunRecord
@@ -54,7 +54,7 @@ def train_main(
     torch.manual_seed(recipe.seed)
     process = process_context(recipe.device)
     backbone = backbone_spec(network_config.backbone)
-    resumed = resume and is_begun(out)
+    resumed = resume and is_started(out)
     if process.is_main and not resumed:
         check_run_folder(out, overwrite)
     data = load_data_set(folder, recipe.seed)

@@ -22,7 +22,7 @@ from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
-from trainers.runs.folder import TrainedRun, check_same_data, is_begun, load_run
+from trainers.runs.folder import TrainedRun, check_same_data, is_started, load_run
 from trainers.runs.opening import check_run_folder
 from trainers.runs.submodels import (
     MainFeatures,
@@ -77,7 +77,7 @@ def train_sub(
     check_same_data(folder, data, main)
     wanted = _wanted_classes(plan.classes, data.classes)
     for label in wanted:
-        if not (resume and is_begun(class_run(out, label))):
+        if not (resume and is_started(class_run(out, label))):
             check_run_folder(class_run(out, label), overwrite)
     _check_plan(plan, recipe)
     torch.manual_seed(recipe.seed)

@@ -25,7 +25,9 @@ def cross_fitted(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """
     smallest = int(np.bincount(targets).min())
     if smallest < 2:
-        raise CanonistiaError("a class has one training picture; submodels need at least two of every class")
+        raise CanonistiaError(
+            "a class has one training picture, expected at least two for submodels; add pictures of it"
+        )
     folds = min(_FOLDS, smallest)
     head = LogisticRegression(C=0.1, max_iter=300, tol=1e-3)
     return cross_val_predict(head, features, targets, cv=folds, method="predict_proba")

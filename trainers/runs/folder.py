@@ -78,7 +78,7 @@ class TrainedRun:
     sidecar: Sidecar
 
 
-def is_begun(folder: Path) -> bool:
+def is_started(folder: Path) -> bool:
     """Return whether a folder holds a run that can be resumed, or is finished."""
     return (folder / "config.json").exists()
 

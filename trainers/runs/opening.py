@@ -12,7 +12,7 @@ import click
 from cascade.errors import CanonistiaError
 from cascade.files import write_json
 from trainers.distributed.process_context import ProcessContext
-from trainers.runs.folder import STATE, SUMMARY, is_begun, read_config
+from trainers.runs.folder import STATE, SUMMARY, is_started, read_config
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def check_run_folder(folder: Path, overwrite: bool) -> None:
     """Raise CanonistiaError when a run may not be written into a folder."""
     if not folder.exists() or (folder.is_dir() and all(path.suffix == ".partial" for path in folder.iterdir())):
         return
-    if not overwrite or not is_begun(folder):
+    if not overwrite or not is_started(folder):
         raise CanonistiaError(
             f"{folder} is not empty; choose another --out, --overwrite an earlier run, or --resume an interrupted one"
         )
