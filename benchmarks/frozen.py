@@ -17,8 +17,10 @@ from trainers.commands.train_main import train_main
 from trainers.commands.train_sub import SubmodelPlan, train_sub
 from trainers.data.dataset import load_data_set
 from trainers.features.cache import compute_features
-from trainers.loop.training import NetworkConfig, preprocessing
+from trainers.loop.training import preprocessing
+from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
 
 MAIN, TRUNK = NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2")
@@ -56,7 +58,7 @@ if __name__ == "__main__":
         data = load_data_set(photos, 0)
         paths = [picture.path for picture in (*data.training, *data.validation)]
         networks = [
-            (build_classifier(config.backbone, 1, 0.0, pretrained=True), preprocessing(config, data))
+            (build_classifier(config, 1), preprocessing(config, backbone_spec(config.backbone), data))
             for config in (MAIN, TRUNK)
         ]
         once = timed("features once", lambda: features(paths, networks))

@@ -40,7 +40,14 @@ def main() -> None:
             copies(found, count, folder)
             arguments = ["classify", str(folder), "--model", options.model, "--out", str(rows)]
             started = time.perf_counter()
-            process = subprocess.Popen([sys.executable, "-m", "canonistia", *arguments], stderr=subprocess.DEVNULL)
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "canonistia",
+                *arguments,
+            ]  # nothing is imported from the current folder
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             _, status, used = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - started
             if status:

@@ -20,11 +20,12 @@ from torch import nn
 
 from trainers.data.loader import Batch
 from trainers.distributed.process_context import ProcessContext
-from trainers.loop.fit import Hooks, Task, fit
+from trainers.loop.fit import Hooks, Task, TrainingSetup, fit
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.scores import multiclass_scores
 from trainers.loop.training import rate_groups
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 
 SIZE, BATCH, STEPS, ROUNDS, CLASSES = 128, 32, 12, 5, 15
@@ -52,7 +53,7 @@ class OneBatch:
 
 def network() -> Classifier:
     """Return the network that all loops train."""
-    built = build_classifier("efficientnet_lite0", CLASSES, 0.0, pretrained=False, size=SIZE)
+    built = build_classifier(NetworkConfig("efficientnet_lite0", size=SIZE, pretrained=False), CLASSES)
     return built.to(DEVICE).to(memory_format=torch.channels_last)
 
 
@@ -79,6 +80,7 @@ def ours(precision: str) -> float:
     """Return the seconds of an epoch of this project's loop, as it reports them."""
     trained = network()
     recipe = Recipe(epochs=2, batch_size=BATCH, unfreeze="all", precision=precision)
+    task = Task(multiclass_loss("cross_entropy", 0.0, CLASSES), multiclass_scores, "top1")
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         fit(
@@ -86,11 +88,8 @@ def ours(precision: str) -> float:
             rate_groups(trained, recipe),
             OneBatch(STEPS),
             OneBatch(1),
-            recipe,
-            Task(multiclass_loss("cross_entropy", 0.0, CLASSES), multiclass_scores, "top1"),
-            ProcessContext(DEVICE),
+            TrainingSetup(recipe, task, ProcessContext(DEVICE), Path(folder)),
             Hooks(lambda _: trained.train(), lambda row, _: rows.append(row)),
-            Path(folder),
         )
     return rows[-1]["seconds"]
 

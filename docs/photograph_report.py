@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.conftest import write_data_set
 from trainers.commands.train_main import train_main
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS
 
 ROOT = Path(__file__).resolve().parent.parent

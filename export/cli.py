@@ -219,7 +219,7 @@ def benchmark_cascade(
     its training pictures only.
     """
     from export.commands.benchmark import BenchmarkPlan, describe, read_pool, run_benchmark, summary
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
     from trainers.progress import track
 
     second = NetworkConfig(second_backbone, size=second_size, flip=second_flip)

@@ -26,9 +26,9 @@ from trainers.data.fingerprints import fingerprint, same_picture_groups
 from trainers.data.loader import all_grey
 from trainers.features.cache import cached_features
 from trainers.features.negatives import cross_fitted, example_weights
-from trainers.loop.training import NetworkConfig
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.progress import track
 from trainers.recipe import DEFAULT_POLICY
 
@@ -107,10 +107,7 @@ def read_pool(plan: BenchmarkPlan) -> Pool:
             f"{classes[fewest]} has {counts[fewest]} pictures, expected more than the {plan.per_class} per class that "
             "are trained on; give a smaller --per-class"
         )
-    networks = [
-        build_classifier(config.backbone, 1, 0.0, pretrained=True, weights=config.weights, flip=config.flip)
-        for config in (plan.main, plan.second)
-    ]
+    networks = [build_classifier(config, 1) for config in (plan.main, plan.second)]
     sizes = [config.size or backbone_spec(config.backbone).size for config in (plan.main, plan.second)]
     main_cost, second_cost = (multiply_adds(*pair) for pair in zip(networks, sizes, strict=True))
     terms = Terms(len(classes), second_cost / main_cost, plan.budget, _FALSE_ALARMS, plan.seed)

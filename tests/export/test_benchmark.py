@@ -17,7 +17,7 @@ from export.commands.benchmark import (
 )
 from export.fitting.selection import Terms
 from tests.conftest import CLASSES, Run, write_class_folders
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 
 
 def test_a_split_takes_so_many_of_each_class_and_keeps_copies_on_one_side() -> None:
