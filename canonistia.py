@@ -1,4 +1,4 @@
-"""canonistia, the front door: the command line, and ``canonistia.load(...).classify(...)`` from Python."""
+"""canonistia: the command line, and ``canonistia.load(...).classify(...)`` from Python."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -10,8 +10,19 @@ from cascade.errors import CanonistiaError
 if TYPE_CHECKING:
     from cascade.bundle.precision import Precision
     from cascade.inference.engine import Engine
+    from cascade.inference.prediction import Prediction
+else:
+    # Engine needs numpy and onnxruntime, which most commands should not wait for. A type checker reads the imports
+    # above instead, so that a misspelt name is still an error.
+    def __getattr__(name: str) -> object:
+        if name in _LAZY:
+            return getattr(import_module(_LAZY[name]), name)
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
-__all__ = ["CanonistiaError", "load"]
+
+__all__ = ["CanonistiaError", "Engine", "Prediction", "load"]
+
+_LAZY = {"Engine": "cascade.inference.engine", "Prediction": "cascade.inference.prediction"}
 
 _COMMANDS = {
     "check-data": "trainers.cli:check_data",
@@ -29,7 +40,7 @@ _COMMANDS = {
     "serve": "webapp.cli:serve",
     "models": "cascade.cli:models",
 }
-# What a serving install leaves out on purpose.
+# The packages of each extra, which a serving install leaves out.
 _BATCH_EXTRA = ("fsspec", "pyarrow")
 _CLUSTER_EXTRA = ("pandas", "ray")
 _TRAIN_EXTRA = (
@@ -60,14 +71,14 @@ def load(model: str = "scene15", threads: int | None = None, precision: "Precisi
     model
         A bundle's folder, or its name under ``models/``.
     threads
-        How many threads an inference may use; by default all processors that this process may run on.
+        Threads per inference; by default one for each processor that this process may use.
     precision
-        ``float``, ``int8``, or ``auto``: 8-bit integers where the bundle has them and they are faster here.
+        ``float``, ``int8``, or ``auto``: 8-bit integers if the bundle has them and they are faster on this machine.
 
     Raises
     ------
     CanonistiaError
-        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
+        There is no such bundle, it is damaged, or its 8-bit form is requested and missing.
     """
     from cascade.inference.loading import load_engine
 
@@ -75,7 +86,7 @@ def load(model: str = "scene15", threads: int | None = None, precision: "Precisi
 
 
 class _Commands(click.Group):
-    """A group that imports a command's package when that command is called."""
+    """A group that imports a command's package only when that command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -98,7 +109,7 @@ class _Commands(click.Group):
                 raise
             raise click.ClickException(
                 f"this command needs {error.name}, which the serving install leaves out; "
-                f"install canonistia with its {extra} extra: pip install '.[{extra}]' in its source folder"
+                f"install canonistia with its {extra} extra: pip install '.[{extra}]' in the source folder"
             ) from error
 
 

@@ -1,13 +1,13 @@
-"""Batch classification against the core time that its parts need.
+"""Batch classification compared with the core time of its parts.
 
     python -m benchmarks.batch PICTURES [--model scene15] [--rounds 5] [--count 20000] [--sample 640]
 
-Every round measures, in turn, what a core needs for each part of the work by itself on a sample of the pictures
-(decoding, preprocessing, one bare inference of the main model, one pass of the second stage), and the whole pipeline on
-all of them, copied under new names. From the parts follows the core-time limit in pictures a second: cores / (decode +
-preprocess + main + routed share x second stage), in processor seconds, which neighbours on the machine disturb less
-than they do the clock. The pipeline is held against it by its processor seconds, and by the clock. Beside it: the parts
-but for the second stage, run by plain threads with nothing in between. Memory is the peak.
+Each round measures two things. First, on a sample of the pictures: the core time of each part on its own (decoding,
+preprocessing, one bare inference of the main model, one pass of the second stage). Second, on all pictures, copied
+under new names: the whole pipeline. The parts give a limit in pictures per second: cores / (decode + preprocess + main
++ routed share x second stage), in processor seconds, which other load on the machine disturbs less than wall-clock
+time. The pipeline is compared with this limit in processor seconds and in wall-clock time. For comparison, plain
+threads run all parts except the second stage. Memory is the peak of the process.
 """
 
 import argparse
@@ -37,14 +37,14 @@ from cascade.threads import BATCH_SIZE, processors
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
-    """Return what a clock says that some work took."""
+    """Return the seconds that some work took, by the given clock."""
     started = clock()
     work()
     return clock() - started
 
 
 def parts(engine: Engine, paths: Sequence[Path]) -> dict[str, float]:
-    """Return core seconds a picture of each part of the work, made by one thread."""
+    """Return the core seconds per picture of each part of the work, on one thread."""
     manifest = engine.bundle.manifest
     contents = [path.read_bytes() for path in paths]
     pictures: list[Image.Image] = []
@@ -67,7 +67,7 @@ def parts(engine: Engine, paths: Sequence[Path]) -> dict[str, float]:
 
 
 def plain_threads(engine: Engine, paths: Sequence[Path], threads: int) -> None:
-    """Decode, preprocess and run the main model on shares of the pictures, a thread a share, nothing in between."""
+    """Decode, preprocess and run the main model on shares of the pictures, one thread per share, without a pipeline."""
     manifest = engine.bundle.manifest
     main = engine.sessions.session(manifest.main.file)
 
@@ -87,8 +87,8 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--model", default="scene15")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=20_000, help="pictures that the pipeline classifies a round")
-    parser.add_argument("--sample", type=int, default=640, help="pictures on which the parts are measured a round")
+    parser.add_argument("--count", type=int, default=20_000, help="pictures that the pipeline classifies per round")
+    parser.add_argument("--sample", type=int, default=640, help="pictures on which the parts are measured per round")
     options = parser.parse_args()
     cores = processors()
     engine = Engine.load(find_bundle(options.model), threads=1)
@@ -96,8 +96,8 @@ def main() -> None:
     found = pictures_below(options.pictures)
     sample = found[:: -(-len(found) // options.sample)]
     table: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as place:
-        paths = copies(found, options.count, Path(place))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = copies(found, options.count, Path(folder))
         for turn in range(options.rounds + 1):
             figures = parts(engine, sample)
             whole = paths if turn else sample  # the first round warms up
@@ -112,9 +112,9 @@ def main() -> None:
                 "limit, core ms": limit,
                 "limit, pictures/s": cores / limit,
                 "pipeline, core ms": spent / len(whole),
-                "pipeline, pictures/s by the clock": len(whole) / wall,
+                "pipeline, pictures/s by wall clock": len(whole) / wall,
                 "share of the limit, core time": limit / (spent / len(whole)),
-                "share of the limit, by the clock": len(whole) / wall * limit / cores,
+                "share of the limit, by wall clock": len(whole) / wall * limit / cores,
                 "plain threads, main model alone, pictures/s": len(sample) / plain,
             }
             if turn:

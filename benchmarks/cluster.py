@@ -1,14 +1,16 @@
-"""Batch classification on Ray's workers, beside the local engine.
+"""Batch classification on Ray workers, compared with the local engine.
 
     python -m benchmarks.cluster PICTURES [--model scene15] [--rounds 3] [--count 5000] [--rows 100000]
 
-Every round classifies the same pictures with the local engine and with 1, 2 and 4 Ray workers, in turn. Four workers on
-two cores have half a core each: Ray is told of as many cores as there are workers. The clock runs from the first item
-to the last row, and then less the seconds that a job of one picture a worker takes, which every segment of a job has to
-pay once. Efficiency is the latter speed of a core against that with one worker.
+Each round classifies the same pictures with the local engine and with 1, 2 and 4 Ray workers, in turn. Ray is
+configured with as many cores as there are workers, so four workers on two cores get half a core each. Two speeds are
+printed: the time from the first item to the last row, and the same without the start, which is the time of a job with
+one picture per worker. Each segment of a job pays the start once. Efficiency is the speed per core without the start,
+relative to one worker.
 
-At last the driver's own ceiling: pictures are listed, sent to workers that answer at once without looking, and kept in
-a journal, half of --rows while the other half is listed. No job is faster, however many workers it has.
+The last figure is the driver's own limit: pictures are listed, sent to workers that answer at once without opening
+them, and kept in a journal, half of --rows while the other half is listed. No job is faster than this, with any number
+of workers.
 """
 
 import argparse
@@ -42,7 +44,7 @@ WORKERS = (1, 2, 4)
 
 
 def speed(answered: Callable[[Iterable[Item]], Iterable[Answered]], paths: list[Path]) -> float:
-    """Return pictures a second, from the first item to the last row."""
+    """Return pictures per second, from the first item to the last row."""
     started = time.perf_counter()
     rows = [one.row for one in answered(items_of(paths))]
     seconds = time.perf_counter() - started
@@ -52,12 +54,12 @@ def speed(answered: Callable[[Iterable[Item]], Iterable[Answered]], paths: list[
 
 
 class Idle:
-    """Stands in for a worker: every picture has the same answer."""
+    """Stands in for a worker: gives every picture the same answer."""
 
     def __init__(self, *_: object) -> None: ...
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return rows without looking at anything."""
+        """Return rows without opening any picture."""
         found = []
         for portion in block["portion"]:
             items, _ = pickle.loads(portion.as_py())
@@ -66,8 +68,8 @@ class Idle:
         return pa.table({"rows": found})
 
 
-def ceiling(model: str, count: int) -> float:
-    """Return how many rows a second the driver sends out and keeps."""
+def driver_limit(model: str, count: int) -> float:
+    """Return how many rows per second the driver sends out and keeps."""
     bundle = read_bundle(find_bundle(model))
     with TemporaryDirectory() as folder:
         for number in range(count):
@@ -91,8 +93,10 @@ def main() -> None:
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--model", default="scene15")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=5000, help="pictures a round")
-    parser.add_argument("--rows", type=int, default=100_000, help="for the driver's ceiling")
+    parser.add_argument("--count", type=int, default=5000, help="pictures per round")
+    parser.add_argument(
+        "--rows", type=int, default=100_000, help="rows for measuring the driver's limit (0: not measured)"
+    )
     options = parser.parse_args()
     cores = processors()
     paths = list(islice(cycle(pictures_below(options.pictures)), options.count))
@@ -130,9 +134,9 @@ def main() -> None:
         share = f"{rate / one / min(cores, int(name.split()[1])):.2f}" if one else ""
         spread = f"[{min(values):.1f}, {max(values):.1f}]"
         print(f"  {name:<26}{median(values):10.1f}  {spread:<16}{start:10.1f}{rate:12.1f}{share:>12}")
-    print(f"  local engine's core time  {1000 * median(core_seconds):10.2f} ms a picture")
+    print(f"  local engine's core time  {1000 * median(core_seconds):10.2f} ms per picture")
     if options.rows:
-        print(f"  the driver's ceiling      {ceiling(options.model, options.rows):10.0f} rows/s")
+        print(f"  the driver's limit        {driver_limit(options.model, options.rows):10.0f} rows/s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Copies: many pictures under new names, made of a few."""
+"""Copies: many pictures under new names, made from a few."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def copies(found: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """Fill a folder with ``count`` pictures in the order of ``found``, over and over; return their paths, in order."""
+    """Fill a folder with ``count`` pictures, repeating ``found`` in order; return their paths in order."""
     paths = [folder / f"{number:07d}{found[number % len(found)].suffix}" for number in range(count)]
     for number, path in enumerate(paths):
         if number < len(found):

@@ -1,10 +1,12 @@
-"""How long a main head and a submodel a class take on frozen backbones, against computing their features once.
+"""Training time on frozen backbones (a main head and one submodel per class) relative to computing features once.
 
-Both in one process, one after the other, from cold caches: python -m benchmarks.frozen photos
+    python -m benchmarks.frozen DATA
+
+DATA is a data set. Both are measured in one process, one after the other, from cold caches.
 """
 
+import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,15 +17,17 @@ from trainers.commands.train_main import train_main
 from trainers.commands.train_sub import SubmodelPlan, train_sub
 from trainers.data.dataset import load_data_set
 from trainers.features.cache import compute_features
-from trainers.loop.training import NetworkConfig, preprocessing
+from trainers.loop.training import preprocessing
+from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS
 
 MAIN, TRUNK = NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2")
 
 
 def timed(what: str, work: Callable[[], object]) -> tuple[float, float]:
-    """Do some work, and return its seconds on the clock and of the processors."""
+    """Do some work; return its wall-clock seconds and its processor seconds."""
     wall, used = time.perf_counter(), time.process_time()
     work()
     seconds = time.perf_counter() - wall, time.process_time() - used
@@ -31,9 +35,9 @@ def timed(what: str, work: Callable[[], object]) -> tuple[float, float]:
     return seconds
 
 
-def features(paths: list[Path], seen: list[tuple[Classifier, PreprocessSpec]]) -> None:
-    """Compute the features of both backbones, of every picture, once."""
-    for network, spec in seen:
+def features(paths: list[Path], networks: list[tuple[Classifier, PreprocessSpec]]) -> None:
+    """Compute the features of every picture with both backbones, once."""
+    for network, spec in networks:
         compute_features(network, paths, spec, "cpu")
 
 
@@ -46,12 +50,17 @@ def trainings(photos: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    photos = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    photos = parser.parse_args().data
     with tempfile.TemporaryDirectory() as folder:
         os.environ["CANONISTIA_CACHE"] = f"{folder}/cache"
         data = load_data_set(photos, 0)
         paths = [picture.path for picture in (*data.training, *data.validation)]
-        seen = [(build_classifier(e.backbone, 1, 0.0, pretrained=True), preprocessing(e, data)) for e in (MAIN, TRUNK)]
-        once = timed("features once", lambda: features(paths, seen))
+        networks = [
+            (build_classifier(config, 1), preprocessing(config, backbone_spec(config.backbone), data))
+            for config in (MAIN, TRUNK)
+        ]
+        once = timed("features once", lambda: features(paths, networks))
         whole = timed("main head and submodels", lambda: trainings(photos, Path(folder)))
-    print(f"ratio {whole[0] / once[0]:.2f} on the clock, {whole[1] / once[1]:.2f} of processor time")
+    print(f"ratio {whole[0] / once[0]:.2f} in wall-clock time, {whole[1] / once[1]:.2f} in processor time")

@@ -99,7 +99,7 @@ def main() -> None:
         random = np.random.default_rng(number)
         data = mutated(files[number % len(files)], random)
         try:
-            preprocess(decode(data, least_side=None if number % 2 else 16), SPEC)
+            preprocess(decode(data, least_size=None if number % 2 else 16), SPEC)
             outcomes["pictures"] += 1
         except PictureError:
             outcomes["picture errors"] += 1

@@ -1,9 +1,10 @@
-"""Photos of 12 megapixels: the pipeline against a plain loop of Pillow's whole decoding that feeds the same session.
+"""Photos of 12 megapixels: the pipeline compared with a plain loop that decodes at full size with Pillow.
 
     python -m benchmarks.large_photos [--model scene15] [--photos 2000] [--rounds 3]
 
-The photos are made here: one picture of edges, texture and noise under as many names. The loop decodes, preprocesses
-and runs the main model alone, with all cores for each inference; the pipeline also asks the second stage where routed.
+The photos are generated: one picture of edges, texture and noise, linked under many names. The loop decodes,
+preprocesses and runs the main model alone, with all cores for each inference. The pipeline also runs the second stage
+on routed pictures.
 """
 
 import argparse
@@ -29,7 +30,7 @@ BATCH = 16
 
 
 def make_photos(folder: Path, count: int) -> list[Path]:
-    """Write one photo of 4000 x 3000 pixels under many names."""
+    """Write one photo of 4000 x 3000 pixels and link it under many names."""
     y, x = np.mgrid[0:3000, 0:4000]
     value = 128 + 50 * np.sin(x * y / 9000) + 40 * ((x // 97 + y // 61) % 2) - 20
     noise = np.random.default_rng(0).normal(0, 12, (3000, 4000, 3))
@@ -43,7 +44,7 @@ def make_photos(folder: Path, count: int) -> list[Path]:
 
 
 def plain_loop(engine: Engine, paths: Sequence[Path]) -> None:
-    """Decode every photo whole with Pillow, one after another, and run the main model on batches."""
+    """Decode each photo at full size with Pillow, one after another, and run the main model on batches."""
     model = engine.bundle.manifest.main
     session = engine.sessions.session(model.file)
     for start in range(0, len(paths), BATCH):
@@ -54,14 +55,14 @@ def plain_loop(engine: Engine, paths: Sequence[Path]) -> None:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Return the seconds by the clock and of the processors that some work took."""
+    """Return the wall-clock seconds and the processor seconds that some work took."""
     started, spent = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - started, time.process_time() - spent
 
 
 def main() -> None:
-    """Print the medians, in interleaved rounds."""
+    """Measure in interleaved rounds, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="scene15")
     parser.add_argument("--photos", type=int, default=2000)
@@ -70,8 +71,8 @@ def main() -> None:
     folder = find_bundle(options.model)
     cores = processors()
     loop, pipeline = Engine.load(folder, threads=cores), Engine.load(folder, threads=1)
-    with tempfile.TemporaryDirectory() as place:
-        paths = make_photos(Path(place), options.photos)
+    with tempfile.TemporaryDirectory() as photos:
+        paths = make_photos(Path(photos), options.photos)
         ways = {
             "plain Pillow loop": lambda some: plain_loop(loop, some),
             "pipeline": lambda some: sum(1 for _ in answers(pipeline, items_of(some), cores)),
@@ -88,9 +89,7 @@ def main() -> None:
         clock, spent = (median(one) / options.photos * 1000 for one in zip(*values, strict=True))
         low, high = (one(clocked for clocked, _ in values) / options.photos * 1000 for one in (min, max))
         times = base[0] / options.photos * 1000 / clock
-        print(
-            f"  {name:<20}{clock:8.1f} ms by the clock [{low:.1f}, {high:.1f}], {spent:.1f} core ms, {times:.2f} times"
-        )
+        print(f"  {name:<20}{clock:8.1f} ms wall clock [{low:.1f}, {high:.1f}], {spent:.1f} core ms, {times:.2f} times")
 
 
 if __name__ == "__main__":

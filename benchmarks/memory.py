@@ -1,9 +1,9 @@
-"""Peak memory of batch classification, by the number of pictures.
+"""Peak memory of batch classification by number of pictures.
 
     python -m benchmarks.memory PICTURES [--model scene15] [--counts 5000 100000]
 
-Each number of pictures is classified by ``canonistia classify``, a process of its own, from a folder of copies under
-new names into a CSV file; what the system says of the process's peak resident memory is printed.
+For each number of pictures a new ``canonistia classify`` process classifies a folder of copies into a CSV file. The
+process's peak resident memory, as reported by the system, is printed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from cascade.images.folders import pictures_below
 
 
 def main() -> None:
-    """Measure one number after the other, and print a line for each."""
+    """Measure one number of pictures after the other, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--model", default="scene15")
@@ -34,13 +34,20 @@ def main() -> None:
     print(f"{processor_name()}, {os.cpu_count()} cores, {versions}")
     first = 0.0
     for count in options.counts:
-        with tempfile.TemporaryDirectory() as place:
-            folder, rows = Path(place) / "pictures", Path(place) / "rows.csv"
+        with tempfile.TemporaryDirectory() as work:
+            folder, rows = Path(work) / "pictures", Path(work) / "rows.csv"
             folder.mkdir()
             copies(found, count, folder)
-            words = ["classify", str(folder), "--model", options.model, "--out", str(rows)]
+            arguments = ["classify", str(folder), "--model", options.model, "--out", str(rows)]
             started = time.perf_counter()
-            process = subprocess.Popen([sys.executable, "-m", "canonistia", *words], stderr=subprocess.DEVNULL)
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "canonistia",
+                *arguments,
+            ]  # nothing is imported from the current folder
+            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             _, status, used = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - started
             if status:

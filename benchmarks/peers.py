@@ -1,13 +1,13 @@
-"""Batch classification beside other tools, with the same main network in the same runtime where they can take it.
+"""Batch classification compared with other tools, on the same main network and runtime where they support it.
 
     python -m benchmarks.peers PICTURES [--model scene15] [--count 640] [--rounds 5] [--batches N ...] [--only NAME ...]
 
-Everyone starts at the files and ends at classes in memory, on all cores, models open and warm, in turns. The network is
-the bundle's main model with floating-point pixels as its input, as Ultralytics and Hugging Face want it. This
-project's rows are the whole cascade, which passes part of the pictures through the second stage, too; with the main
-model alone it does what the peers do. Peers are measured where they can be imported; they want an environment of their
-own (ultralytics; transformers with optimum-onnx; fastai; timm). A second table has how many times as fast as each this
-project is, turn by turn.
+Each tool goes from files to classes in memory, on all cores, with models loaded and warm, in turns. The network is the
+bundle's main model with floating-point pixels as its input, which Ultralytics and Hugging Face require. Rows of this
+project measure the whole cascade, including the second stage on routed pictures; rows with the main model alone do the
+same work as the other tools. Tools are measured if they can be imported; they need a separate environment (ultralytics;
+transformers with optimum-onnx; fastai; timm). A second table gives this project's speed relative to each tool, turn by
+turn.
 """
 
 import argparse
@@ -42,16 +42,16 @@ MAIN_ALONE = ", main alone"
 
 
 def with_float_input(bundle: Bundle, path: Path, name: str, output: str) -> Path:
-    """Write the main network with an input of floating-point pixels, (N, 3, S, S) from 0 to 1, and a single output."""
+    """Write the main network with floating-point pixels (N, 3, S, S) from 0 to 1 as input, and a single output."""
     model = onnx.load(bundle.path(bundle.manifest.main.file))
-    graph, side = model.graph, bundle.manifest.main.preprocess.size
+    graph, size = model.graph, bundle.manifest.main.preprocess.size
     cast = next(node for node in graph.node if node.op_type == "Cast")
     transpose = next(node for node in graph.node if node.output[0] == cast.input[0])
     for node in (cast, transpose):
         graph.node.remove(node)
     graph.initializer.append(onnx.numpy_helper.from_array(np.float32(255), "white"))
     graph.node.insert(0, onnx.helper.make_node("Mul", [name, "white"], [cast.output[0]]))
-    graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, side, side]))
+    graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3, size, size]))
     kept = next(value for value in graph.output if value.name == output)
     del graph.output[:]
     graph.output.append(kept)
@@ -59,7 +59,7 @@ def with_float_input(bundle: Bundle, path: Path, name: str, output: str) -> Path
     for key, value in {
         "task": "classify",
         "names": str(classes),
-        "imgsz": f"[{side}, {side}]",
+        "imgsz": f"[{size}, {size}]",
         "stride": "1",
         "batch": "1",
         "channels": "3",
@@ -74,7 +74,7 @@ Run = Callable[[Sequence[Path]], object]
 
 
 def bare(bundle: Bundle, paths: Sequence[Path]) -> Run:
-    """Return a run of the main network alone on pixels in memory, a core each: the ceiling."""
+    """Return a run of the main network alone on pixels in memory, one thread per core: the upper limit."""
     engine = Engine(bundle, threads=1)
     entry, spec = bundle.manifest.networks[0]
     session = engine.sessions.session(entry)
@@ -103,13 +103,13 @@ def ultralytics(bundle: Bundle, folder: Path, batch: int) -> Run:
     from ultralytics import YOLO
 
     model = YOLO(with_float_input(bundle, folder / f"yolo-{batch}.onnx", "images", "probabilities"), task="classify")
-    side = bundle.manifest.main.preprocess.size
+    size = bundle.manifest.main.preprocess.size
 
     def run(paths: Sequence[Path]) -> list[int]:
-        names = folder / "pictures.txt"  # of a list of paths it would open all pictures at once, as one batch
+        names = folder / "pictures.txt"  # given a list of paths, it opens all pictures at once, as one batch
         names.write_text("\n".join(map(str, paths)))
-        seen = model.predict(str(names), imgsz=side, batch=batch, stream=True, verbose=False)
-        return [result.probs.top1 for result in seen]
+        results = model.predict(str(names), imgsz=size, batch=batch, stream=True, verbose=False)
+        return [result.probs.top1 for result in results]
 
     return run
 
@@ -119,20 +119,20 @@ def hugging_face(bundle: Bundle, folder: Path, batch: int) -> Run:
     from optimum.onnxruntime import ORTModelForImageClassification
     from transformers import ViTImageProcessor, pipeline
 
-    place = folder / f"hugging-{batch}"
-    place.mkdir()
-    with_float_input(bundle, place / "model.onnx", "pixel_values", "logits")
-    side, classes = bundle.manifest.main.preprocess.size, bundle.manifest.classes
+    exported = folder / f"hugging-{batch}"
+    exported.mkdir()
+    with_float_input(bundle, exported / "model.onnx", "pixel_values", "logits")
+    size, classes = bundle.manifest.main.preprocess.size, bundle.manifest.classes
     config = {"model_type": "resnet", "id2label": dict(enumerate(classes)), "label2id": {}}
-    (place / "config.json").write_text(json.dumps(config))
-    processor = ViTImageProcessor(size={"height": side, "width": side}, do_normalize=False)
-    model = ORTModelForImageClassification.from_pretrained(place)
+    (exported / "config.json").write_text(json.dumps(config))
+    processor = ViTImageProcessor(size={"height": size, "width": size}, do_normalize=False)
+    model = ORTModelForImageClassification.from_pretrained(exported)
     classify = pipeline("image-classification", model=model, image_processor=processor, device="cpu")
     return lambda paths: list(classify([str(path) for path in paths], batch_size=batch, top_k=2))
 
 
 def timm_loop(bundle: Bundle, batch: int) -> Run:
-    """Return a run of timm's loader and network in PyTorch; lite0, whatever the bundle's network is."""
+    """Return a run of timm's loader and network in PyTorch; always lite0, whatever network the bundle has."""
     import timm
     import torch
     from PIL import Image
@@ -143,7 +143,7 @@ def timm_loop(bundle: Bundle, batch: int) -> Run:
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
 
     class Files(Dataset):
-        """Pictures of files."""
+        """The pictures of some files."""
 
         def __init__(self, paths: Sequence[Path]) -> None:
             self.paths = paths
@@ -167,8 +167,8 @@ def fastai_loop(bundle: Bundle, paths: Sequence[Path], batch: int) -> Run:
     import timm
     from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, Learner, Resize, noop
 
-    side, classes = bundle.manifest.main.preprocess.size, bundle.manifest.classes
-    block = DataBlock((ImageBlock, CategoryBlock(vocab=classes)), get_y=lambda _: classes[0], item_tfms=Resize(side))
+    size, classes = bundle.manifest.main.preprocess.size, bundle.manifest.classes
+    block = DataBlock((ImageBlock, CategoryBlock(vocab=classes)), get_y=lambda _: classes[0], item_tfms=Resize(size))
     loaders = block.dataloaders(list(paths[:64]), bs=batch, num_workers=1)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=len(classes))
     learner = Learner(loaders, network, loss_func=noop)
@@ -180,8 +180,8 @@ def fastai_loop(bundle: Bundle, paths: Sequence[Path], batch: int) -> Run:
     return run
 
 
-def contestants(folder: Path, paths: Sequence[Path], work: Path, sizes: Sequence[int]) -> dict[str, Callable[[], Run]]:
-    """Return everyone who can be measured here, by name."""
+def find_tools(folder: Path, paths: Sequence[Path], work: Path, sizes: Sequence[int]) -> dict[str, Callable[[], Run]]:
+    """Return all tools that can be measured here, by name."""
     bundle = read_bundle(folder)
     ready: dict[str, Callable[[], Run]] = {"bare runtime": lambda: bare(bundle, paths)}
     forms = {OURS: bundle} | ({f"{OURS}, 8 bits": read_bundle(folder / INT8)} if (folder / INT8).exists() else {})
@@ -192,7 +192,7 @@ def contestants(folder: Path, paths: Sequence[Path], work: Path, sizes: Sequence
     def here(*names: str) -> bool:
         return all(importlib.util.find_spec(name) for name in names)
 
-    for batch in sizes:  # they do better with one than with another
+    for batch in sizes:  # their speed depends on the batch size
         if here("ultralytics"):
             ready[f"Ultralytics, batch {batch}"] = partial(ultralytics, bundle, work, batch)
         if here("transformers", "optimum"):
@@ -218,9 +218,9 @@ def main() -> None:
     packages = ("onnxruntime", "ultralytics", "transformers", "optimum", "fastai", "timm", "torch")
     versions = ", ".join(f"{name} {version(name)}" for name in packages if importlib.util.find_spec(name))
     print(f"{processor_kind()}, {processors()} cores, Python {platform.python_version()}, {versions}")
-    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as place:
-        paths = copies(pictures_below(options.pictures), options.count, Path(place))
-        ready = contestants(folder, paths, Path(work), options.batches)
+    with tempfile.TemporaryDirectory() as work, tempfile.TemporaryDirectory() as pictures:
+        paths = copies(pictures_below(options.pictures), options.count, Path(pictures))
+        ready = find_tools(folder, paths, Path(work), options.batches)
         runs = {name: make() for name, make in ready.items() if name.startswith(tuple(options.only or ("",)))}
         rates: dict[str, list[float]] = {name: [] for name in runs}
         for turn in range(options.rounds + 1):

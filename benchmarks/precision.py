@@ -1,10 +1,10 @@
-"""A bundle in floating point and in 8-bit integers, side by side.
+"""A bundle in floating point compared with its 8-bit form.
 
     python -m benchmarks.precision MODEL PICTURES [--rounds 7] [--count 640]
 
-MODEL is a bundle with an 8-bit form ('canonistia quantize'). In turns: a bare pass of the main network and of the
-second stage's trunk, by one thread, on batches as large as the pipeline's; and the whole batch pipeline. Medians of the
-ratios.
+MODEL is a bundle with an 8-bit form (see 'canonistia quantize --help'). Measured in turns: a bare pass of the main
+network and of the second stage's trunk, on one thread, with the pipeline's batch size; and the whole batch pipeline.
+The medians of the ratios are printed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from cascade.threads import BATCH_SIZE, processors
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
-    """Return things a second."""
+    """Return ``count`` divided by the seconds that some work takes."""
     started = time.perf_counter()
     work()
     return count / (time.perf_counter() - started)
@@ -51,11 +51,7 @@ def main() -> None:
         f"onnxruntime {onnxruntime.__version__}; {options.count} pictures, {options.rounds} turns; "
         f"float {size['float'] / 1e6:.1f} MB, int8 {size['int8'] / 1e6:.1f} MB ({size['int8'] / size['float']:.3f})"
     )
-    found: dict[str, dict[str, list[float]]] = {}
-
-    def note(what: str, name: str, value: float) -> None:
-        found.setdefault(what, {}).setdefault(name, []).append(value)
-
+    measured: dict[str, dict[str, list[float]]] = {}
     for turn in range(options.rounds + 1):
         for name, engine in engines.items():
             rates = {}
@@ -68,16 +64,16 @@ def main() -> None:
                 rates[f"bare {entry.path}, one thread"] = rate(
                     len(pixels), lambda s=session, o=output, f=feeds: [s.run(o, feed) for feed in f]
                 )
-            rates["the whole pipeline, every core"] = rate(
+            rates["the whole pipeline, all cores"] = rate(
                 len(paths), lambda e=engine: [*answers(e, items_of(paths), processors())]
             )
             for what, value in rates.items():
-                if turn:  # the first warms up
-                    note(what, name, value)
-    for what, sides in found.items():
-        ratios = [eight / full for eight, full in zip(sides["int8"], sides["float"], strict=True)]
+                if turn:  # the first turn warms up
+                    measured.setdefault(what, {}).setdefault(name, []).append(value)
+    for what, forms in measured.items():
+        ratios = [eight / full for eight, full in zip(forms["int8"], forms["float"], strict=True)]
         print(
-            f"{what:<34} float {median(sides['float']):7.1f}/s   int8 {median(sides['int8']):7.1f}/s   "
+            f"{what:<34} float {median(forms['float']):7.1f}/s   int8 {median(forms['int8']):7.1f}/s   "
             f"ratio {median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
         )
 

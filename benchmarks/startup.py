@@ -1,16 +1,16 @@
-"""Start-up: ``canonistia classify ONE.jpg`` as a whole process, against importing the runtime alone.
+"""Start-up: a whole ``canonistia classify ONE.jpg`` process compared with importing the runtime alone.
 
-    python benchmarks/startup.py [BIN]
+    python -m benchmarks.startup [BIN]
 
-BIN is the folder of a serving install's commands, by default ``.venv/bin`` of ``make demo``. The processes take turns,
-so that a machine whose speed drifts slows all of them; the ratio of the medians is the figure to quote. The bound is 3:
-whoever waits for one answer should wait for the runtime, not for us.
+BIN is the folder of a serving install's commands, by default ``.venv/bin`` of ``make demo``. The processes run in
+turns, so that a change in the machine's speed affects all of them. The figure to quote is the ratio of the medians. Its
+limit is 3: most of the time of one answer should be the runtime's, not this project's.
 """
 
+import argparse
 import os
 import platform
 import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import median, quantiles
@@ -20,7 +20,7 @@ ROUNDS = 15
 
 
 def main(folder: Path) -> None:
-    """Print the median seconds of each command, the spread, and the ratio to the bare imports."""
+    """Print each command's median seconds, its quartiles, and the ratio to the bare imports."""
     samples = ROOT / "data" / "samples"
     classify = [str(folder / "canonistia"), "classify", "--model", str(ROOT / "models" / "scene15")]
     commands = {
@@ -43,4 +43,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".venv" / "bin")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bin", type=Path, nargs="?", default=ROOT / ".venv" / "bin", metavar="BIN")
+    main(parser.parse_args().bin)

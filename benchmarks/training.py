@@ -1,10 +1,12 @@
-"""How many pictures a second fine-tuning sees, against a bare loop, timm's train script's loop and fastai.
+"""Pictures per second in fine-tuning, compared with a bare loop, the loop of timm's train script, and fastai.
 
-Same network, same batch, one after the other in turn: python -m benchmarks.training
-The bare loop has its one batch in memory. fastai and timm are measured where they can be imported: fastai wants an
-environment of its own (pip install fastai beside this project's train extra).
+    python -m benchmarks.training [fp32] [bf16] [fp16]
+
+All loops train the same network on the same batch in memory, in turns. fastai is measured if it can be imported: it
+needs a separate environment (pip install fastai beside this project's train extra).
 """
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -18,24 +20,25 @@ from torch import nn
 
 from trainers.data.loader import Batch
 from trainers.distributed.process_context import ProcessContext
-from trainers.loop.fit import Hooks, Task, fit
+from trainers.loop.fit import Hooks, Task, TrainingSetup, fit
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.scores import multiclass_scores
 from trainers.loop.training import rate_groups
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 
-SIDE, BATCH, STEPS, ROUNDS, CLASSES = 128, 32, 12, 5, 15
+SIZE, BATCH, STEPS, ROUNDS, CLASSES = 128, 32, 12, 5, 15
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 
 
 class OneBatch:
-    """The same batch in memory, again and again."""
+    """One batch in memory, repeated for every step."""
 
     def __init__(self, steps: int) -> None:
         torch.manual_seed(0)
-        pixels = torch.randint(0, 256, (BATCH, SIDE, SIDE, 3), dtype=torch.uint8)
+        pixels = torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8)
         self.batch = (pixels.to(DEVICE), torch.randint(0, CLASSES, (BATCH,)).to(DEVICE), torch.ones(BATCH).to(DEVICE))
         self.steps = steps
 
@@ -50,7 +53,7 @@ class OneBatch:
 
 def network() -> Classifier:
     """Return the network that all loops train."""
-    built = build_classifier("efficientnet_lite0", CLASSES, 0.0, pretrained=False, size=SIDE)
+    built = build_classifier(NetworkConfig("efficientnet_lite0", size=SIZE, pretrained=False), CLASSES)
     return built.to(DEVICE).to(memory_format=torch.channels_last)
 
 
@@ -77,6 +80,7 @@ def ours(precision: str) -> float:
     """Return the seconds of an epoch of this project's loop, as it reports them."""
     trained = network()
     recipe = Recipe(epochs=2, batch_size=BATCH, unfreeze="all", precision=precision)
+    task = Task(multiclass_loss("cross_entropy", 0.0, CLASSES), multiclass_scores, "top1")
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         fit(
@@ -84,20 +88,17 @@ def ours(precision: str) -> float:
             rate_groups(trained, recipe),
             OneBatch(STEPS),
             OneBatch(1),
-            recipe,
-            Task(multiclass_loss("cross_entropy", 0.0, CLASSES), multiclass_scores, "top1"),
-            ProcessContext(DEVICE),
+            TrainingSetup(recipe, task, ProcessContext(DEVICE), Path(folder)),
             Hooks(lambda _: trained.train(), lambda row, _: rows.append(row)),
-            Path(folder),
         )
     return rows[-1]["seconds"]
 
 
 def timm_loop(precision: str) -> float:
-    """Return the seconds of an epoch as timm's train script takes its steps: its parts, in its order.
+    """Return the seconds of an epoch with the steps of timm's train script.
 
-    The script is no part of the package; these are the parts that it puts together, with clipping and averaging as
-    this project has them.
+    The script is not part of the timm package. This loop puts the same parts together in the same order, with this
+    project's clipping and averaging.
     """
     from timm.optim import create_optimizer_v2
     from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
@@ -140,7 +141,7 @@ def fastai_loop(precision: str) -> float:
     batch = OneBatch(STEPS)
 
     class Loader(list):
-        """fastai wants a list of batches with a device."""
+        """A list of batches with a device, as fastai expects it."""
 
         device, bs = torch.device(DEVICE), BATCH
 
@@ -174,7 +175,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def compare(precision: str) -> None:
-    """Print each loop's pictures a second, the median of rounds taken in turn."""
+    """Run all loops in turns; print each loop's median pictures per second."""
     loops: dict[str, Callable[[str], float]] = {"bare loop": bare, "canonistia": ours, "timm": timm_loop}
     try:
         import fastai  # noqa: F401
@@ -193,5 +194,7 @@ def compare(precision: str) -> None:
 
 
 if __name__ == "__main__":
-    for kind in sys.argv[1:] or ("fp32", "bf16"):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("precision", nargs="*", default=["fp32", "bf16"])
+    for kind in parser.parse_args().precision:
         compare(kind)

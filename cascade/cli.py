@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from cascade.errors import UsageError
 from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
-ENDINGS = (".csv", ".jsonl", ".parquet")
 PARTITIONS = ("label_1", "label_2", "stage", "unsure")
 
 
@@ -42,7 +42,7 @@ def precision_option(command: F) -> F:
         default="float",
         show_default=True,
         help="Networks in floating point or in 8-bit integers; auto: 8 bits where the bundle has them ('canonistia "
-        "quantize') and they were measured to be faster on a processor of this kind.",
+        "quantize') and they were measured to be faster on this kind of processor.",
     )(command)
 
 
@@ -51,22 +51,22 @@ def threads_option(command: F) -> F:
     return click.option(
         "--threads",
         type=click.IntRange(min=1),
-        help="Threads. Default: one for each core that this process may use, by its affinity and its cgroup's quota.",
+        help="Number of threads. Default: one per core that the process may use (affinity and cgroup quota).",
     )(command)
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="PATH...")
+@click.argument("inputs", nargs=-1, required=True, metavar="PATH...")
 @model_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Write rows to FILE.csv, FILE.jsonl or FILE.parquet instead of showing them.",
+    help="Write rows to FILE.csv, FILE.jsonl or FILE.parquet instead of showing a table.",
 )
 @click.option(
     "--partition",
     type=click.Choice(PARTITIONS),
-    help="Make a Parquet --out a folder, with a folder inside for each value of this column.",
+    help="Write a Parquet --out as a folder, with one subfolder per value of this column.",
 )
 @click.option(
     "--sort-into", type=click.Path(file_okay=False, path_type=Path), help="Put pictures into DIR/<most likely class>/."
@@ -76,34 +76,38 @@ def threads_option(command: F) -> F:
     type=click.Choice(("copy", "link")),
     default="copy",
     show_default=True,
-    help="How --sort-into puts them.",
+    help="Whether --sort-into copies or links pictures.",
 )
-@click.option("--dry-run", is_flag=True, help="Say where --sort-into would put each picture, and write nothing there.")
+@click.option("--dry-run", is_flag=True, help="Show where --sort-into would put each picture, and write nothing there.")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write a page: counts, speed, the most doubtful pictures, errors by cause.",
+    help="Write an HTML report: counts, speed, the most doubtful pictures, errors by cause.",
 )
-@click.option("--resume", is_flag=True, help="Go on with a run that was stopped; only what is new or changed is read.")
-@click.option("--overwrite", is_flag=True, help="Replace what is at --out, and forget a run that was stopped.")
-@click.option("--hash", "by_hash", is_flag=True, help="Tell changed files by their content, not by size and time.")
-@click.option("--allow-other-model", is_flag=True, help="Resume with another bundle, and keep the rows of both.")
+@click.option("--resume", is_flag=True, help="Resume a stopped run; only new and changed files are read.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --out, and discard the rows of a stopped run.")
 @click.option(
-    "--batch-size", type=click.IntRange(1, 1024), default=BATCH_SIZE, show_default=True, help="Pictures an inference."
+    "--hash", "by_hash", is_flag=True, help="Detect changed files by content (SHA-256), not by size and time."
+)
+@click.option(
+    "--allow-other-model", is_flag=True, help="Allow --resume with another bundle; the rows of both are kept."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1, 1024), default=BATCH_SIZE, show_default=True, help="Images per batch."
 )
 @precision_option
 @click.option(
     "--main-only",
     is_flag=True,
-    help="Nothing is routed: the main model answers alone, faster and with more mistakes ('canonistia evaluate' shows "
-    "how many on pictures of yours).",
+    help="Route nothing: the main model answers alone, which is faster and makes more mistakes ('canonistia evaluate' "
+    "shows how many on your pictures).",
 )
 @click.option(
     "--device",
     type=click.Choice(("cpu", "cuda")),
     default="cpu",
     show_default=True,
-    help="cuda: a GPU of NVIDIA's, with onnxruntime-gpu installed; give it a larger --batch-size.",
+    help="Device of the models. cuda: an NVIDIA GPU; needs onnxruntime-gpu and a larger --batch-size to be fast.",
 )
 @threads_option
 @click.option(
@@ -111,19 +115,21 @@ def threads_option(command: F) -> F:
     type=click.Choice(("local", "ray")),
     default="local",
     show_default=True,
-    help="local: threads of this process; ray: workers of a Ray cluster, with the same rows.",
+    help="local: threads of this process; ray: workers of a Ray cluster. The rows are the same.",
 )
 @click.option(
     "--address",
     metavar="HOST:PORT",
-    help="The Ray cluster, of which this machine is a node, or 'auto'. Default: $RAY_ADDRESS, else one of this "
-    "machine's cores alone.",
+    help="Address of a Ray cluster that this machine is a node of, or 'auto'. Default: $RAY_ADDRESS, else a cluster on "
+    "this machine alone.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Ray's workers, a core each. Default: one for each core there is."
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Number of Ray workers, one core each. Default: one per core of the cluster.",
 )
 def classify(
-    words: tuple[str, ...],
+    inputs: tuple[str, ...],
     model: str,
     out: Path | None,
     partition: str | None,
@@ -144,66 +150,54 @@ def classify(
     address: str | None,
     workers: int | None,
 ) -> None:
-    """Name the two most likely classes of pictures.
+    """Find the two most likely classes of each picture.
 
-    Each PATH is a picture, a folder whose pictures are taken, those in folders inside it too, a zip or tar archive, a
-    Parquet file with the bytes of pictures, an address of any of these (s3://bucket/photos, s3://bucket/shards/*.tar),
-    a pattern in quotes ('photos/**/*.jpg'), @FILE for a list of paths, one a line, or - for a list on standard input.
+    Each PATH is a picture, a folder (its subfolders are included), a zip or tar archive, a Parquet file with the bytes
+    of pictures, an address of any of these (s3://bucket/photos, s3://bucket/shards/*.tar), a pattern in quotes
+    ('photos/**/*.jpg'), @FILE for a list with one path per line, or - for a list on standard input.
 
-    With --out, rows are kept safe in FILE.progress while the work goes on, and FILE appears when all are there. A run
-    that was stopped, even by a power cut, goes on with the same command and --resume.
+    With --out, rows are saved in FILE.progress during the run, and FILE appears when it is complete. To resume a run
+    that was stopped, even by a power cut, repeat the command with --resume.
 
-    Exit status: 0 when every file was answered, 3 when some rows are errors, 2 for wrong usage, 1 for anything else.
+    Exit status: 0 if every file was answered, 3 if some rows are errors, 2 for wrong usage, 1 for any other error.
     """
     keep_blas_single()
-    from cascade.batch.job import Job, run
-    from cascade.inputs.sources import InputError
+    from cascade.batch.job import Execution, Job, Model, Output, Sorting, run
 
-    if out and out.suffix.lower() not in ENDINGS:
-        expected = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-        raise click.BadParameter(f"{out} ends in '{out.suffix}'; expected {expected}", param_hint="--out")
-    if resume and (overwrite or not out):
-        raise click.UsageError("--resume goes on with an --out, and does not go with --overwrite")
-    if partition and not (out and out.suffix.lower() == ".parquet"):
-        raise click.UsageError("--partition is for an --out that ends in .parquet")
-    if dry_run and not sort_into:
-        raise click.UsageError("--dry-run is for --sort-into")
-    if engine == "local" and (address or workers):
-        raise click.UsageError("--address and --workers are for --engine ray")
-    if engine == "ray" and (threads or device != "cpu"):
-        raise click.UsageError("--threads and --device are for --engine local; Ray's --workers have a core each")
-    job = Job(
-        words,
-        model,
-        out,
-        batch_size,
-        threads,
-        resume,
-        overwrite,
-        by_hash,
-        allow_other_model,
-        partition,
-        sort_into,
-        sort_by,
-        dry_run,
-        report,
-        precision,
-        device,
-        engine,
-        address,
-        workers,
-        main_only,
-    )
     try:
+        job = Job(
+            inputs=inputs,
+            model=Model(name=model, precision=precision, main_only=main_only),
+            output=Output(
+                path=out,
+                partition=partition,
+                resume=resume,
+                overwrite=overwrite,
+                by_hash=by_hash,
+                any_bundle=allow_other_model,
+            ),
+            sorting=Sorting(folder=sort_into, way=sort_by, dry_run=dry_run),
+            report=report,
+            execution=Execution(
+                engine=engine,
+                batch_size=batch_size,
+                threads=threads,
+                device=device,
+                address=address,
+                workers=workers,
+            ),
+        )
         done = run(job, click.echo, counted)
-    except InputError as error:
-        raise click.UsageError(str(error)) from error
+    except UsageError as error:
+        raise _usage_error(error) from error
     except KeyboardInterrupt:
         if out:
-            click.echo(f"\nstopped; the rows so far are kept: go on with --resume --out {out}", err=True)
+            click.echo(f"\nstopped; the rows so far are kept: run again with --resume --out {out}", err=True)
         raise
     if done is None:
-        click.echo(f"{out} is finished: there is nothing to resume; --overwrite classifies everything again", err=True)
+        click.echo(
+            f"{out} is complete: there is nothing to resume; use --overwrite to classify everything again", err=True
+        )
         return
     if out:
         click.echo(f"{done.rows} rows in {out}" + (f", {done.errors} of them errors" if done.errors else ""), err=True)
@@ -218,12 +212,12 @@ def classify(
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Draw the confusion matrix, the reliability diagram and accuracy against share routed into this folder.",
+    help="Write plots into this folder: confusion matrix, reliability diagram, accuracy against share routed.",
 )
 @click.option(
     "--outside",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Pictures of none of the classes: how well they are told apart by the doubt that sets the mark unsure.",
+    help="Folder of out-of-distribution pictures (of none of the classes): measure how well doubt detects them.",
 )
 @precision_option
 @threads_option
@@ -238,9 +232,9 @@ def evaluate(
 ) -> None:
     """Measure a bundle on labelled pictures: the main model alone, and the cascade.
 
-    DIR holds one folder a class. Every accuracy comes with its 95% interval (Wilson). The seed score is that of the
-    project this one grew from: a doubtful answer (two probabilities less than 0.2 apart) earns 0.8 for a true first
-    class and 0.6 for a true second, a clear one 1 or nothing.
+    DIR has one folder per class. Every accuracy has its 95% interval (Wilson). In the seed score a doubtful answer
+    (two probabilities that differ by less than 0.2) gets 0.8 if the first class is true and 0.6 if the second is; any
+    other answer gets 1 if the first class is true, else 0.
     """
     keep_blas_single()
     from cascade.evaluation.evaluation import evaluate as run
@@ -252,30 +246,30 @@ def evaluate(
 
     if plots:
         from cascade.evaluation.plots import write_plots
-    strangers = pictures_below(outside) if outside else []
-    if outside and not strangers:
+    out_of_distribution = pictures_below(outside) if outside else []
+    if outside and not out_of_distribution:
         raise click.BadParameter(f"no pictures below {outside}", param_hint="--outside")
     workers = threads or processors()
     engine = load_engine(model, 1, precision)
     pictures = labelled_pictures(folder, engine.classes)
     paths = progress((picture.path for picture in pictures), len(pictures))
-    evaluation = run(engine, paths, [picture.label for picture in pictures], strangers, workers)
+    evaluation = run(engine, paths, [picture.label for picture in pictures], out_of_distribution, workers)
     report = evaluation.report()
     click.echo(json.dumps(report, indent=2) if as_json else describe(report))
     if plots:
         for path in write_plots(evaluation, plots):
-            click.echo(f"drew {path}", err=True)
+            click.echo(f"wrote {path}", err=True)
 
 
 @click.command()
 def models() -> None:
-    """List the bundles found, with their size and measured accuracy."""
+    """List the bundles found, with size and measured accuracy."""
     from cascade.bundle.lookup import bundle_folders, list_bundles
     from cascade.bundle.reading import BundleError, read_manifest
 
     found = list_bundles()
     if not found:
-        click.echo("no bundles in " + ", ".join(str(place) for place in bundle_folders()), err=True)
+        click.echo("no bundles in " + ", ".join(str(folder) for folder in bundle_folders()), err=True)
     for folder in found:
         try:
             manifest, _ = read_manifest(folder)
@@ -292,8 +286,12 @@ def models() -> None:
         )
 
 
+def _usage_error(error: UsageError) -> click.UsageError:
+    return click.BadParameter(str(error), param_hint=error.option) if error.option else click.UsageError(str(error))
+
+
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """Yield the items behind a progress bar on standard error; silent on short work and where no one looks."""
+    """Yield the items and show a progress bar on standard error, unless the work is short or there is no terminal."""
     if total < 100 or not os.isatty(2):
         yield from items
         return
@@ -302,7 +300,7 @@ def progress(items: Iterable[T], total: int) -> Iterator[T]:
 
 
 def counted(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items behind a count and a speed on standard error; silent on short work and where no one looks."""
+    """Yield the items and show count and speed on standard error, unless the work is short or there is no terminal."""
     if not os.isatty(2):
         yield from items
         return
@@ -311,7 +309,7 @@ def counted(items: Iterable[T]) -> Iterator[T]:
         yield item
         now = time.monotonic()
         if now - shown > 0.5:
-            click.echo(f"\r{number:,} pictures, {number / (now - started):.0f} a second ", nl=False, err=True)
+            click.echo(f"\r{number:,} pictures, {number / (now - started):.0f} per second ", nl=False, err=True)
             shown = now
     if shown > started:
         click.echo(err=True)

@@ -1,16 +1,27 @@
-"""The one error that the command line and the page turn into words."""
+"""The errors that the command line and the page show as one message."""
 
 
 class CanonistiaError(Exception):
-    """Something the user can mend: the message says what was found, what was expected and what to do."""
+    """An error that the user can correct: the message says what was found, what was expected and what to do."""
+
+
+class UsageError(CanonistiaError):
+    """Inputs that do not exist or options that do not go together; ``option`` is the one that is at fault, if one is.
+
+    The command line exits with status 2.
+    """
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class PictureError(CanonistiaError):
-    """One picture cannot be read. The others go on."""
+    """One picture cannot be read. The others are not affected."""
 
 
 class UnknownFormatError(PictureError):
-    """The file is no picture of a format that is read here."""
+    """The file is not a picture of a supported format."""
 
 
 class TooManyPixelsError(PictureError):

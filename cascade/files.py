@@ -1,4 +1,4 @@
-"""Files and folders written whole, or not at all."""
+"""Files and folders that are written completely, or not at all."""
 
 import contextlib
 import json
@@ -14,18 +14,18 @@ from cascade.errors import CanonistiaError
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` at which to write a file or a folder; it takes the place of ``path`` at the end.
+    """Yield a path beside ``path`` for a new file or folder, which replaces ``path`` when the block ends.
 
-    The content reaches the disk before it is renamed, and the new name before this returns: a reader, or a process
-    after a crash or a power cut, finds the old content or the new, never a part. When the block fails nothing is left
-    behind, and ``path`` is as it was.
+    The content is on disk before it is renamed, and the new name before this returns: a reader, or a process after a
+    crash or a power cut, finds the old content or the new, never a part. If the block fails, nothing is left behind
+    and ``path`` is unchanged.
 
     Raises
     ------
     OSError
         The disk is full, or a name cannot be written.
     """
-    # Short whatever the name is: a file system that takes the name takes this one, too.
+    # Always short: a file system that allows the final name allows this one too.
     name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}"
     partial, old = path.with_name(f"{name}.partial"), path.with_name(f"{name}.old")
     remove(partial)
@@ -38,7 +38,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         if not partial.is_dir():
             _sync(partial)
         if path.is_dir() and not path.is_symlink():
-            os.replace(path, old)  # a folder is not replaced in one step
+            os.replace(path, old)  # a folder cannot be replaced in one step
         os.replace(partial, path)
         _sync_folder(path.parent)
     finally:
@@ -49,7 +49,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is inside; nothing happens where neither is."""
+    """Remove a file, or a folder with its content, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -62,15 +62,15 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     Raises
     ------
     CanonistiaError
-        The disk is full, or the file cannot be written; the old content is still there.
+        The disk is full, or the file cannot be written; the old content is kept.
     """
     try:
         with written_whole(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
         raise CanonistiaError(
-            f"{path} could not be written ({error.strerror}, {len(content)} bytes); make room on the disk and go on "
-            "with --resume: the file as it was before is kept"
+            f"{path} could not be written ({error.strerror}, {len(content)} bytes); free some disk space and run again "
+            "with --resume; the old file is kept"
         ) from error
 
 
@@ -90,7 +90,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    # Not every file system can: the files inside are synced all the same.
+    # Not every file system supports this; the files inside are synced in any case.
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

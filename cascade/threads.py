@@ -1,4 +1,4 @@
-"""Threads: how many cores this process may use, and how batch work is shared out among them."""
+"""Threads: how many cores this process may use, and how batch work is divided among them."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
-# Pictures that one thread takes through the models at once. On a CPU more are slower: what they hold leaves the cache.
+# Pictures that one thread infers at once. On a CPU more are slower: their data no longer fits the cache.
 BATCH_SIZE = 4
 
 T = TypeVar("T")
@@ -18,28 +18,28 @@ R = TypeVar("R")
 
 
 def processors(root: Path = Path("/")) -> int:
-    """Return how many cores this process may keep busy: its affinity, or less where a cgroup sets a quota.
+    """Return how many cores this process may use: its affinity, or less if a cgroup sets a quota.
 
-    A container that is given one and a half cores may run two threads. ``root`` is where ``proc`` and ``sys`` lie.
+    A container with a quota of 1.5 cores may run two threads. ``root`` is the folder of ``proc`` and ``sys``.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _quota(root))))
 
 
 def keep_blas_single() -> None:
-    """Keep numpy's linear algebra in the thread that calls it; only of use before numpy is imported.
+    """Keep numpy's linear algebra in the thread that calls it; this has an effect only before numpy is imported.
 
-    OpenBLAS would start a thread for each further core, and each would begin by waiting busily for work, while the
-    bundle is hashed and the runtime starts on the same cores. A setting of the user's own is left alone.
+    OpenBLAS would start one thread per further core, and each would first spin while the bundle is hashed and the
+    runtime starts on the same cores. A value set by the user is kept.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How batch work shares out the cores: ``workers`` batches at once, ``inference`` threads for each.
+    """How batch work is divided among the cores: ``workers`` batches in parallel, ``inference`` threads per batch.
 
-    No worker: the work is done one batch after another, in the thread that wants it.
+    With 0 workers the batches are processed one after another, in the caller's thread.
     """
 
     workers: int
@@ -47,10 +47,10 @@ class Plan:
 
 
 def plan(things: Iterable[T], threads: int | None = None) -> tuple[Plan, Iterator[T]]:
-    """Return how to share out ``threads`` (by default all processors), and the things, of which a few were looked at.
+    """Return how to use ``threads`` (by default all processors), and an iterator over all the things.
 
-    Many pictures have one thread each from their bytes to their rows: an inference by one thread costs less core
-    time than one by several, and nothing waits for anything. Fewer pictures than threads have all for each inference.
+    With many things each thread processes its own batch: an inference by one thread costs less core time than one by
+    several, and no thread waits. With fewer things than threads, all threads work on each inference.
     """
     total = threads or processors()
     things = iter(things)
@@ -60,11 +60,11 @@ def plan(things: Iterable[T], threads: int | None = None) -> tuple[Plan, Iterato
 
 
 def in_order(work: Callable[[T], R], things: Iterable[T], threads: int, ahead: int = 2) -> Iterator[R]:
-    """Yield what ``work`` makes of each thing, in order, made by several threads, or by the caller's where there are 0.
+    """Yield the result of ``work`` for each thing, in order, computed by several threads, or with 0 by the caller's.
 
-    No more than ``ahead`` finished or waiting results a thread are held: a slow reader of the results slows the work,
-    and the things may be endless. What ``work`` raises is raised here in its turn. When the caller leaves early, work
-    that has not begun is dropped and work that has is waited for.
+    At most ``ahead`` finished or waiting results per thread are in memory: a slow reader of the results slows down the
+    work, and the things may be endless. An exception of ``work`` is raised in place of its result. If the caller stops
+    early, work that has not started is dropped, and running work is waited for.
     """
     if not threads:
         yield from map(work, things)
@@ -83,7 +83,7 @@ def in_order(work: Callable[[T], R], things: Iterable[T], threads: int, ahead: i
 
 
 def _quota(root: Path) -> float:
-    """Return the least quota of the process's cgroups, in cores; infinite where none is set."""
+    """Return the lowest quota of the process's cgroups, in cores; infinite if none is set."""
     quotas = [math.inf]
     for line in _words(root / "proc/self/cgroup", "\n"):
         _, controllers, inside = line.split(":", 2)
@@ -96,7 +96,7 @@ def _quota(root: Path) -> float:
 
 
 def _groups(mount: Path, inside: str) -> list[Path]:
-    # A limit of any group above holds, too. Inside a container the mount may be the process's own group.
+    # The limits of all parent groups apply too. Inside a container the mount may be the process's own group.
     own = mount / inside.lstrip("/")
     return [own, *(parent for parent in own.parents if parent.is_relative_to(mount))]
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of the web pages: docs/page.png, the README's, and docs/pages/. Needs chromium.
+"""Take the pictures of the web pages: docs/page.png for the README, and docs/pages/. Needs chromium.
 
 Run it after a change to the pages or the shipped bundle, in the development install: python -m docs.photograph_page
 """
@@ -43,7 +43,7 @@ def photograph(out: Path) -> None:
 
 
 def open_page(browser: Browser, width: int, scheme: str) -> Page:
-    """Return a page of a telephone where it is narrow, of a desk otherwise."""
+    """Return a browser page: a phone's if it is narrow, a desktop's otherwise."""
     small = width < 600
     context = browser.new_context(
         viewport={"width": width, "height": 800},
@@ -57,7 +57,7 @@ def open_page(browser: Browser, width: int, scheme: str) -> Page:
 
 
 def show(page: Page, address: str, name: str) -> None:
-    """Bring a page up."""
+    """Open one of the pages."""
     if name in ("model", "api"):
         page.goto(address + {"model": "model/scene15", "api": "api/docs"}[name])
         return
@@ -85,12 +85,12 @@ def send(page: Page) -> None:
 
 def save(page: Page, path: Path) -> None:
     """Photograph a page from top to bottom, with 128 colours."""
-    # A window as high as the page: a picture of the "full page" is taken as if by a mouse-driven device.
+    # The window is as high as the page: chromium takes a "full page" picture as a device with a mouse would show it.
     height = page.evaluate("document.documentElement.scrollHeight")
     width = page.viewport_size["width"] if page.viewport_size else WIDTHS[-1]
     page.set_viewport_size({"width": width, "height": height})
     page.evaluate("scrollTo(0, 0)")
-    page.wait_for_timeout(300)  # pictures are decoded, and lines that fade have faded
+    page.wait_for_timeout(300)  # until pictures are decoded and animations have ended
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     path.parent.mkdir(exist_ok=True)
     picture.quantize(palette=palette(picture), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)

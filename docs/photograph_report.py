@@ -1,4 +1,4 @@
-"""Takes docs/report.png, the picture of a training report, of pictures that are drawn for it.
+"""Take docs/report.png, the picture of a training report on drawn pictures. Needs chromium.
 
 Run it after a change to the report: python -m docs.photograph_report
 """
@@ -12,14 +12,14 @@ from playwright.sync_api import sync_playwright
 
 from tests.conftest import write_data_set
 from trainers.commands.train_main import train_main
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def photograph(out: Path) -> None:
-    """Train on drawn pictures, two of them under a wrong label, and photograph the report."""
+    """Train on drawn pictures, three of them with a wrong label, and photograph the report."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         data = write_data_set(Path(folder) / "data", training=16, validation=8)
         for split, number in (("training", "003"), ("validation", "501"), ("validation", "504")):

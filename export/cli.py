@@ -1,4 +1,4 @@
-"""The commands that make, tune and compare cascades. Each imports its work when called: --help needs no PyTorch."""
+"""The commands that make, tune and compare cascades. Each imports its code when called: --help needs no PyTorch."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_NOTHING = "routing nothing was the best within the budget: the submodels did not help on these pictures"
+_NOTHING = "no picture is routed: within the budget, no routing rule was better than the main model alone"
 _TOO_FEW = (
     "too few doubtful pictures to choose rules from: the simplest are kept (confidence, product); "
     "add validation pictures, or raise --budget"
@@ -31,7 +31,7 @@ def budget_option(command: F) -> F:
         type=float,
         default=BUDGET,
         show_default=True,
-        help="Highest mean cost of a picture, in passes of the main model (more than 1, which that alone costs).",
+        help="Highest mean cost per picture, in passes of the main model. More than 1: the main model alone costs 1.",
     )(command)
 
 
@@ -42,43 +42,43 @@ def false_alarm_option(command: F) -> F:
         type=click.FloatRange(0, 0.5),
         default=FALSE_ALARM_RATE,
         show_default=True,
-        help="Share of pictures of a known class that may be marked unsure.",
+        help="Highest share of pictures of known classes that may be marked unsure.",
     )(command)
 
 
 @click.command()
-@click.option("--main", "main_run", type=_FOLDER, required=True, help="The run of train-main.")
-@click.option("--subs", type=_FOLDER, required=True, help="The folder of train-sub.")
+@click.option("--main", "main_run", type=_FOLDER, required=True, help="Run folder of train-main.")
+@click.option("--subs", type=_FOLDER, required=True, help="Run folder of train-sub.")
 @click.option(
     "--data",
     type=click.Path(exists=True, path_type=Path),
     required=True,
-    help="The data set of both; its validation split is used.",
+    help="Data set that both were trained on; the validation split is used.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle's new folder, models/NAME.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier bundle in --out.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder of the bundle: models/NAME.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle in --out.")
 @click.option(
     "--checkpoint",
     type=click.Choice(["last", "best"]),
     default="last",
     show_default=True,
-    help="last: after the last epoch; best: chosen on validation, whose figures then flatter.",
+    help="last: weights of the last epoch; best: weights of the best validation epoch, with optimistic figures.",
 )
 @budget_option
 @false_alarm_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
-@click.option("--int8", is_flag=True, help="Write the 8-bit form, too ('canonistia quantize --help').")
+@click.option("--int8", is_flag=True, help="Also write the 8-bit form (see 'canonistia quantize --help').")
 def export(int8: bool, **options: Any) -> None:
-    """Export trained models as one bundle of ONNX files that classify, evaluate and serve read.
+    """Export trained models as one bundle of ONNX files for classify, evaluate and serve.
 
-    Calibration and routing are fitted on the validation split by cross-validation; the ONNX files are checked
-    against PyTorch on every validation picture. A bundle is written whole or not at all.
+    Calibration and routing are fitted on the validation split by cross-validation. The ONNX files are checked
+    against PyTorch on every validation picture. The bundle is written whole or not at all.
     """
     from export.commands.export_bundle import export_bundle
     from export.plan import ExportPlan
 
     bundle, fitted = export_bundle(ExportPlan(**options))
-    _say_how(fitted)
+    _warn_about_rules(fitted)
     measured = bundle.manifest.measured
     click.echo(
         f"{bundle.folder}: main {measured.main.top1:.4f}, cascade {measured.cascade.top1:.4f} top 1 and "
@@ -92,10 +92,10 @@ def export(int8: bool, **options: Any) -> None:
 
         terms = {name: options[name] for name in ("data", "budget", "false_alarm_rate", "seed")}
         split_seed = read_config(options["main_run"])["seed"]
-        _say_compared(run(QuantizePlan(str(bundle.folder), **terms, split_seed=split_seed)))
+        _print_comparison(run(QuantizePlan(str(bundle.folder), **terms, split_seed=split_seed)))
 
 
-def _say_how(fitted: "FittedCascade") -> None:
+def _warn_about_rules(fitted: "FittedCascade") -> None:
     if not fitted.compared:
         click.echo(_TOO_FEW, err=True)
     elif fitted.routes_nothing:
@@ -112,23 +112,23 @@ def _say_how(fitted: "FittedCascade") -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("accuracy_against_cost.png"),
     show_default=True,
-    help="Where the curve of accuracy against mean cost is drawn.",
+    help="PNG file for the plot of accuracy against mean cost.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
 def tune(**options: Any) -> None:
-    """Choose a bundle's routing and decision rules anew, within a budget.
+    """Refit a bundle's routing and decision rules within a budget.
 
-    MODEL is a bundle's folder or name, DIR the labelled pictures that it is tuned on: class folders, or a data set
-    whose validation split is taken. They must not have been trained on. All rules are compared by cross-validation;
-    the best within the budget are written into the bundle, with the calibration, the mark "unsure" and the answer
-    sets fitted on the same pictures.
+    MODEL is a bundle's folder or name. DIR holds labelled pictures that no network was trained on: one folder per
+    class, or a data set, whose validation split is used. All rules are compared by cross-validation. The best rules
+    within the budget are written into the bundle. Calibration, the "unsure" mark and the prediction sets are refitted
+    on the same pictures.
     """
-    from export.commands.tune import TunePlan, comparison
+    from export.commands.tune import TunePlan, comparison_table
     from export.commands.tune import tune as run
 
     tuned = run(TunePlan(**options))
-    click.echo(comparison(tuned))
-    _say_how(tuned.fitted)
+    click.echo(comparison_table(tuned))
+    _warn_about_rules(tuned.fitted)
     rules, measured = tuned.bundle.manifest.rules, tuned.bundle.manifest.measured
     click.echo(
         f"{tuned.bundle.folder}: {rules.routing.name}, {rules.decision.name}; top 1 {measured.cascade.top1:.4f}, top 2 "
@@ -142,34 +142,35 @@ def tune(**options: Any) -> None:
 @click.argument("data", type=click.Path(exists=True, path_type=Path), metavar="DATA")
 @budget_option
 @false_alarm_option
-@click.option("--seed", default=0, show_default=True, help="Seed of the pictures and of the cross-validation folds.")
-@click.option("--split-seed", default=0, show_default=True, help="The seed of train-main, for DATA without splits.")
-@click.option("--overwrite", is_flag=True, help="Replace an 8-bit form that is there.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the calibration pictures and the folds.")
+@click.option("--split-seed", default=0, show_default=True, help="Seed given to train-main, for DATA without splits.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing 8-bit form.")
 def quantize(**options: Any) -> None:
-    """Write the 8-bit form of a bundle, smaller and faster.
+    """Write a smaller and faster 8-bit form of a bundle.
 
     MODEL is a bundle's folder or name, DATA the data set that it was made from. Weights and activations of the
-    networks become 8-bit integers; the ranges of the activations are calibrated on training pictures by the method
-    that changes least. Calibration and rules of the cascade are fitted anew on the validation pictures. The form is
-    written into the folder int8 inside the bundle's own, where --precision finds it, and only if the cascade loses
-    no more than 0.3 points of top 1.
+    networks become 8-bit integers. The activation ranges are calibrated on training pictures, by the method that
+    changes the features least. Calibration and rules of the cascade are refitted on the validation pictures. The
+    8-bit form is written into the folder int8 inside the bundle's folder, where --precision finds it, and only if the
+    cascade loses at most 0.3 points of top-1 accuracy.
     """
     from export.commands.quantize import QuantizePlan
     from export.commands.quantize import quantize as run
 
-    _say_compared(run(QuantizePlan(**options)))
+    _print_comparison(run(QuantizePlan(**options)))
 
 
-def _say_compared(compared: "Comparison") -> None:
-    exact, rounded = compared.floating_measured.measured.cascade, compared.integers.manifest.measured.cascade
-    sizes = [sum(file.size for file in bundle.manifest.files) for bundle in (compared.floating, compared.integers)]
-    quantised = compared.integers.manifest.quantised
+def _print_comparison(comparison: "Comparison") -> None:
+    exact, rounded = comparison.floating_measured.measured.cascade, comparison.integers.manifest.measured.cascade
+    sizes = [sum(file.size for file in bundle.manifest.files) for bundle in (comparison.floating, comparison.integers)]
+    quantised = comparison.integers.manifest.quantised
     assert quantised is not None  # it was just written
     click.echo(
-        f"{compared.integers.folder}: {sizes[1] / 1e6:.1f} MB ({sizes[1] / sizes[0]:.2f} of float), a pass of the main "
-        f"network {quantised.speed_up:.2f} times as fast ({quantised.processor}); cascade {rounded.top1:.4f} top 1 and "
-        f"{rounded.top2:.4f} top 2, float {exact.top1:.4f} and {exact.top2:.4f}, on "
-        f"{compared.integers.manifest.measured.pictures} validation pictures (out of fold); ranges by "
+        f"{comparison.integers.folder}: {sizes[1] / 1e6:.1f} MB ({sizes[1] / sizes[0]:.2f} of float), a pass of the "
+        f"main network {quantised.speed_up:.2f} times as fast ({quantised.processor}); "
+        f"cascade {rounded.top1:.4f} top 1 and {rounded.top2:.4f} top 2, "
+        f"float {exact.top1:.4f} and {exact.top2:.4f}, on "
+        f"{comparison.integers.manifest.measured.pictures} validation pictures (out of fold); ranges by "
         f"{', '.join(sorted(set(quantised.calibration.values())))}"
     )
 
@@ -180,15 +181,26 @@ def _say_compared(compared: "Comparison") -> None:
     "--main-backbone", default="efficientnet_lite0", show_default=True, help="Frozen backbone of the main model."
 )
 @click.option(
-    "--second-backbone", default="efficientnet_lite2", show_default=True, help="Frozen trunk of the submodels."
+    "--second-backbone",
+    default="efficientnet_lite2",
+    show_default=True,
+    help="Frozen backbone of the submodels' shared trunk.",
 )
-@click.option("--second-size", type=click.IntRange(32, 1024), help="Side that the trunk sees. Default: its own.")
-@click.option("--second-flip", is_flag=True, help="The trunk sees the mirror image, too: two passes.")
+@click.option("--second-size", type=click.IntRange(32, 1024), help="Image size of the trunk. Default: its native size.")
+@click.option("--second-flip", is_flag=True, help="Show the trunk the mirror image, too: two passes.")
 @features_option
-@click.option("--splits", type=click.IntRange(min=1), default=10, show_default=True, help="Seeded random splits.")
-@click.option("--per-class", type=click.IntRange(min=10), default=100, show_default=True, help="Trained on, a class.")
-@click.option("--budget", type=float, default=2.0, show_default=True, help="Highest mean cost, in main passes.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the first split.")
+@click.option("--splits", type=click.IntRange(min=1), default=10, show_default=True, help="Number of random splits.")
+@click.option(
+    "--per-class", type=click.IntRange(min=10), default=100, show_default=True, help="Training pictures per class."
+)
+@click.option(
+    "--budget",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Highest mean cost per picture, in passes of the main model.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the first split; each further split adds 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print every split and the differences as one JSON object.")
 def benchmark_cascade(
     data: Path,
@@ -199,18 +211,18 @@ def benchmark_cascade(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Compare a cascade with its main model and its second stage by the standard protocol.
+    """Compare a cascade with its main model and its second stage over random splits.
 
-    The pictures of DIR are pooled, whatever split they lie in; so many of each class are trained on and the rest
-    tested, in seeded splits, the same picture twice on one side. Backbones are frozen; linear heads (the submodels'
-    with train-sub's default negatives), calibration and rules are fitted anew in each split, on its training pictures
-    alone.
+    The pictures of DIR are pooled, whatever split they are in. In each random split, --per-class pictures of each
+    class are for training and the rest for testing; copies of one picture stay together. Backbones are frozen. Linear
+    heads (the submodels' with the default negatives of train-sub), calibration and rules are fitted for each split on
+    its training pictures only.
     """
-    from export.commands.benchmark import ProtocolPlan, describe, read_pool, run_protocol, summary
-    from trainers.loop.training import NetworkConfig
+    from export.commands.benchmark import BenchmarkPlan, describe, read_pool, run_benchmark, summary
+    from trainers.networks.config import NetworkConfig
     from trainers.progress import track
 
     second = NetworkConfig(second_backbone, size=second_size, flip=second_flip)
-    plan = ProtocolPlan(data, NetworkConfig(main_backbone), second, **options)
-    results = list(track(run_protocol(read_pool(plan), plan), "splits", plan.splits))
+    plan = BenchmarkPlan(data, NetworkConfig(main_backbone), second, **options)
+    results = list(track(run_benchmark(read_pool(plan), plan), "splits", plan.splits))
     click.echo(json.dumps(summary(plan, results), indent=2) if as_json else describe(results))

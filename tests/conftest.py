@@ -1,4 +1,4 @@
-"""What tests share: small data made on the spot, and one cascade trained and exported from it by the commands."""
+"""Shared fixtures: small data made on the spot, and one cascade that the commands train and export from it."""
 
 import json
 import os
@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 from PIL import Image
 
 import canonistia
+
+# A busy machine, or a run that measures coverage, is slow without being wrong.
+settings.register_profile("canonistia", deadline=None)
+settings.load_profile("canonistia")
 
 CLASSES = ("dots", "rows", "sky")
 
 
 def draw(label: str, seed: int, size: tuple[int, int] = (72, 60)) -> Image.Image:
-    """Return a small colour picture of a class; every seed gives another."""
+    """Return a small colour picture of a class; every seed gives a different one."""
     rng = np.random.default_rng([seed, *os.fsencode(label)])
     width, height = size
     y, x = np.mgrid[0:height, 0:width].astype(float)
@@ -33,7 +38,7 @@ def draw(label: str, seed: int, size: tuple[int, int] = (72, 60)) -> Image.Image
 
 
 def write_class_folders(folder: Path, counts: dict[str, int], first_seed: int) -> None:
-    """Write PNG pictures into one folder a class."""
+    """Write PNG pictures into one folder per class."""
     for label, count in counts.items():
         (folder / label).mkdir(parents=True, exist_ok=True)
         for seed in range(first_seed, first_seed + count):
@@ -49,7 +54,7 @@ def write_data_set(folder: Path, training: int = 10, validation: int = 8) -> Pat
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep caches and accounts of the machine out of the tests."""
+    """Keep the machine's caches and accounts out of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CANONISTIA_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("WANDB_MODE", "offline")
@@ -109,7 +114,7 @@ def tiny_bundle(tiny_data: Path, tiny_main: Path, tiny_subs: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def routing_bundle(tiny_bundle: Path) -> Path:
-    """Return a bundle that asks the submodels about every picture."""
+    """Return a bundle that routes every picture to the submodels."""
     folder = shutil.copytree(tiny_bundle, tiny_bundle.with_name("routing"))
     manifest = json.loads((folder / "bundle.json").read_text())
     manifest["rules"]["routing"] = {"rule": "confidence", "threshold": 1.01}
@@ -119,7 +124,7 @@ def routing_bundle(tiny_bundle: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def both_subs(tiny_data: Path, tiny_main: Path) -> Path:
-    """Return submodels whose heads read the main model's features as well as those of a trunk that sees larger."""
+    """Return submodels whose heads read the features of the main model and of a trunk with a larger image size."""
     out = tiny_data.parent / "runs" / "both"
     words = ("--backbone", "efficientnet_lite0", "--size", 96, "--tracker", "none", "--features", "both")
     result = run_command("train-sub", tiny_data, "--main", tiny_main, "--out", out, *words, "--epochs", 6, "--lr", 0.01)

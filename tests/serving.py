@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tests.waiting import wait_until
+
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs; ``address`` ends in a slash."""
+    """A running server; ``address`` ends in a slash."""
 
     address: str
     port: int
@@ -24,7 +25,7 @@ class Running:
     log: IO[bytes]
 
     def said(self) -> list[str]:
-        """Return the lines that it wrote to standard error so far, but for its greeting."""
+        """Return the lines that it wrote to standard error so far, without its greeting."""
         self.log.seek(0)
         lines = self.log.read().decode().splitlines()
         return [line for line in lines if not line.startswith("serving ")]
@@ -34,7 +35,7 @@ class Running:
 def running(
     *options: object, python: Path | None = None, folder: Path | None = None, start_new_session: bool = False
 ) -> Iterator[Running]:
-    """Give a server started with options; it is killed in the end if it still runs."""
+    """Yield a server started with options; it is killed at the end if it still runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,7 +57,7 @@ def running(
 
 @contextmanager
 def served(model: Path, *options: object, python: Path | None = None, folder: Path | None = None) -> Iterator[str]:
-    """Give the address of a server for a bundle; it is stopped in the end, and must exit with 0 and no complaint."""
+    """Yield the address of a server for a bundle; it is stopped at the end, and must exit with 0 and log nothing."""
     with running("--model", model, *options, python=python, folder=folder) as server:
         yield server.address
         server.process.terminate()
@@ -65,11 +66,12 @@ def served(model: Path, *options: object, python: Path | None = None, folder: Pa
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+    def answers() -> bool:
+        assert process.poll() is None, f"the server did not start; exit status {process.poll()}"
         try:
             with urllib.request.urlopen(address):
-                return
+                return True
         except urllib.error.URLError:
-            time.sleep(0.1)
-    raise AssertionError(f"the server did not answer; exit status {process.poll()}")
+            return False
+
+    wait_until(answers, 60)

@@ -21,15 +21,20 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the interpreter of a fresh environment with the wheel; its dependencies are those of this one."""
     folder = tmp_path_factory.mktemp("elsewhere")
     wheels = folder / "wheels"
+    # Built here, not in the checkout: modules that were moved since the last build there would get into the wheel.
+    (folder / "distutils.cfg").write_text(
+        f"[build]\nbuild_base = {folder / 'build'}\n[egg_info]\negg_base = {folder}\n"
+    )
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
+    environment = os.environ | {"DIST_EXTRA_CONFIG": str(folder / "distutils.cfg")}
+    subprocess.run(build, check=True, capture_output=True, env=environment)
     (wheel,) = wheels.glob("*.whl")
-    environment = folder / "env"
-    venv.create(environment, with_pip=False)
-    python = environment / "bin" / "python"
+    installed = folder / "env"
+    venv.create(installed, with_pip=False)
+    python = installed / "bin" / "python"
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--quiet", str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
-    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages,) = installed.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
 
@@ -59,3 +64,29 @@ def test_the_wheel_serves_the_page_with_its_style(elsewhere: Path, tmp_path: Pat
             with urllib.request.urlopen(address + path) as answer:
                 assert answer.status == 200
                 assert answer.read()
+
+
+def test_a_program_that_uses_the_wheel_is_checked_against_its_types(elsewhere: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import canonistia\n"
+        "answer = canonistia.load('scene15').classify(['a.jpg'])[0]\n"
+        "reveal_type(answer)\n"
+        "answer.label_3\n"
+        "canonistia.load(threads='two')\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--python-executable",
+        str(elsewhere),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    command += ["--no-error-summary", program.name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = done.stdout.splitlines()
+    assert found[0] == 'program.py:3: note: Revealed type is "cascade.inference.prediction.Prediction"', done.stdout
+    assert '"Prediction" has no attribute "label_3"' in found[1]
+    assert 'Argument "threads" to "load" has incompatible type "str"' in found[2]

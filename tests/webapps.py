@@ -1,4 +1,4 @@
-"""Applications around a small bundle, asked through Flask's test client."""
+"""Applications for small bundles, and requests for Flask's test client."""
 
 import io
 from concurrent.futures import Future
@@ -36,7 +36,7 @@ def upload(*files: tuple[bytes, str], field: str = "file") -> dict[str, list[tup
     return {field: [(io.BytesIO(data), name) for data, name in files]}
 
 
-def submitted(batcher: Batcher, view: View, here: bool = False) -> "Future[Outcome]":
-    """Return the future answer about a picture that is decoded already."""
-    with batcher.coming() as coming:
-        return coming.submit(view, here=here)
+def submitted(batcher: Batcher, view: View, inline: bool = False) -> "Future[Outcome]":
+    """Return the future answer for a picture that is already decoded."""
+    with batcher.reserve() as reservation:
+        return reservation.submit(view, inline=inline)

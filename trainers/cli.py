@@ -23,41 +23,47 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 _RESUME = click.option(
-    "--resume", is_flag=True, help="Go on with what was interrupted in --out, to the same result; start what is not."
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted run in --out, to the same result; start it if there is none.",
 )
 
 
-def _eyes_options(backbone: str) -> Callable[[F], F]:
+def _network_options(backbone: str) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         for option in (
             click.option(
-                "--flip", is_flag=True, help="Look at every picture's mirror image, too, when classifying: two passes."
+                "--flip", is_flag=True, help="Test-time augmentation: average with the mirror image, at twice the cost."
             ),
-            click.option("--colour", type=click.Choice(["rgb", "grey"]), help="Default: grey when every picture is."),
+            click.option(
+                "--colour", type=click.Choice(["rgb", "grey"]), help="Colour mode. Default: grey if all pictures are."
+            ),
             click.option(
                 "--resize",
                 type=click.Choice(["squash", "crop"]),
                 default="squash",
                 show_default=True,
-                help="squash: the whole picture as a square; crop: its central square.",
+                help="squash: resize the whole picture to a square; crop: take its central square.",
             ),
             click.option(
                 "--pretrained/--no-pretrained",
                 default=True,
                 show_default=True,
-                help="Start from pretrained weights, or from random ones.",
+                help="Initialise the backbone with pretrained or with random weights.",
             ),
-            click.option("--size", type=click.IntRange(32, 1024), help="Side in pixels. Default: the backbone's own."),
+            click.option(
+                "--size", type=click.IntRange(32, 1024), help="Image size in pixels. Default: the backbone's."
+            ),
             click.option(
                 "--weights",
                 type=click.Path(path_type=Path),
-                help="Backbone weights from a safetensors or PyTorch file instead of the library's.",
+                help="Backbone weights: a safetensors or PyTorch file, instead of the library's.",
             ),
             click.option(
                 "--backbone",
                 default=backbone,
                 show_default=True,
-                help="A name that 'canonistia backbones' lists, timm/NAME, hf-hub:ORG/NAME, or A+B: two side by side.",
+                help="A name that 'canonistia backbones' lists, timm/NAME, hf-hub:ORG/NAME, or A+B: features of both.",
             ),
         ):
             command = option(command)
@@ -74,22 +80,22 @@ def _eyes_options(backbone: str) -> Callable[[F], F]:
     multiple=True,
     type=DATA,
     metavar="DATA",
-    help="Further pictures, such as the corrections that serve collects; --fix writes one manifest of all.",
+    help="Another data set to add, such as the corrections that serve collects; may be repeated.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @click.option(
     "--fix",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="OUT.csv",
-    help="Write a manifest without unreadable files, copies and pictures under two labels, and OUT.left_out.csv with "
-    "those, grouped, and why. No picture is touched.",
+    help="Write a manifest without unreadable files, copies and pictures with two labels, and OUT.left_out.csv with "
+    "these files, in groups, and the reasons. No picture is changed.",
 )
 def check_data(source: Path, added: tuple[Path, ...], as_json: bool, fix: Path | None) -> None:
-    """Report what a data set holds and what is wrong with it.
+    """Report the content of a data set, and its faults.
 
-    DATA is a folder that holds splits (training or train, validation, valid or val, test) of class folders, or class
-    folders alone; or a manifest: a CSV or Parquet table with the columns path, label and split, whose paths start
-    from its folder.
+    DATA is a folder with one folder per class, or with splits (training or train, validation, valid or val, test) that
+    have one folder per class; or a manifest: a CSV or Parquet table with the columns path, label and split, whose paths
+    are relative to its folder.
     """
     from trainers.data.audit import audit, examine
     from trainers.data.audit_text import describe
@@ -102,27 +108,27 @@ def check_data(source: Path, added: tuple[Path, ...], as_json: bool, fix: Path |
         cleaned = clean(examined)
         beside = write_cleaned(cleaned, fix)
         click.echo(
-            f"wrote {fix} with {len(cleaned.kept)} pictures, and {beside} with {len(cleaned.left_out)} left out, of "
-            f"which {cleaned.conflicts} under two labels: give each of those one label, and add it",
+            f"wrote {fix} with {len(cleaned.kept)} pictures, and {beside} with {len(cleaned.left_out)} left out; "
+            f"{cleaned.conflicts} of these have two labels: give each one label, and add it",
             err=True,
         )
 
 
 @click.command()
 @click.argument("pattern", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def backbones(pattern: str | None, as_json: bool) -> None:
-    """List the networks that --backbone knows, with parameters, own side and whether their weights are here.
+    """List the networks that --backbone takes: parameters, native image size, and whether weights are on this machine.
 
-    PATTERN is a part of a name, or has * in it: "convnext", "timm/vit_*". Without one, the packaged and torchvision's
-    networks are listed, and timm's only counted. A model of the Hugging Face hub that timm reads is named
-    hf-hub:ORG/NAME and not listed. Weights that are not here are fetched when a training asks for them.
+    PATTERN is a part of a name, or a name with *: "convnext", "timm/vit_*". Without a pattern the packaged networks
+    and torchvision's are listed, and timm's are only counted. A model of the Hugging Face hub that timm reads is named
+    hf-hub:ORG/NAME and not listed. Missing weights are fetched when a training needs them.
     """
     from trainers.networks.catalogue import entries, matching
 
     names = matching(pattern)
     if not as_json:
-        click.echo(f"{'backbone':<46} {'parameters':>12} {'side':>5}  weights")
+        click.echo(f"{'backbone':<46} {'parameters':>12} {'size':>5}  weights")
     for entry in entries(names):
         if as_json:
             click.echo(json.dumps(asdict(entry)))
@@ -135,23 +141,23 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
 @click.command("train-main")
 @click.argument("folder", type=DATA, metavar="DATA")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's new folder.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out.")
 @_RESUME
 @click.option(
     "--report/--no-report",
     default=True,
     show_default=True,
-    help="Write report.html; for its likely label errors the backbone as it was looks at all training pictures.",
+    help="Write report.html; its likely label errors take one pass of the initial backbone over the training pictures.",
 )
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Share every batch among so many processes, each with a GPU of its own where there are GPUs.",
+    help="Number of processes that share every batch; with GPUs, each has its own.",
 )
-@_eyes_options("efficientnet_lite0")
+@_network_options("efficientnet_lite0")
 @recipe_options(MAIN_DEFAULTS)
 def train_main(
     folder: Path, out: Path, overwrite: bool, resume: bool, report: bool, processes: int, **options: Any
@@ -159,15 +165,15 @@ def train_main(
     """Train the main multiclass network on labelled pictures: a folder or a manifest (see check-data).
 
     By default the backbone stays frozen and only the head is trained, which takes a minute or two without a GPU.
-    Fine-tuning gives more accuracy: --unfreeze all --epochs 8. Several machines: accelerate launch ... -m canonistia
-    train-main ..., the same on each.
+    Fine-tuning is more accurate: --unfreeze all --epochs 8. On several machines, run the same command on each:
+    accelerate launch ... -m canonistia train-main ...
     """
     if processes > 1:
         from trainers.distributed.process_context import launch, without_processes
 
         raise SystemExit(launch(processes, options["device"], without_processes(sys.argv[1:])))
     from trainers.commands.train_main import train_main as train
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
     train(folder, out, NetworkConfig(**options), recipe, overwrite, resume, report)
@@ -176,24 +182,24 @@ def train_main(
 
 @click.command("find-lr")
 @click.argument("folder", type=DATA, metavar="DATA")
-@click.option("--steps", type=click.IntRange(min=20), default=100, show_default=True, help="Steps, of rising rates.")
+@click.option("--steps", type=click.IntRange(min=20), default=100, show_default=True, help="Number of training steps.")
 @click.option(
     "--plot",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("learning_rate.png"),
     show_default=True,
-    help="Where the loss against the rate is drawn.",
+    help="File for the plot of the loss against the learning rate.",
 )
-@_eyes_options("efficientnet_lite0")
+@_network_options("efficientnet_lite0")
 @recipe_options(MAIN_DEFAULTS)
 def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
-    """Suggest learning rates for train-main: train for some steps while they rise, and see where the loss falls most.
+    """Suggest learning rates for train-main: train some steps with rising rates, and find where the loss falls fastest.
 
     Give the options that train-main will get; --backbone-lr keeps its ratio to --lr.
     """
     from trainers.commands.find_lr import find_lr as find
     from trainers.commands.find_lr import plot_rates, rounded
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
     found = find(folder, NetworkConfig(**options), recipe, steps)
@@ -205,17 +211,17 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
 
 @click.command("new-class")
 @click.argument("folder", type=DATA, metavar="DATA")
-@click.option("--main", "main_run", type=FOLDER, required=True, help="A main run of the grown data set.")
-@click.option("--subs", type=FOLDER, required=True, help="The submodels of the classes that were there before.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The grown set's new folder.")
+@click.option("--main", "main_run", type=FOLDER, required=True, help="A main run on the grown data set.")
+@click.option("--subs", type=FOLDER, required=True, help="Folder of the existing submodels.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for all submodels.")
 @click.option("--negatives", type=click.Choice(POLICIES), default="weighted", show_default=True, help="See train-sub.")
 @recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
 def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: str, **options: Any) -> None:
-    """Add classes to a cascade: train their submodels alone, and keep all others as they are.
+    """Add classes to a cascade: train only their submodels, and keep all others unchanged.
 
-    First train-main on the grown data set, whose old pictures keep their splits; then this; then export with --subs
-    OUT, which calibrates and measures everything anew. To train one submodel again, without a class more: train-sub
-    --class NAME --overwrite, then export.
+    First run train-main on the grown data set, whose old pictures keep their splits; then this command; then export
+    with --subs OUT, which calibrates and measures the whole cascade again. To train one submodel again without a new
+    class: train-sub --class NAME --overwrite, then export.
     """
     from trainers.commands.new_class import new_class as grow
 
@@ -225,31 +231,31 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
 
 @click.command("train-sub")
 @click.argument("folder", type=DATA, metavar="DATA")
-@click.option("--main", "main_run", type=FOLDER, required=True, help="The run of the main model.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The submodels' folder.")
+@click.option("--main", "main_run", type=FOLDER, required=True, help="The main model's run.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submodels.")
 @click.option("--overwrite", is_flag=True, help="Replace submodels of the same classes in --out.")
 @_RESUME
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="Train this class only; may be repeated.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Train only this class; may be repeated.")
 @click.option(
     "--negatives",
     type=click.Choice(POLICIES),
     default=DEFAULT_POLICY,
     show_default=True,
-    help="all: every other picture alike; siblings: only the 5 classes that the main model confuses most with this "
-    "one; weighted: all, the confused classes counting up to five times as much; hard: all, the very pictures that a "
-    "model which has not seen them mistakes counting up to five times as much.",
+    help="Weights of negative pictures. all: equal; siblings: only the 5 classes that the main model confuses most "
+    "with this one; weighted: up to five times for the most confused classes; hard: up to five times for pictures "
+    "that are misclassified out of fold.",
 )
-@click.option("--trunk", type=FOLDER, help="A run of train-main whose fine-tuned backbone all submodels share.")
+@click.option("--trunk", type=FOLDER, help="A train-main run whose fine-tuned backbone all submodels share.")
 @features_option
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="local: one after another; ray: side by side, on this machine or the cluster of $RAY_ADDRESS.",
+    help="local: one after another; ray: in parallel, on this machine or the cluster of $RAY_ADDRESS.",
 )
-@click.option("--own-networks", is_flag=True, help="Every submodel is a whole network of its own; no shared trunk.")
-@_eyes_options("efficientnet_lite2")
+@click.option("--own-networks", is_flag=True, help="Train a whole network per class, without a shared trunk.")
+@_network_options("efficientnet_lite2")
 @recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
 @click.pass_context
 def train_sub(
@@ -268,20 +274,20 @@ def train_sub(
     engine: Literal["local", "ray"],
     **options: Any,
 ) -> None:
-    """Train the binary submodels, one a class: is the picture of this class, or not?
+    """Train the binary submodels, one per class: is the picture of this class, or not?
 
-    By default they share the frozen --backbone as one trunk, so that asking all of them costs one pass.
+    By default they share the frozen --backbone as one trunk, so that all of them together cost one pass.
     """
     from trainers.commands.train_sub import SubmodelPlan
     from trainers.commands.train_sub import train_sub as train
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
 
     if own_networks and trunk:
-        raise click.UsageError("--own-networks shares no trunk: leave --trunk out")
-    described = ("backbone", "weights", "size", "resize", "colour")
-    given = [name for name in described if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        raise click.UsageError("--own-networks have no shared trunk: leave --trunk out")
+    of_the_trunk = ("backbone", "weights", "size", "resize", "colour")
+    given = [name for name in of_the_trunk if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
     if trunk and given:
-        raise click.UsageError(f"--trunk brings its own {', '.join(given)}: leave --{' and --'.join(given)} out")
+        raise click.UsageError(f"--trunk has its own {', '.join(given)}: leave --{' and --'.join(given)} out")
     recipe = take_recipe(SUB_DEFAULTS, options)
     plan = SubmodelPlan(
         NetworkConfig(**options), "own" if own_networks else "shared", trunk, classes, negatives, features, engine

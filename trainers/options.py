@@ -1,4 +1,4 @@
-"""The options that training commands share, made from the recipe's fields."""
+"""The options that training commands share: one per field of the recipe, named as the field."""
 
 import tomllib
 from collections.abc import Callable
@@ -23,32 +23,33 @@ from trainers.recipe import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 _HELP = {
-    "epochs": "How often the training pictures are gone through.",
-    "batch_size": "Pictures a step, over all processes; 0: as many as fit into the GPU's memory.",
-    "lr": "Highest learning rate of the head.",
-    "backbone_lr": "Highest learning rate of the unfrozen stages.",
+    "epochs": "Number of training epochs.",
+    "batch_size": "Images per batch, over all processes. 0: as many as fit the GPU's memory.",
+    "lr": "Peak learning rate of the head.",
+    "backbone_lr": "Peak learning rate of the unfrozen backbone stages.",
     "optimizer": "adamw, or sgd with Nesterov momentum 0.9.",
     "weight_decay": "Weight decay.",
-    "warmup": "Share of the steps in which the rates rise from zero, before a cosine brings them back.",
-    "label_smoothing": "Probability spread over the other classes in the target.",
-    "dropout": "Share of the features dropped before the head.",
-    "ema": "Decay a step of the averaged weights, which are the ones kept; 0 turns averaging off.",
-    "accumulate": "Parts in which a step's batch is computed, one after another, for GPUs with little memory.",
-    "clip": "Largest norm of the gradients; 0 does not clip.",
-    "patience": "End after so many epochs without a better validation score; 0: never before the last.",
-    "sampler": "shuffled: every picture once an epoch; balanced: every class equally often in each batch.",
-    "unfreeze": "What is trained: head, last-N stages of the backbone, all, or a schedule: head,last-2@3,all@6.",
-    "augment": "Random changes to training pictures: none, light or strong. A frozen backbone sees none.",
-    "layer_decay": "Factor on the learning rate from each backbone stage to the one before it; 1 treats them alike.",
-    "mix": "Blend pairs of pictures (mixup), paste one into the other (cutmix), or both at random; targets mix alike.",
-    "early_size": "Side in pixels of all but the last --final-epochs; faster, and often better. 0: --size throughout.",
-    "final_epochs": "Epochs at the full side that end a training with --early-size.",
-    "loss": "cross_entropy, or top2, which forgives a true class in second place.",
-    "precision": "fp32, bf16, fp16 (with scaled gradients), or auto: bf16 where the hardware has it.",
+    "warmup": "Fraction of steps for linear warm-up before cosine decay.",
+    "label_smoothing": "Label smoothing: the probability that the target gives to the other classes.",
+    "dropout": "Dropout before the head: the fraction of features that are dropped.",
+    "ema": "EMA decay per step; the averaged weights are kept (0: off).",
+    "accumulate": "Gradient accumulation: parts of a batch that are computed one after another.",
+    "clip": "Maximum gradient norm (0: no clipping).",
+    "patience": "Early-stopping patience in epochs (0: off).",
+    "sampler": "shuffled: every picture once per epoch; balanced: every class equally often in each batch.",
+    "unfreeze": "Layers to train: head, last-N backbone stages, all, or a schedule: head,last-2@3,all@6.",
+    "augment": "Data augmentation of training pictures: none, light or strong. A frozen backbone gets none.",
+    "layer_decay": "Layer-wise learning rate decay: factor per backbone stage, from last to first (1: off).",
+    "mix": "mixup: blend pairs of pictures; cutmix: paste one into the other; both: either at random. Targets are "
+    "mixed alike.",
+    "early_size": "Image size in pixels before the last --final-epochs; faster, and often more accurate (0: --size).",
+    "final_epochs": "Last epochs at full image size, with --early-size.",
+    "loss": "cross_entropy, or top2, which is low when the true class is among the two likeliest.",
+    "precision": "fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the hardware supports it.",
     "device": "cpu, cuda, or auto: a GPU where PyTorch sees one.",
-    "workers": "Processes that decode pictures; 0 decodes in the main one.",
-    "cache": "Keep decoded pictures in memory, or on disk, for the epochs that follow.",
-    "seed": "Seed of the split, the head, the order and the augmentation.",
+    "workers": "Data loader processes that decode pictures (0: the main process).",
+    "cache": "Cache of decoded pictures between epochs: none, memory or disk.",
+    "seed": "Random seed of split, initial head, order and augmentation.",
     "tracker": "Weights & Biases: online, offline, none, or auto: online with an account, else a file in the run.",
 }
 _CHOICES = {
@@ -100,7 +101,7 @@ def recipe_options(defaults: Recipe, without: tuple[str, ...] = ()) -> Callable[
             callback=_read_config,
             is_eager=True,
             expose_value=False,
-            help="TOML file with options of this command by name (batch_size = 32); the command line wins.",
+            help="TOML file with options of this command by name (batch_size = 32); the command line overrides it.",
         )(command)
 
     return decorate
@@ -113,14 +114,14 @@ def features_option(command: F) -> F:
         type=click.Choice(["trunk", "both"]),
         default="trunk",
         show_default=True,
-        help="What heads on a shared trunk read. both: the main model's features, too, which its own pass has made "
-        "already. That is for a frozen main model: the features of a fine-tuned one were fitted to the very pictures "
-        "that the heads learn from, so they look better there than they are.",
+        help="Input of the heads on a shared trunk. trunk: the trunk's features; both: the main model's features, too, "
+        "at no extra cost. Use both with a frozen main model only: a fine-tuned one has overfitted its features to the "
+        "pictures that the heads are trained on.",
     )(command)
 
 
 def take_recipe(defaults: Recipe, options: dict[str, Any]) -> Recipe:
-    """Return the recipe of a command's parsed options, and take those out of the mapping."""
+    """Return the recipe of a command's parsed options, and remove them from the mapping."""
     names = [field.name for field in fields(Recipe) if field.name in options]
     return replace(defaults, **{name: options.pop(name) for name in names})
 

@@ -18,11 +18,11 @@ from rich.progress import (
 from rich.text import Text
 
 T = TypeVar("T")
-Rows = TypeVar("Rows", bound=tuple[Sized, ...])
+Parts = TypeVar("Parts", bound=tuple[Sized, ...])
 
 
 class _Rate(ProgressColumn):
-    """Pictures a second, over the last steps."""
+    """Pictures per second, over the last steps."""
 
     def render(self, task: Task) -> Text:
         """Return the cell; empty before the first step is over."""
@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items behind a progress bar on standard error; silent when that is no terminal."""
+    """Yield the items, with a progress bar on standard error when that is a terminal."""
     if not sys.stderr.isatty():
         yield from items
         return
@@ -41,8 +41,8 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         yield from progress.track(items, total=total, description=what)
 
 
-def steps_shown(batches: Iterable[Rows], what: str, done: int, total: int) -> Iterator[Rows]:
-    """Yield the batches of an epoch, of which some are done, behind a bar with throughput and time left."""
+def steps_shown(batches: Iterable[Parts], what: str, done: int, total: int) -> Iterator[Parts]:
+    """Yield the batches of an epoch from batch ``done`` on, with a bar that shows throughput and time left."""
     if not sys.stderr.isatty():
         yield from batches
         return

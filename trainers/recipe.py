@@ -17,7 +17,7 @@ DEFAULT_POLICY = "weighted"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. The command line's options have these names and defaults."""
+    """How a network is trained. The command line's options have these names and defaults (see trainers.options)."""
 
     epochs: int = 40
     batch_size: int = 32
@@ -25,20 +25,20 @@ class Recipe:
     backbone_lr: float = 2e-4  # of unfrozen stages
     optimizer: str = "adamw"
     weight_decay: float = 0.02
-    warmup: float = 0.1  # share of the steps in which the rates rise from zero
+    warmup: float = 0.1  # fraction of steps for linear warm-up
     label_smoothing: float = 0.0
     dropout: float = 0.2
-    ema: float = 0.98  # decay a step of the averaged weights; 0 turns averaging off
-    accumulate: int = 1  # parts that a step's batch is computed in
-    clip: float = 5.0  # largest norm of the gradients; 0 does not clip
-    patience: int = 0  # epochs without a better score after which a training ends; 0 goes on to the last
+    ema: float = 0.98  # decay per step of the averaged weights; 0 turns averaging off
+    accumulate: int = 1  # parts of a batch, computed one after another
+    clip: float = 5.0  # maximum gradient norm; 0 turns clipping off
+    patience: int = 0  # of early stopping, in epochs; 0 turns it off
     sampler: str = "shuffled"
     unfreeze: str = "head"
     layer_decay: float = 1.0  # factor on the rate from each backbone stage to the one before it
     augment: str = "light"
     mix: str = "none"
-    early_size: int = 0  # side in pixels of all but the last epochs; 0 keeps the served side throughout
-    final_epochs: int = 2  # epochs at the served side, with early_size
+    early_size: int = 0  # image size of all but the last epochs; 0 keeps the served size throughout
+    final_epochs: int = 2  # at the served image size, with early_size
     loss: str = "cross_entropy"
     precision: str = "auto"
     device: str = "auto"

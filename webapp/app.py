@@ -13,7 +13,7 @@ from webapp.pages.page import page, problem_page
 from webapp.problems import Problem, problem_of
 from webapp.requests import logs, security
 from webapp.requests.admission import Admission
-from webapp.requests.connection import ClientLeftError, PatientBody
+from webapp.requests.connection import ClientLeftError, TimeLimitedBody
 from webapp.requests.corrections import Collector
 from webapp.requests.pixel_budget import PixelBudget
 from webapp.requests.state import KEY, State, state
@@ -22,20 +22,20 @@ from webapp.serving.metrics import Metrics
 from webapp.serving.service import Service
 from webapp.settings import Settings
 
-_PROGRAMS = ("/api/v1", "/v2", "/metrics")  # answered in JSON
+_JSON_PATHS = ("/api/v1", "/v2", "/metrics")  # problems are answered in JSON
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 _LOG = logging.getLogger("canonistia.app")
 
 
 class _Request(Request):
-    """A request whose uploads stay in memory."""
+    """A request that keeps its uploads in memory."""
 
     _get_file_stream = staticmethod(stored_in_memory)
 
 
 class _App(Flask):
-    """An application whose log names no path: a client chooses it."""
+    """An application that logs no path: a client chooses the path."""
 
     def log_exception(self, exc_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]) -> None:
         _LOG.error("failed on %s", logs.route(), exc_info=exc_info)
@@ -44,7 +44,7 @@ class _App(Flask):
 def create_app(
     service: Service, metrics: Metrics, settings: Settings | None = None, collector: Collector | None = None
 ) -> Flask:
-    """Return the application for a service; with a collector visitors may correct its answers."""
+    """Return the application for a service; with a collector, visitors may correct its answers."""
     settings = settings or Settings()
     app = _App(__name__)
     app.request_class = _Request
@@ -60,15 +60,15 @@ def create_app(
         return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.before_request
-    def be_patient_no_longer() -> None:
+    def limit_body_time() -> None:
         connection = request.environ.get("gunicorn.socket")
         if connection is not None:
             connection.await_body()
-            request.environ["wsgi.input"] = PatientBody(request.environ["wsgi.input"], connection)
+            request.environ["wsgi.input"] = TimeLimitedBody(request.environ["wsgi.input"], connection)
 
     @app.after_request
     def count(response: Response) -> Response:
-        method = request.method if request.method in _METHODS else "other"  # a client may invent any
+        method = request.method if request.method in _METHODS else "other"  # a client may send any string
         metrics.requests.labels(method, logs.route(), response.status_code).inc()
         return response
 
@@ -85,10 +85,10 @@ def create_app(
         return response
 
     @app.errorhandler(ClientLeftError)
-    def nobody_there(_: ClientLeftError) -> Response:
+    def log_client_left(_: ClientLeftError) -> Response:
         g.problem = "client_left"
         metrics.errors.labels("client_left").inc()
-        return Response(status=499)  # nginx's status for a client that hung up; nobody reads it
+        return Response(status=499)  # nginx's status for a client that hung up; it is only logged
 
     return app
 
@@ -97,7 +97,7 @@ def _refusal(problem: Problem) -> Response:
     g.problem = problem.kind
     if not problem.counted:
         state().metrics.errors.labels(problem.kind).inc()
-    if request.path.startswith(_PROGRAMS):
+    if request.path.startswith(_JSON_PATHS):
         response = problem_response(problem)
     else:
         response = Response(problem_page(problem), problem.status, content_type="text/html; charset=utf-8")

@@ -1,21 +1,17 @@
 """The serve command."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cascade.cli import precision_option, threads_option
-from webapp.settings import MB, Settings
+from webapp.settings import MB, ServeOptions, Settings
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from cascade.bundle.precision import Precision
-    from webapp.requests.logs import LogStyle
-
 _DEFAULT = Settings()
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None) -> str | None:
@@ -25,7 +21,9 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
         try:
             parse_many(rate)
         except ValueError as error:
-            raise click.BadParameter(f"'{rate}' is no rate; expected such as '60/minute'", param=parameter) from error
+            raise click.BadParameter(
+                f"'{rate}' is not a rate; expected such as '60/minute'", param=parameter
+            ) from error
     return rate
 
 
@@ -36,128 +34,113 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     multiple=True,
     default=["scene15"],
     show_default=True,
-    help="A bundle's folder, or its name under models/; give it again to serve several. The first is the default.",
+    help="Folder of a bundle, or its name under models/. Repeat it to serve several; the first is the default.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for the network.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on (0.0.0.0: all interfaces).")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
-@click.option("--memory", type=click.IntRange(min=1), help="MB that loaded bundles may take together. Default: any.")
+@click.option("--memory", type=click.IntRange(min=1), help="Memory limit for loaded bundles, in MB. Default: no limit.")
 @click.option(
     "--max-upload",
     type=click.IntRange(1, 1024),
     default=_DEFAULT.max_upload_bytes // MB,
     show_default=True,
-    help="MB of one request.",
+    help="Size limit per request, in MB.",
 )
 @click.option(
     "--max-pictures",
     type=click.IntRange(1, 1000),
     default=_DEFAULT.max_pictures,
     show_default=True,
-    help="Pictures of one request.",
+    help="Maximum number of pictures per request.",
 )
 @click.option(
     "--max-megapixels",
     type=click.IntRange(1, 120),
     default=_DEFAULT.max_pixels // 1_000_000,
     show_default=True,
-    help="Millions of pixels of one picture.",
+    help="Size limit per picture, in megapixels.",
 )
 @click.option(
     "--queue",
     type=click.IntRange(1, 4096),
     default=_DEFAULT.queue,
     show_default=True,
-    help="Pictures in hand at once; what comes on top is told to try again (503).",
+    help="Maximum number of pictures in progress; more are refused (503).",
 )
 @click.option(
     "--deadline",
     type=click.FloatRange(0.1, 600),
     default=_DEFAULT.deadline_seconds,
     show_default=True,
-    help="Seconds from upload to answer (504 after that).",
+    help="Time limit from upload to answer, in seconds (504 after that).",
 )
 @click.option(
     "--upload-time",
     type=click.FloatRange(0.5, 3600),
     default=_DEFAULT.upload_seconds,
     show_default=True,
-    help="Seconds for a request to arrive (408 after that).",
+    help="Time limit for a request to arrive, in seconds (408 after that).",
 )
 @click.option(
     "--rate",
     callback=_checked_rate,
     metavar="RATE",
-    help="Posts from one address, such as '60/minute' (429).",
+    help="Rate limit for POST requests per client address, such as '60/minute' (429 above it).",
 )
 @click.option(
     "--trusted-host",
     "trusted_hosts",
     multiple=True,
     metavar="NAME",
-    help="A name under which this server is called; any other is refused. Default: this machine's loopback names "
-    "while it listens there, else any.",
+    help="Allowed Host header; requests with another one are refused. Default: the loopback names when the server "
+    "listens on loopback, else any name.",
 )
-@click.option("--behind-proxy", is_flag=True, help="Believe one proxy's X-Forwarded-For, -Proto and -Host.")
+@click.option("--behind-proxy", is_flag=True, help="Trust X-Forwarded-For, -Proto and -Host of one reverse proxy.")
 @click.option(
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Ask for one of the keys in this file, one a line: as a Bearer token, X-API-Key, or a browser's password.",
+    help="File of API keys, one per line. A client sends one as Bearer token, X-API-Key, or browser password.",
 )
 @click.option(
     "--collect",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Let visitors correct answers; pictures and corrections go into this folder, with a manifest that train-main "
-    "and train-sub read. Without it no picture is kept.",
+    help="Folder for corrections by visitors: their pictures, and a manifest that train-main and train-sub read. "
+    "Without it, no picture is stored.",
 )
 @click.option(
     "--max-collect",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="MB of collected pictures.",
+    help="Size limit for --collect, in MB.",
 )
 @click.option(
     "--log",
     type=click.Choice(["off", "text", "json"]),
     default="off",
     show_default=True,
-    help="A line for each request on standard error; it names no file and no address.",
+    help="Log one line per request to standard error, without file names and addresses.",
 )
-@click.option("--debug", is_flag=True, help="Flask's development server, which shows tracebacks. Not for use.")
+@click.option("--debug", is_flag=True, help="Flask's development server, which shows tracebacks. Not for production.")
 @precision_option
 @threads_option
-def serve(
-    models: tuple[str, ...],
-    host: str,
-    port: int,
-    memory: int | None,
-    max_upload: int,
-    max_pictures: int,
-    max_megapixels: int,
-    queue: int,
-    deadline: float,
-    upload_time: float,
-    rate: str | None,
-    trusted_hosts: tuple[str, ...],
-    behind_proxy: bool,
-    api_key_file: Path | None,
-    collect: Path | None,
-    max_collect: int,
-    log: "LogStyle",
-    debug: bool,
-    precision: "Precision",
-    threads: int | None,
-) -> None:
-    """Serve a page where pictures are uploaded and named, and an API for programs.
+def serve(**options: Any) -> None:
+    """Serve a web page and an HTTP API that classify pictures.
 
     \b
-    /             the page                      /api/v1/classify  answers as JSON
-    /model/NAME   what is known of a model      /v2/...           the Open Inference Protocol (KServe)
-    /api/docs     the API, described            /metrics          for Prometheus
+    /             the page                     /api/v1/classify  answers as JSON
+    /model/NAME   details of a model           /v2/...           the Open Inference Protocol (KServe)
+    /api/docs     documentation of the API     /metrics          for Prometheus
 
-    Ctrl-C and SIGTERM answer what is in hand and stop. A bundle that is replaced in its folder, or SIGHUP, loads the
-    new one beside the old and swaps them; a new one that fails its self-test is refused, and the old one goes on.
+    Ctrl-C and SIGTERM answer the requests in progress, then stop. When a bundle is replaced in its folder, or on
+    SIGHUP, the new bundle is loaded beside the old one and replaces it. A new bundle that fails its self-test is
+    refused, and the old one stays in use.
     """
+    given = ServeOptions(**options)
+    _launch(given, given.settings(_keys(given.api_key_file) if given.api_key_file else ()))
+
+
+def _launch(options: ServeOptions, settings: Settings) -> None:
     from cascade.bundle.lookup import find_bundle
     from cascade.bundle.precision import precise_folder
     from cascade.bundle.reading import read_bundle
@@ -167,43 +150,30 @@ def serve(
     from webapp.serving.limits import check_memory
     from webapp.serving.reloading import Reloader
 
-    settings = Settings(
-        max_upload_bytes=max_upload * MB,
-        max_pictures=min(max_pictures, queue),
-        max_pixels=max_megapixels * 1_000_000,
-        queue=queue,
-        deadline_seconds=deadline,
-        upload_seconds=upload_time,
-        rate=rate,
-        api_keys=_keys(api_key_file) if api_key_file else (),
-        trusted_hosts=trusted_hosts or (_LOOPBACK if host in _LOOPBACK else ()),
-        behind_proxy=behind_proxy,
-    )
-    # Read here, so that a damaged bundle is one sentence and not a worker that dies.
-    folders = [precise_folder(find_bundle(model), precision) for model in models]
+    # Read before the worker starts, so that a damaged bundle gives one error message and not a worker that dies.
+    folders = [precise_folder(find_bundle(model), options.precision) for model in options.models]
     manifests = [read_bundle(folder).manifest for folder in folders]
-    if memory:
-        check_memory(manifests, memory * MB)
-    collector = Collector(collect, max_collect * MB) if collect else None
+    if options.memory_bytes:
+        check_memory(manifests, options.memory_bytes)
+    collector = Collector(options.collect, options.max_collect * MB) if options.collect else None
     reloader = Reloader()
-    logger = configure(log)
+    logger = configure(options.log)
 
     def create() -> "Flask":
-        # Only in the worker: the runtime starts threads when it is imported, and a fork does not take them along.
+        # Imported in the worker only: the runtime starts threads at import, and threads do not survive a fork.
         from webapp.app import create_app
         from webapp.serving.metrics import Metrics
         from webapp.serving.service import Service
 
         metrics = Metrics()
-        bound = memory * MB if memory else None
-        service = Service(folders, metrics, threads=threads, memory=bound)
+        service = Service(folders, metrics, threads=options.threads, memory=options.memory_bytes)
         reloader.start(service)
         return create_app(service, metrics, settings, collector)
 
+    host, port = options.host, options.port
     names = ", ".join(manifest.name for manifest in manifests)
-    place = f"[{host}]" if ":" in host else host
-    click.echo(f"serving {names} at http://{place}:{port}  (Ctrl-C stops)", err=True)
-    if debug:
+    click.echo(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops)", err=True)
+    if options.debug:
         create().run(host, port, debug=True, use_reloader=False)
     else:
         Server(create, reloader, settings, logger, host, port).run()
@@ -212,7 +182,10 @@ def serve(
 def _keys(path: Path) -> tuple[str, ...]:
     keys = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
     if not all(map(str.isascii, keys)):
-        raise click.BadParameter(f"{path} holds a key with letters outside ASCII", param_hint="--api-key-file")
+        raise click.BadParameter(
+            f"{path} holds a key with characters outside ASCII; expected ASCII only; replace that key",
+            param_hint="--api-key-file",
+        )
     if not keys:
-        raise click.BadParameter(f"{path} holds no key; expected one a line", param_hint="--api-key-file")
+        raise click.BadParameter(f"{path} holds no key; expected one per line", param_hint="--api-key-file")
     return keys

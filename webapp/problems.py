@@ -1,4 +1,4 @@
-"""Problems: why a request, or one picture of it, is refused."""
+"""Problems: the reasons why a request, or one of its pictures, is refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from werkzeug.exceptions import HTTPException, SecurityError
 
 from cascade.errors import PictureError, TooManyPixelsError, UnknownFormatError
 
-# Kind to HTTP status. The kind names the problem in metrics, in the API's "type" and in the page's translations.
+# Kind to HTTP status. The kind names the problem in metrics, in the "type" of the API, and in the texts of the page.
 STATUS = {
     "no_picture": 400,
     "malformed": 400,
@@ -46,20 +46,20 @@ _OF_STATUS = {
 
 
 _SENTENCES = {
-    "malformed": "The request cannot be understood.",
-    "not_found": "There is nothing at this address.",
-    "method": "This address does not take that method.",
-    "upload_too_large": "That is too much at once: too many bytes, or too many parts of a form.",
-    "media_type": "The body is not of a kind that is taken here.",
-    "rate": "Too many requests; at most {} from one address.",
-    "internal": "Something broke here; the fault is not yours.",
+    "malformed": "The request is malformed; see /api/docs.",
+    "not_found": "There is no page at this address; see / or /api/docs.",
+    "method": "This address does not allow that method; see /api/docs.",
+    "upload_too_large": "The request has too many bytes, or too many form fields; send fewer pictures.",
+    "media_type": "The content type of the body is not supported; see /api/docs.",
+    "rate": "Too many requests; at most {} are allowed per address; try again later.",
+    "internal": "The server failed; try again later.",
 }
 
 
-class Problem(Exception):  # noqa: N818 - the word of RFC 9457
-    """A refusal: its kind, one English sentence, and after how many seconds it is worth trying again.
+class Problem(Exception):  # noqa: N818 - the term of RFC 9457
+    """A refusal: its kind, one English sentence, and after how many seconds a retry may succeed.
 
-    ``reason`` is what ``canonistia classify`` would write in the picture's row.
+    ``reason`` is the error that ``canonistia classify`` writes in the picture's row.
     """
 
     def __init__(self, kind: str, detail: str, retry_after: int | None = None, reason: str | None = None) -> None:
@@ -68,7 +68,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.detail = detail
         self.retry_after = retry_after
         self.reason = reason or detail
-        self.counted = False  # in the metrics, with the picture that it is about
+        self.counted = False  # in the metrics, together with its picture
 
     @property
     def status(self) -> int:
@@ -78,7 +78,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 @contextmanager
 def picture_problems() -> Iterator[None]:
-    """Turn what decoding says of a picture into a problem."""
+    """Turn an error of decoding a picture into a problem."""
     try:
         yield
     except PictureError as error:
@@ -92,9 +92,9 @@ def _kind_of(error: PictureError) -> str:
 
 
 def problem_of(error: HTTPException) -> Problem:
-    """Return the problem for an error of Werkzeug's own, such as a path that does not exist."""
+    """Return the problem for an error that Werkzeug raised, such as an unknown path."""
     if isinstance(error, SecurityError):
-        return Problem("host", "This server is not called by that name.")
+        return Problem("host", "This server does not answer under this host name; see --trusted-host.")
     status = error.code or 500
     kind = _OF_STATUS.get(status, "malformed" if status < 500 else "internal")
     return Problem(kind, _SENTENCES[kind].format(error.description))

@@ -1,4 +1,4 @@
-"""The server: gunicorn with one worker process of many threads, which holds the models."""
+"""The server: gunicorn with one worker process, which holds the models and answers in many threads."""
 
 import selectors
 import signal
@@ -14,27 +14,27 @@ from gunicorn.glogging import Logger
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from webapp.requests.connection import PatientSocket, is_readable
-from webapp.serving.limits import allowed_files, give_back_freed_memory
+from webapp.requests.connection import TimeLimitedSocket, is_readable
+from webapp.serving.limits import allowed_files, return_freed_memory
 from webapp.serving.reloading import Reloader
 from webapp.settings import Settings
 
-_GRACE = 60  # seconds for the requests in hand when the server is told to stop
-_KEEPALIVE = 5  # seconds that a silent connection stays open
+_GRACE = 60  # seconds for the requests in progress when the server stops
+_KEEPALIVE = 5  # seconds that an idle connection stays open
 _HEADER_SECONDS = 10
-_BOOT_SECONDS = 300  # a worker that says nothing for so long is replaced: loading large bundles takes a while
-_OTHER_FILES = 200  # open files that are no connections
-# Beyond the pictures in hand: for refusals, health, metrics, the page, and clients that are slow to ask.
+_BOOT_SECONDS = 300  # a worker that does not respond for this long is replaced; loading large bundles takes time
+_OTHER_FILES = 200  # open files that are not connections
+# In addition to the pictures in progress: for refusals, health, metrics, the page, and slow clients.
 _SPARE_THREADS = 128
 
 
 class _Worker(ThreadWorker):
-    """A worker whose clients have a time limit, and which loads its bundles anew on SIGHUP."""
+    """A worker that limits the time of its clients, and reloads its bundles on SIGHUP."""
 
     def enqueue_req(self, conn: TConn) -> None:
-        """Hand a connection to a thread, a new one as soon as something came on it: silence costs no thread."""
-        if not isinstance(conn.sock, PatientSocket):
-            conn.sock = PatientSocket(fileno=conn.sock.detach())
+        """Pass a connection to a thread; a new one only once it has sent bytes, so that idle ones use no thread."""
+        if not isinstance(conn.sock, TimeLimitedSocket):
+            conn.sock = TimeLimitedSocket(fileno=conn.sock.detach())
             conn.sock.body_seconds = self.app.settings.upload_seconds
             conn.sock.header_seconds = min(_HEADER_SECONDS, conn.sock.body_seconds)
             conn.sock.setblocking(False)
@@ -45,9 +45,9 @@ class _Worker(ThreadWorker):
             super().enqueue_req(conn)
 
     def handle(self, conn: TConn) -> object:
-        """Answer a request; in its thread wait, too, until a client that is to close its connection does so.
+        """Answer a request, and wait in the same thread until the client closes its connection.
 
-        gunicorn waits for that in the thread that accepts, and nobody else is answered meanwhile.
+        gunicorn waits for this in the thread that accepts connections, which blocks all other clients.
         """
         kept = super().handle(conn)
         if not kept and conn.sock.fileno() != -1:
@@ -55,15 +55,15 @@ class _Worker(ThreadWorker):
         return kept
 
     def init_signals(self) -> None:
-        """Install the signal handlers; Ctrl-C reaches every process of a terminal, and the master deals with it."""
+        """Install the signal handlers; Ctrl-C reaches every process of a terminal, and only the master handles it."""
         super().init_signals()
-        signal.signal(signal.SIGHUP, lambda *_: self.app.reloader.ask())
+        signal.signal(signal.SIGHUP, lambda *_: self.app.reloader.request_reload())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Begin or cease to accept; the last time, take in whoever has connected already, and close the door at once.
+        """Start or stop accepting; at shutdown, accept the clients already connected and close the listeners at once.
 
-        gunicorn leaves it open until the last request is answered, and then resets those who came meanwhile.
+        gunicorn keeps the listeners open until the last request is answered, and then resets the waiting clients.
         """
         super().set_accept_enabled(enabled)
         if not self.alive:
@@ -73,28 +73,28 @@ class _Worker(ThreadWorker):
                 listener.close()
 
     def run(self) -> None:
-        """Serve until told to stop."""
-        give_back_freed_memory()
+        """Serve until a signal stops the server."""
+        return_freed_memory()
         super().run()
         self.app.reloader.stop()
 
 
 class _Arbiter(Arbiter):
-    """The master process; on SIGHUP the worker loads its bundles beside the old ones, and is not replaced."""
+    """The master process; on SIGHUP the worker stays, and loads the new bundles beside the old ones."""
 
     def handle_hup(self) -> None:
         """Pass the signal on."""
         self.kill_workers(signal.SIGHUP)
 
     def handle_int(self) -> None:
-        """Stop as on SIGTERM: what is in hand is answered. A second Ctrl-C does not wait for that."""
+        """Stop as on SIGTERM: requests in progress are answered. A second Ctrl-C does not wait for them."""
         self.handle_term()
 
 
 class Server(BaseApplication):
-    """Serves the application that ``create`` returns; it is called in the worker, which owns the sessions.
+    """Serves the application that ``create`` returns; ``create`` is called in the worker, which owns the sessions.
 
-    ``reloader`` is asked on SIGHUP, and stopped when the worker ends.
+    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends.
     """
 
     def __init__(
@@ -139,5 +139,5 @@ class Server(BaseApplication):
         return self._create()
 
     def run(self) -> None:
-        """Serve until told to stop."""
+        """Serve until a signal stops the server."""
         _Arbiter(self).run()

@@ -1,26 +1,79 @@
-"""Settings of a service, as the serve command was given them."""
+"""Settings of a service, and the options of ``canonistia serve`` from which they are made."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from cascade.bundle.precision import Precision
 
 MB = 2**20
+LogStyle = Literal["off", "text", "json"]
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and locks; every number has the unit of its name."""
+    """Limits and security; every number has the unit of its name."""
 
     max_upload_bytes: int = 32 * MB
-    max_pictures: int = 50  # of one request
-    max_pixels: int = 50_000_000  # of one picture
-    queue: int = 256  # pictures in hand at once, over all requests
-    deadline_seconds: float = 30.0  # from the upload's end to the answer
+    max_pictures: int = 50  # per request
+    max_pixels: int = 50_000_000  # per picture
+    queue: int = 256  # pictures in progress, over all requests
+    deadline_seconds: float = 30.0  # from the end of the upload to the answer
     upload_seconds: float = 60.0  # for a request to arrive
-    rate: str | None = None  # of requests that classify, from one address, as Flask-Limiter writes it: "60/minute"
+    rate: str | None = None  # POST requests per address, in the notation of Flask-Limiter: "60/minute"
     api_keys: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()  # empty: any
     behind_proxy: bool = False
 
     @property
-    def max_bytes_in_hand(self) -> int:
-        """Return how many bytes of uploads are held at once, over all requests."""
+    def max_bytes_in_progress(self) -> int:
+        """Return how many bytes of uploads are kept in memory, over all requests."""
         return 8 * self.max_upload_bytes
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The options of ``canonistia serve``, by name and in the units of the command line."""
+
+    models: tuple[str, ...]
+    precision: "Precision"
+    threads: int | None
+    memory: int | None  # MB
+    host: str
+    port: int
+    max_upload: int  # MB
+    max_pictures: int
+    max_megapixels: int
+    queue: int
+    deadline: float  # seconds
+    upload_time: float  # seconds
+    rate: str | None
+    trusted_hosts: tuple[str, ...]
+    behind_proxy: bool
+    api_key_file: Path | None
+    collect: Path | None
+    max_collect: int  # MB
+    log: LogStyle
+    debug: bool
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Return the limit for loaded bundles in bytes; None: no limit."""
+        return self.memory * MB if self.memory else None
+
+    def settings(self, api_keys: tuple[str, ...]) -> Settings:
+        """Return the settings of the service, with the keys read from ``api_key_file``."""
+        return Settings(
+            max_upload_bytes=self.max_upload * MB,
+            max_pictures=min(self.max_pictures, self.queue),
+            max_pixels=self.max_megapixels * 1_000_000,
+            queue=self.queue,
+            deadline_seconds=self.deadline,
+            upload_seconds=self.upload_time,
+            rate=self.rate,
+            api_keys=api_keys,
+            trusted_hosts=self.trusted_hosts or (_LOOPBACK if self.host in _LOOPBACK else ()),
+            behind_proxy=self.behind_proxy,
+        )

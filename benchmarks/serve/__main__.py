@@ -1,9 +1,10 @@
-"""The service under load, beside ``classify`` on the same pictures, a plain Flask view, and LitServe if installed.
+"""The service under load, compared with ``classify`` on the same pictures, a plain Flask view, and LitServe.
 
     python -m benchmarks.serve [--pictures DIR] [--seconds 30] [--answers 20000]
 
-Clients and servers share the machine's cores, so figures of one run are compared with each other and with nothing
-else. Every server is asked in turn, and the turns are repeated; medians are printed, with the least and the greatest.
+Clients and servers share the machine's cores, so compare only figures of the same run. Servers are measured in turns,
+and the turns are repeated. Medians are printed, with the lowest and the highest value. LitServe is measured if it is
+installed.
 """
 
 import argparse
@@ -40,12 +41,12 @@ CLIENTS = (1, 8, 32, 128)
 
 
 @contextmanager
-def running(module: str, *words: str) -> Iterator[tuple[int, int]]:
-    """Run a module that serves on the port given as its last word; give its process id and the port."""
+def running(module: str, *arguments: str) -> Iterator[tuple[int, int]]:
+    """Run a module that serves on the port given as its last argument; give its process id and the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", module, *words, str(port)]
+    command = [sys.executable, "-m", module, *arguments, str(port)]
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, cwd=ROOT, stderr=quiet, stdout=quiet, start_new_session=True)
     try:
@@ -62,21 +63,21 @@ def running(module: str, *words: str) -> Iterator[tuple[int, int]]:
 
 
 def resident_of_children(pid: int) -> float:
-    """Return MB of resident memory of a server's worker."""
+    """Return the resident memory of a server's worker, in MB."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     pages = sum(int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children)
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
-    """Return pictures a second of the command's own pipeline, models opened and warm, a thread an inference."""
+    """Return pictures per second of the command's pipeline, with models open and warm, one thread per inference."""
     started = time.perf_counter()
     answered = sum(one.row.error is None for one in answers(engine, items_of(files), processors()))
     return answered / (time.perf_counter() - started)
 
 
 def bare_latency(engine: Engine, pictures: Sequence[bytes]) -> list[float]:
-    """Return seconds of decoding a picture and one bare run of the main model on it."""
+    """Return, for each picture, the seconds of decoding it and one bare run of the main model on it."""
     model = engine.bundle.manifest.main
     session = engine.sessions.session(model.file)
     seconds = []
@@ -90,30 +91,30 @@ def bare_latency(engine: Engine, pictures: Sequence[bytes]) -> list[float]:
 
 
 def show(name: str, values: Sequence[float], unit: str) -> None:
-    """Print a median with the least and the greatest."""
+    """Print a median with the lowest and the highest value."""
     print(f"  {name:<44}{median(values):9.2f} {unit}  [{min(values):.2f}, {max(values):.2f}]", flush=True)
 
 
 def load_latency_and_memory(
     command: Sequence[str], engine: Engine, pictures: Sequence[bytes], options: argparse.Namespace
 ) -> None:
-    """Print what our own service does under load, alone, and over a long time."""
+    """Print this project's service: speed by number of clients, added latency of one client, memory over time."""
     requests = [post("/api/v1/classify", data) for data in pictures]
     print("\ncanonistia serve, by number of clients")
     with running(*command) as (pid, port):
         run_load(port, requests, 8, 3)
         for clients in CLIENTS:
-            seen = run_load(port, requests, clients, options.seconds)
-            p50, p99 = median(seen.latencies), quantiles(seen.latencies, n=100)[98]
+            load = run_load(port, requests, clients, options.seconds)
+            p50, p99 = median(load.latencies), quantiles(load.latencies, n=100)[98]
             print(
-                f"  {clients:4} clients {seen.rate:8.1f} pictures/s   p50 {1000 * p50:7.1f} ms   "
-                f"p99 {1000 * p99:7.1f} ms   statuses {dict(seen.statuses)}   failures {len(seen.failures)}",
+                f"  {clients:4} clients {load.rate:8.1f} pictures/s   p50 {1000 * p50:7.1f} ms   "
+                f"p99 {1000 * p99:7.1f} ms   statuses {dict(load.statuses)}   failures {len(load.failures)}",
                 flush=True,
             )
         print("\nadded latency, one client (ten turns, each over every tenth picture)")
         added, bare, asked = [], [], []
         for turn in range(10):
-            # Files lie by class, and some classes are routed more than others: a turn sees some of each.
+            # Files are sorted by class, and some classes are routed more than others: each turn takes some of each.
             some = slice(turn % len(pictures), None, 10)
             bare.append(1000 * median(bare_latency(engine, pictures[some])))
             asked.append(1000 * median(run_load(port, requests[some], 1, 60, limit=len(requests[some])).latencies))
@@ -130,13 +131,13 @@ def load_latency_and_memory(
 
 def main() -> None:
     """Run everything and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, default=ROOT / "data" / "samples")
     parser.add_argument("--model", default=str(ROOT / "models" / "scene15"))
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each server at 32 clients")
-    parser.add_argument("--answers", type=int, default=20_000, help="answers over which memory is watched")
-    parser.add_argument("--only-throughput", action="store_true", help="beside the others alone")
+    parser.add_argument("--rounds", type=int, default=3, help="number of turns per server at 32 clients")
+    parser.add_argument("--answers", type=int, default=20_000, help="number of answers over which memory is measured")
+    parser.add_argument("--only-throughput", action="store_true", help="only compare throughput with the other servers")
     options = parser.parse_args()
     files = pictures_below(options.pictures)
     pictures = [path.read_bytes() for path in files]
@@ -160,7 +161,7 @@ def main() -> None:
         rates["canonistia classify"].append(classify_rate(single, files))
         for name, command in servers.items():
             with running(*command) as (_, port):
-                sent = forms if name == "LitServe" else requests  # it takes no other body
+                sent = forms if name == "LitServe" else requests  # LitServe takes no other body
                 run_load(port, sent, 8, 3)
                 rates[name].append(run_load(port, sent, 32, options.seconds).rate)
     print(f"\nthroughput, 32 clients, {options.rounds} turns")

@@ -1,4 +1,4 @@
-"""LitServe around the same engine, with its own batching."""
+"""LitServe with the same engine and its own batching."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ class _Api(litserve.LitAPI):
         self.engine.open_all()
 
     def decode_request(self, request: Request) -> bytes:
-        # LitServe reads forms and JSON, no other body.
+        # LitServe reads forms and JSON, but no other body.
         return request["file"].file.read()
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Load: clients on loopback that post pictures without a pause, each on a connection of its own."""
+"""Load: clients on the loopback interface that post pictures without a pause, one connection per client."""
 
 import socket
 import threading
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Measured:
-    """What the clients saw; latencies are in seconds, of answers with status 200."""
+    """What the clients measured; latencies are in seconds, of answers with status 200."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -19,7 +19,7 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Return answered pictures a second."""
+        """Return answered pictures per second."""
         return self.statuses[200] / self.seconds
 
 
@@ -40,7 +40,7 @@ def post_form(path: str, picture: bytes) -> bytes:
 
 
 def run_load(port: int, requests: Sequence[bytes], clients: int, seconds: float, limit: int | None = None) -> Measured:
-    """Ask with many clients at once for a time, or until ``limit`` answers; a 503 is waited out as it says."""
+    """Send requests from many clients for some seconds, or until ``limit`` answers; wait one second after a 503."""
     measured = Measured()
     until = time.monotonic() + seconds
     gate = threading.Barrier(clients + 1)
@@ -54,7 +54,7 @@ def run_load(port: int, requests: Sequence[bytes], clients: int, seconds: float,
                 while time.monotonic() < until and (limit is None or measured.statuses[200] < limit):
                     started = time.perf_counter()
                     connection.sendall(requests[position % len(requests)])
-                    status = _read_answer(connection)
+                    status = _read_response(connection)
                     if status == 200:
                         measured.latencies.append(time.perf_counter() - started)
                     measured.statuses[status] += 1
@@ -75,8 +75,8 @@ def run_load(port: int, requests: Sequence[bytes], clients: int, seconds: float,
     return measured
 
 
-def _read_answer(connection: socket.socket) -> int:
-    """Read one answer with a known length; return its status."""
+def _read_response(connection: socket.socket) -> int:
+    """Read one response with a known length; return its status."""
     received = b""
     while b"\r\n\r\n" not in received:
         more = connection.recv(65536)

@@ -1,4 +1,4 @@
-"""A plain Flask view around the same engine, without batching: what most would write first."""
+"""A plain Flask view with the same engine and no batching: the usual first version of a service."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,9 @@ class _Server(BaseApplication):
     def load(self) -> Flask:
         from cascade.inference.engine import Engine
 
-        engine = Engine.load(Path(find_bundle(sys.argv[1])), threads=1)  # with many clients faster than two
+        engine = Engine.load(
+            Path(find_bundle(sys.argv[1])), threads=1
+        )  # faster than two threads when there are many clients
         engine.open_all()
         app = Flask(__name__)
 

@@ -1,4 +1,4 @@
-"""The cluster: the pipeline's answers, made by Ray's workers here or on many machines. Needs the cluster extra."""
+"""The cluster: the pipeline run by Ray's workers, on one or many machines. Needs the cluster extra."""
 
 import logging
 import math
@@ -29,24 +29,24 @@ from cascade.threads import processors
 if TYPE_CHECKING:
     from cascade.outputs.journal import Journal
 
-# A Ray Data job takes a segment. Its workers load an engine each, and are then busy for minutes.
-SEGMENT = 10_000  # items a worker
-SEGMENT_BYTES = 500_000_000  # of pictures that travel with their items
-# A task takes a portion: seconds of work, so that neither starting tasks nor losing one costs much.
+# One Ray Data job processes one segment. Each of its workers loads an engine, and is then busy for minutes.
+SEGMENT = 10_000  # items per worker
+SEGMENT_BYTES = 500_000_000  # of pictures that are sent with their items
+# One task processes one portion: seconds of work, so that neither starting a task nor losing one costs much.
 PORTION = 256
 PORTION_BYTES = 32_000_000
-_TASKS = 4  # for each worker at least: those that differ in speed end together
+_TASKS = 4  # per worker at least, so that fast and slow workers finish at about the same time
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An item on its way: its row when it is known, else what a worker is sent."""
+    """An item in progress: its row if it is known, else the item that is sent to a worker."""
 
     item: Item
     row: Row | None = None
     sent: Item | None = None
-    rows: dict[str, Row] = field(default_factory=dict)  # by the stamps that the item may turn out to have
-    held: int = 0  # bytes that travel with it
+    rows: dict[str, Row] = field(default_factory=dict)  # by the stamps that the item may have
+    held: int = 0  # bytes that are sent with it
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Cluster:
     def answers(self, items: Iterable[Item], journal: "Journal | None" = None) -> Generator[Answered, None, None]:
         """Yield every item with its row, in order, as :func:`cascade.batch.pipeline.answers` does.
 
-        Files and addresses are read by the workers, which see them under the same names; what only this process can
-        read travels with its item. A worker that is lost is replaced as soon as there is room, and its work repeated.
+        The workers read files and addresses under the same names; bytes that only this process can read are sent with
+        their item. A lost worker is replaced as soon as there is room, and its work is repeated.
 
         Raises
         ------
         CanonistiaError
-            Workers cannot be started, or fail in another way than by dying.
+            Workers cannot be started, or they raise an error.
         """
         entries = (self._entry(item, journal) for item in items)
         waiting = list(self._segment(entries))
@@ -118,21 +118,21 @@ class Cluster:
         portions = [{"portion": one} for one in _portions(entries, math.ceil(len(entries) / self.workers / _TASKS))]
         sent = ray.data.from_items(portions, override_num_blocks=len(portions))
         size = min(self.workers, len(portions))
-        portions.clear()  # they lie in the object store now
+        portions.clear()  # the object store has them now
         done = sent.map_batches(
             Worker,
             batch_format="pyarrow",
             fn_constructor_args=(self.files, self.batch_size, self.by_hash),
             compute=ray.data.ActorPoolStrategy(size=size),
             num_cpus=1,
-        )  # Ray Data restarts workers, and repeats their tasks, as often as they are lost
+        )  # Ray Data restarts lost workers and repeats their tasks, without a limit
         try:
             for block in done.iter_rows():
                 yield from unpacked(block["rows"])
         except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
             raise CanonistiaError(
-                f"Ray's workers failed ({_last_line(error)}); see that every node has this canonistia with its cluster "
-                "extra, and go on with --resume"
+                f"Ray's workers failed ({_last_line(error)}); check that every node has this canonistia with the "
+                "cluster extra, and run again with --resume"
             ) from error
 
 
@@ -140,9 +140,9 @@ class Cluster:
 def opened_cluster(
     bundle: Bundle, address: str | None, workers: int | None, batch_size: int, by_hash: bool
 ) -> Iterator[Cluster]:
-    """Give the workers of the cluster at an address, or of one on this machine that is begun and ended here.
+    """Yield the workers of the cluster at an address, or of a local cluster that exists until the block ends.
 
-    Without an address, that of ``$RAY_ADDRESS`` is taken, if there is one. By default there is a worker for each core.
+    Without an address, ``$RAY_ADDRESS`` is used if it is set. By default there is one worker per core.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def _files(bundle: Bundle) -> dict[str, bytes]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise OSError or ValueError where nothing listens: Ray itself would try for minutes."""
+    """Raise OSError or ValueError if nothing listens at the address: Ray itself would try for minutes."""
     if address not in ("local", "auto"):
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal():
@@ -203,7 +203,7 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keep what Ray's C++ part says out of the terminal: of things that are all right, and of its log level itself."""
+    """Keep the messages of Ray's C++ part off the terminal; they are about its log level and harmless events."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     stderr = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -216,11 +216,11 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def _quieten() -> None:
-    """Leave the terminal to our own counter; Ray's log files have everything."""
+    """Keep Ray's messages off the terminal, which shows our counter; Ray's log files have them all."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # What Ray says of lost workers would go to standard output, among the rows; there is no public switch for it.
+    # Ray would print messages about lost workers to standard output, among the rows; there is no public switch.
     ray._private.worker._worker_logs_enabled = False
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):

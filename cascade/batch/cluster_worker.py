@@ -1,4 +1,4 @@
-"""What runs in a worker of a cluster: an engine, and the pipeline around it. Needs ray, of the cluster extra."""
+"""The worker of a cluster: an engine, and the pipeline around it. Needs ray, from the cluster extra."""
 
 import pickle
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ KnownRows = dict[tuple[str, str], Row]  # by name and stamp
 
 
 def packed(items: Sequence[Item], known: KnownRows) -> bytes:
-    """Return a portion of work as it travels to a worker: items, and rows that they may turn out to have."""
+    """Return a portion of work in the form that is sent to a worker: items, and the rows that they may have."""
     return pickle.dumps((items, known))
 
 
 def unpacked(rows: bytes) -> list[tuple[str, Row]]:
-    """Return what a worker makes of a portion: the stamp and the row of each item."""
+    """Return a worker's answer to a portion: the stamp and the row of each item."""
     return pickle.loads(rows)
 
 
 class Worker:
-    """Answers portions with an engine of its own, whose bundle comes from the object store."""
+    """Answers portions with its own engine, whose bundle comes from the object store."""
 
     def __init__(self, files: "ray.ObjectRef[dict[str, bytes]]", batch_size: int, by_hash: bool) -> None:
         with TemporaryDirectory(prefix="canonistia-") as folder:
@@ -41,7 +41,7 @@ class Worker:
         self._batch_size, self._by_hash = batch_size, by_hash
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """Return a block of answered portions for one of portions."""
+        """Return a block of answered portions for a block of portions."""
         return pa.table({"rows": [pickle.dumps(self._rows(one.as_py())) for one in block["portion"]]})
 
     def _rows(self, portion: bytes) -> list[tuple[str, Row]]:

@@ -1,9 +1,9 @@
-"""A job of batch classification: from what a command was given to rows in files."""
+"""A job of batch classification: from the options of a command to rows in files."""
 
 import gc
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from cascade.bundle.precision import Precision
 from cascade.bundle.reading import Bundle
+from cascade.errors import UsageError
 from cascade.inference.loading import load_bundle, load_engine
 from cascade.inputs.item import Item
 from cascade.inputs.remote import READERS, is_address
-from cascade.inputs.sources import InputError, check_words, items_of_words
+from cascade.inputs.sources import check_inputs, items_of_inputs
 from cascade.outputs.rows import Answered, answer_table, check_output, row_file
 from cascade.threads import BATCH_SIZE, Plan, plan
 
@@ -23,76 +24,162 @@ if TYPE_CHECKING:
     from cascade.outputs.journal import Journal
     from cascade.outputs.sorting import Way
 
-Place = Literal["local", "ray"]
 Sink = Callable[[Answered], object]
 Watched = Callable[[Iterable[Answered]], Iterable[Answered]]
 Answers = Callable[[Iterable[Item], "Journal | None"], Generator[Answered, None, None]]
 
+ENDINGS = (".csv", ".jsonl", ".parquet")
 
-@dataclass(frozen=True)
-class Job:
-    """What to classify, with what, and where the rows go; without ``out`` they are shown as a table."""
 
-    words: tuple[str, ...]  # see cascade.inputs.sources
-    model: str
-    out: Path | None = None
-    batch_size: int = BATCH_SIZE
-    threads: int | None = None
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which bundle answers, in which form.
+
+    ``name`` is its folder or its name; with ``main_only`` nothing is routed.
+    """
+
+    name: str
+    precision: Precision = "float"
+    main_only: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where the rows go, and what happens to rows that are there already; without ``path`` a table is shown.
+
+    ``partition`` names a column: ``path`` is then a folder of Parquet files, with one folder per value. ``by_hash``
+    detects changed files by their content. ``any_bundle`` resumes with another bundle.
+
+    Raises
+    ------
+    UsageError
+        Options that do not go together.
+    """
+
+    path: Path | None = None
+    partition: str | None = None
     resume: bool = False
     overwrite: bool = False
     by_hash: bool = False
     any_bundle: bool = False
-    partition: str | None = None  # a column: a folder of Parquet files, with one folder inside for each value
-    sort_into: Path | None = None  # where copies go, in a folder for each class
-    sort_by: "Way" = "copy"
-    dry_run: bool = False  # sort_into says what it would do
-    report: Path | None = None  # a page about the rows
-    precision: Precision = "float"
+
+    def __post_init__(self) -> None:
+        """Check which options go together."""
+        if self.path and self.path.suffix.lower() not in ENDINGS:
+            expected = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+            raise UsageError(f"{self.path} ends in '{self.path.suffix}'; expected {expected}", option="--out")
+        if self.resume and (self.overwrite or not self.path):
+            raise UsageError("--resume needs the --out of the stopped run, and cannot be used with --overwrite")
+        if self.partition and not self.is_parquet:
+            raise UsageError("--partition needs an --out that ends in .parquet")
+
+    @property
+    def is_parquet(self) -> bool:
+        """Return whether the rows go into Parquet."""
+        return self.path is not None and self.path.suffix.lower() == ".parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sorting:
+    """Whether and how pictures are put into one folder per class below ``folder``; a dry run only says where.
+
+    Raises
+    ------
+    UsageError
+        A dry run of nothing.
+    """
+
+    folder: Path | None = None
+    way: "Way" = "copy"
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        """Check which options go together."""
+        if self.dry_run and not self.folder:
+            raise UsageError("--dry-run needs --sort-into")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What does the work: threads of this process, or Ray's ``workers`` on the cluster at ``address``.
+
+    Raises
+    ------
+    UsageError
+        Options that do not go together.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    batch_size: int = BATCH_SIZE
+    threads: int | None = None
     device: "Device" = "cpu"
-    engine: Place = "local"
-    address: str | None = None  # of a Ray cluster
-    workers: int | None = None  # of Ray
-    main_only: bool = False  # nothing is routed
+    address: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check which options go together."""
+        if self.engine == "local" and (self.address or self.workers):
+            raise UsageError("--address and --workers need --engine ray")
+        if self.engine == "ray" and (self.threads or self.device != "cpu"):
+            raise UsageError("--threads and --device need --engine local; each of Ray's --workers has one core")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to classify, with what, and where the answers go.
+
+    ``inputs`` are described in :mod:`cascade.inputs.sources`; ``report`` is where a page about the rows is written.
+    """
+
+    inputs: tuple[str, ...]
+    model: Model
+    output: Output = field(default_factory=Output)
+    sorting: Sorting = field(default_factory=Sorting)
+    report: Path | None = None
+    execution: Execution = field(default_factory=Execution)
 
 
 @dataclass(frozen=True)
 class Done:
-    """How many rows a job ended with, and how many of them are errors."""
+    """The number of rows of a job, and the number of errors among them."""
 
     rows: int
     errors: int
 
 
 def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | None:
-    """Classify everything that a job names; None when its output was finished by an earlier run.
+    """Classify everything that a job names; return None if an earlier run finished its output.
 
-    ``show`` is given blocks of the table; ``watched`` passes the answers on, and may show how far the work is.
+    ``show`` prints blocks of the table; ``watched`` passes the answers on, and may show progress.
 
     Raises
     ------
-    InputError
+    UsageError
         There is no picture.
     CanonistiaError
-        The bundle is refused, or the output is there already or cannot be written.
+        The bundle is refused, or the output exists already or cannot be written.
     """
-    for path in (job.out, job.report):
-        if path and not check_output(path, job.resume, job.overwrite) and path == job.out:
+    output = job.output
+    for path in (output.path, job.report):
+        if path and not check_output(path, output.resume, output.overwrite) and path == output.path:
             return None
-    if job.out and job.out.suffix == ".parquet":
-        import_module("pyarrow")  # now, and not when all the work is done
-    if job.engine == "ray":
+    if output.is_parquet:
+        import_module("pyarrow")  # an error now, and not after all the work
+    if job.execution.engine == "ray":
         import_module("cascade.batch.cluster")
-    check_words(job.words)
-    shared, items = plan(items_of_words(job.words), job.threads)
+    check_inputs(job.inputs)
+    shared, items = plan(items_of_inputs(job.inputs), job.execution.threads)
     first = next(items, None)
     if first is None:
-        raise InputError(f"no pictures below {', '.join(job.words)}")
+        raise UsageError(
+            f"no pictures below {', '.join(job.inputs)}; expected files with an ending such as .jpg or .png"
+        )
     rows = errors = 0
     with ExitStack() as stack:
-        bundle, answers = stack.enter_context(_on_ray(job)) if job.engine == "ray" else _here(job, shared)
-        journal = stack.enter_context(_kept(job, job.out, bundle)) if job.out else None
+        bundle, answers = stack.enter_context(_on_ray(job)) if job.execution.engine == "ray" else _here(job, shared)
+        journal = stack.enter_context(_kept(output, output.path, bundle)) if output.path else None
         sinks: list[Sink] = [journal.add] if journal else []
-        sinks += [stack.enter_context(sink) for sink in _asked(job, show)]
+        sinks += [stack.enter_context(sink) for sink in _further_sinks(job, show)]
         if not sinks:
             sinks = [stack.enter_context(answer_table(show))]
         answered = stack.enter_context(closing(answers(chain([first], items), journal)))
@@ -105,18 +192,19 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
 
 
 def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
-    engine = load_engine(job.model, shared.inference, job.precision, job.device, job.main_only)
-    # Modules stay as long as the process: no collection, least of all the one at its end, need walk through them.
+    model, execution = job.model, job.execution
+    engine = load_engine(model.name, shared.inference, model.precision, execution.device, model.main_only)
+    # Modules live as long as the process: the garbage collector need not scan them, above all not at its end.
     gc.freeze()
-    # Imported only now: the runtime that the pipeline needs is imported while the bundle is hashed.
+    # Imported only here: the runtime that the pipeline needs was imported while the bundle was hashed.
     from cascade.batch.pipeline import answers
 
-    # A store is slow to answer and answers many at once.
-    readers = READERS if any(map(is_address, job.words)) else min(1, shared.workers)
+    # A store answers slowly, and many requests at once.
+    readers = READERS if any(map(is_address, job.inputs)) else min(1, shared.workers)
 
     def answered(items: Iterable[Item], journal: "Journal | None") -> Generator[Answered, None, None]:
         known = journal.known if journal else _unknown
-        return answers(engine, items, shared.workers, readers, job.batch_size, known, job.by_hash)
+        return answers(engine, items, shared.workers, readers, execution.batch_size, known, job.output.by_hash)
 
     return engine.bundle, answered
 
@@ -125,21 +213,24 @@ def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
 def _on_ray(job: Job) -> Iterator[tuple[Bundle, Answers]]:
     from cascade.batch.cluster import opened_cluster
 
-    bundle = load_bundle(job.model, job.precision, job.main_only)
-    with opened_cluster(bundle, job.address, job.workers, job.batch_size, job.by_hash) as cluster:
+    execution = job.execution
+    bundle = load_bundle(job.model.name, job.model.precision, job.model.main_only)
+    with opened_cluster(
+        bundle, execution.address, execution.workers, execution.batch_size, job.output.by_hash
+    ) as cluster:
         yield bundle, cluster.answers
 
 
 def _unknown(_: Item) -> None:
-    """Know no row."""
+    """Return no row: nothing is known without a journal."""
 
 
-def _asked(job: Job, show: Callable[[bytes], object]) -> Iterator[AbstractContextManager[Sink]]:
-    # What most jobs do without is imported only when asked for: one picture should not wait for it.
-    if job.sort_into:
+def _further_sinks(job: Job, show: Callable[[bytes], object]) -> Iterator[AbstractContextManager[Sink]]:
+    # Imported only when needed: classifying one picture should not wait for them.
+    if folder := job.sorting.folder:
         from cascade.outputs.sorting import Sorter
 
-        yield nullcontext(Sorter(job.sort_into, job.sort_by, job.dry_run, show).add)
+        yield nullcontext(Sorter(folder, job.sorting.way, job.sorting.dry_run, show).add)
     if job.report:
         yield _reported(job.report)
 
@@ -154,17 +245,17 @@ def _reported(path: Path) -> Iterator[Sink]:
 
 
 @contextmanager
-def _kept(job: Job, out: Path, bundle: Bundle) -> Iterator["Journal"]:
+def _kept(output: Output, path: Path, bundle: Bundle) -> Iterator["Journal"]:
     from cascade.outputs.journal import Terms, opened_journal
 
-    terms = Terms(bundle.sha256, job.by_hash)
-    with opened_journal(out, terms, job.resume, job.any_bundle) as journal:
+    terms = Terms(bundle.sha256, output.by_hash)
+    with opened_journal(path, terms, output.resume, output.any_bundle) as journal:
         yield journal
-        if out.suffix == ".parquet":
+        if output.is_parquet:
             from cascade.outputs.parquet import write_parquet
 
-            write_parquet(out, journal.rows(), job.partition)
+            write_parquet(path, journal.rows(), output.partition)
             return
-        with row_file(out) as write:
+        with row_file(path) as write:
             for row in journal.rows():
                 write(row)

@@ -1,4 +1,4 @@
-"""The pipeline: pictures are listed, read, decoded, inferred and handed on at the same time, in bounded memory."""
+"""The pipeline: pictures are listed, read, decoded, inferred and written concurrently, in bounded memory."""
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -13,13 +13,13 @@ from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered, Row
 from cascade.threads import BATCH_SIZE, in_order
 
-# A batch ends early at this many bytes of files: large photographs do not add up in memory.
+# A batch ends early at this many bytes of files, so that large photographs do not fill the memory.
 BATCH_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An item on its way: its bytes when they were read, its row when it is known."""
+    """An item in progress: its bytes after they were read, its row if it is known."""
 
     item: Item
     content: bytes | PictureError = b""
@@ -40,10 +40,10 @@ def answers(
 ) -> Generator[Answered, None, None]:
     """Yield every item with its row, in order; a picture that cannot be read gives a row with its error.
 
-    ``readers`` threads read batches ahead, ``workers`` threads take one each from its bytes to its rows. A worker keeps
-    one core busy when the engine's inferences have one thread each. ``known`` is asked in the caller's thread for the
-    row of an item, which is then neither read nor classified; ``by_hash`` reads first, and makes the sha256 of the
-    bytes the item's stamp.
+    ``readers`` threads read batches ahead; ``workers`` threads turn the bytes of one batch each into rows. A worker
+    keeps one core busy if the engine uses one thread per inference. ``known`` is called in the caller's thread and
+    returns an item's row if it is known; the item is then neither read nor classified. With ``by_hash`` items are read
+    first, and the sha256 of the bytes becomes the item's stamp.
     """
     entries = (_Entry(item, row=None if by_hash else known(item)) for item in items)
     fetched = in_order(partial(_fetch, by_hash), _batches(entries, batch_size), readers)
@@ -79,18 +79,18 @@ def _read(item: Item, by_hash: bool) -> _Entry:
 
 
 def _answer(engine: Engine, batch: Sequence[_Entry]) -> list[Answered]:
-    seen = [entry.row or _view(engine, entry.content) for entry in batch]
-    views = [view for view in seen if isinstance(view, View)]
+    decoded = [entry.row or _view(engine, entry.content) for entry in batch]
+    views = [view for view in decoded if isinstance(view, View)]
     predictions = iter(engine.predictions(engine.run(views)) if views else ())
-    return [Answered(entry.item, _row(entry.item, one, predictions)) for entry, one in zip(batch, seen, strict=True)]
+    return [Answered(entry.item, _row(entry.item, one, predictions)) for entry, one in zip(batch, decoded, strict=True)]
 
 
-def _row(item: Item, seen: Row | View | PictureError, predictions: Iterator[Prediction]) -> Row:
-    match seen:
+def _row(item: Item, decoded: Row | View | PictureError, predictions: Iterator[Prediction]) -> Row:
+    match decoded:
         case Row():
-            return seen
+            return decoded
         case PictureError():
-            return Row(item.name, error=str(seen))
+            return Row(item.name, error=str(decoded))
     return Row(item.name, **vars(next(predictions)))
 
 

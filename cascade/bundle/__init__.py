@@ -1,1 +1,1 @@
-"""The bundle: its schema, reading it, finding it by name, and its 8-bit form."""
+"""The bundle: its schema, reading a bundle, finding one by name, and its 8-bit form."""

@@ -1,4 +1,4 @@
-"""Looking bundles up: from a name to a folder."""
+"""Looking up bundles: from a name to a folder."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from cascade.bundle.reading import BundleError
 
 
 def bundle_folders() -> list[Path]:
-    """Return the folders where bundles are looked up by name, first match first.
+    """Return the folders where bundles are looked up by name, in order of priority.
 
-    They are ``$CANONISTIA_MODELS``, ``models/`` here, ``models/`` beside the source code, and the environment's
-    ``share/canonistia/models``, where the wheel puts the shipped bundle.
+    They are ``$CANONISTIA_MODELS``, ``models/`` in the current folder, ``models/`` beside the source code, and the
+    environment's ``share/canonistia/models``, where the wheel puts the shipped bundle.
     """
     named = os.environ.get("CANONISTIA_MODELS")
     beside_source = Path(__file__).resolve().parents[2] / "models"
@@ -27,7 +27,7 @@ def find_bundle(model: str) -> Path:
     Raises
     ------
     BundleError
-        No such bundle; the message lists the ones found.
+        There is no such bundle; the message lists the bundles found.
     """
     if Path(model, MANIFEST).is_file():
         return Path(model)
@@ -36,11 +36,13 @@ def find_bundle(model: str) -> Path:
             if (place / model / MANIFEST).is_file():
                 return place / model
     names = ", ".join(path.name for path in list_bundles()) or "none"
-    raise BundleError(f"no bundle '{model}': neither a folder with {MANIFEST} nor one of the bundles found ({names})")
+    raise BundleError(
+        f"no bundle '{model}'; expected a folder with {MANIFEST} or one of the bundles found ({names}); check --model"
+    )
 
 
 def list_bundles() -> list[Path]:
-    """Return the folders of all bundles found by name; of two with one name, the one that ``--model`` would take."""
+    """Return the folders of all bundles found, one per name: the folder that ``--model`` would take."""
     found: dict[str, Path] = {}
     for place in bundle_folders():
         for manifest in sorted(place.glob(f"*/{MANIFEST}")):

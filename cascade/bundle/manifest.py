@@ -6,7 +6,6 @@ import msgspec
 
 from cascade.images.preprocess import PreprocessSpec
 from cascade.rules.cascade import CascadeRules
-from cascade.rules.routing import Deferral, PerClass
 
 SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
@@ -19,7 +18,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Coverage = Annotated[str, msgspec.Meta(pattern=r"^0\.[0-9]{2}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-HeadFeatures = Literal["trunk", "both"]  # what heads on a shared trunk read: both adds the main model's features
+HeadFeatures = Literal["trunk", "both"]  # input of heads on a shared trunk; both: also the main model's features
 
 
 class FileEntry(_Part, frozen=True):
@@ -31,7 +30,7 @@ class FileEntry(_Part, frozen=True):
 
 
 class PixelModel(_Part, frozen=True):
-    """A model that sees pixels: the main model, the shared trunk, or a submodel with a network of its own."""
+    """A model that sees pixels: the main model, the shared trunk, or a submodel with its own network."""
 
     file: FileEntry
     preprocess: PreprocessSpec
@@ -41,7 +40,7 @@ class PixelModel(_Part, frozen=True):
 class Submodel(_Part, frozen=True, kw_only=True):
     """The binary model of one class; with a shared trunk it reads the trunk's features instead of pixels.
 
-    Its figures were measured out of fold on every validation picture, routed or not.
+    The figures were measured out of fold on every validation picture, routed or not.
     """
 
     label: str
@@ -49,12 +48,12 @@ class Submodel(_Part, frozen=True, kw_only=True):
     preprocess: PreprocessSpec | None = None
     backbone: str | None = None
     average_precision: float
-    precision: float  # of its yes, at one half
+    precision: float  # at the threshold 0.5, as the recall
     recall: float
 
 
 class Calibration(_Part, frozen=True):
-    """What the fitted calibration did; the numbers are already inside the graphs."""
+    """The fitted calibration; the graphs already contain it."""
 
     temperature: Annotated[float, msgspec.Meta(gt=0)]
     submodels: dict[str, tuple[float, float]]  # slope and intercept of each Platt scaling
@@ -72,7 +71,7 @@ class Accuracy(_Part, frozen=True):
 
 
 class ReliabilityBin(_Part, frozen=True):
-    """The pictures whose highest probability falls into one bin: what it promised and what came of it."""
+    """The pictures whose highest probability is in one bin: mean confidence and accuracy."""
 
     confidence: float
     accuracy: float
@@ -80,7 +79,7 @@ class ReliabilityBin(_Part, frozen=True):
 
 
 class Measured(_Part, frozen=True):
-    """Figures measured at export or when tuned, with calibration and routing fitted out of fold."""
+    """Figures measured by export or tune, with calibration and routing fitted out of fold."""
 
     split: str
     method: str
@@ -92,17 +91,17 @@ class Measured(_Part, frozen=True):
     routed: float
     unsure: float
     cost: float  # mean, in passes of the main model
-    # Of the cascade; empty in bundles that were exported before these were kept.
+    # Of the cascade; empty in bundles of older versions, which did not keep these figures.
     confusion: list[list[int]] = []  # (K, K), true classes in rows, most likely classes in columns
     reliability: list[ReliabilityBin] = []
 
 
 class Quantised(_Part, frozen=True):
-    """How the networks of a bundle were turned into 8-bit integers, and what that cost and gained.
+    """How the networks of a bundle were quantised to 8-bit integers, and the effect on accuracy and speed.
 
-    ``calibration`` is the method that set the ranges of each network's activations, by its file. ``top1_change`` is
-    the cascade's against the float bundle, both out of fold on the same pictures. ``speed_up`` is that of a pass of
-    the main network by one thread on such a ``processor``.
+    ``calibration`` is, for each network file, the method that set the ranges of the activations. ``top1_change`` is
+    the cascade's top 1 minus that of the float bundle, both out of fold on the same pictures. ``speed_up`` compares
+    one pass of the main network, by one thread on this kind of ``processor``, with a pass in floating point.
     """
 
     calibration: dict[str, str]
@@ -112,14 +111,14 @@ class Quantised(_Part, frozen=True):
 
 
 class Provenance(_Part, frozen=True):
-    """Where the bundle comes from."""
+    """How and from what the bundle was made."""
 
     data_fingerprint: str
     code_version: str
     created: str
     main_run: str
     submodel_runs: str
-    commands: list[str]  # that made it, folders by their names alone
+    commands: list[str]  # that made the bundle; folders appear by their last name only
 
 
 class Manifest(_Part, frozen=True):
@@ -134,36 +133,31 @@ class Manifest(_Part, frozen=True):
     calibration: Calibration
     rules: CascadeRules
     second_stage_cost: Annotated[float, msgspec.Meta(gt=0)]  # of a routed picture, in passes of the main model
-    answer_sets: dict[Coverage, Share]  # coverage ("0.95") to the limit of cascade.evaluation.conformal
+    # coverage ("0.95") to the limit of cascade.evaluation.conformal
+    prediction_sets: dict[Coverage, Share] = msgspec.field(name="answer_sets")
     measured: Measured
     provenance: Provenance
     head_features: HeadFeatures = "trunk"
     quantised: Quantised | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless there is one submodel a class, each with what it needs to see."""
+        """Raise ValueError unless there is one submodel per class, and each part fits the others."""
         labels = [submodel.label for submodel in self.submodels]
         if labels != self.classes:
             raise ValueError(f"submodels are for {labels}, expected one for each of {self.classes}, in that order")
         if self.head_features == "both" and not self.trunk:
-            raise ValueError("head_features is 'both', which is for heads on a shared trunk, and there is no trunk")
-        count, rules = len(labels), self.rules
-        if rules.candidates > count:
-            raise ValueError(f"{rules.candidates} classes are asked about, and there are {count}")
-        if isinstance(rules.routing, PerClass) and len(rules.routing.thresholds) != count:
-            raise ValueError(f"{len(rules.routing.thresholds)} routing thresholds, expected one for each of {count}")
-        if isinstance(rules.routing, Deferral) and {len(rules.routing.helps), len(rules.routing.hurts)} != {4 + count}:
-            raise ValueError(f"the learned routing rule needs {4 + count} weights for {count} classes, twice")
+            raise ValueError("head_features is 'both', which needs a shared trunk, and there is no trunk")
+        self.rules.check(len(labels))
         for submodel in self.submodels:
             if (submodel.preprocess is None) != (self.trunk is not None):
                 raise ValueError("a submodel has its own preprocessing exactly when there is no shared trunk")
 
     @property
     def networks(self) -> list[tuple[FileEntry, PreprocessSpec]]:
-        """Every network that sees pixels, and what it sees of them; the main model is the first."""
+        """Every network that reads pixels, with its preprocessing; the main model is the first."""
         first = [self.main, *([self.trunk] if self.trunk else [])]
-        own = [(submodel.file, submodel.preprocess) for submodel in self.submodels if submodel.preprocess]
-        return [*((model.file, model.preprocess) for model in first), *own]
+        separate = [(submodel.file, submodel.preprocess) for submodel in self.submodels if submodel.preprocess]
+        return [*((model.file, model.preprocess) for model in first), *separate]
 
     @property
     def files(self) -> list[FileEntry]:

@@ -1,4 +1,4 @@
-"""Precision: which form of a bundle this machine runs, floating point or 8-bit integers."""
+"""Precision: which form of a bundle runs on this machine, floating point or 8-bit integers."""
 
 import platform
 from pathlib import Path
@@ -8,14 +8,14 @@ from cascade.bundle.manifest import MANIFEST
 from cascade.bundle.reading import BundleError, read_manifest
 
 Precision = Literal["float", "int8", "auto"]
-INT8 = "int8"  # the folder of the 8-bit form, inside the bundle's own
+INT8 = "int8"  # the folder of the 8-bit form, inside the bundle's folder
 
 _CPUINFO = Path("/proc/cpuinfo")
 _DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
 
 
 def has_byte_dot_products(cpuinfo: Path = _CPUINFO) -> bool:
-    """Return whether the processor multiplies and adds bytes in one instruction; no, where the system does not tell."""
+    """Return whether the processor has an instruction for dot products of bytes; False where this is not known."""
     try:
         words = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -24,18 +24,18 @@ def has_byte_dot_products(cpuinfo: Path = _CPUINFO) -> bool:
 
 
 def processor_kind(cpuinfo: Path = _CPUINFO) -> str:
-    """Return what decides how fast 8-bit networks run here: ``x86_64 with byte dot products``, say."""
+    """Return the kind of processor, on which the speed of 8-bit networks depends: ``x86_64 with byte dot products``."""
     machine = platform.machine().lower()
     return f"{machine} with byte dot products" if has_byte_dot_products(cpuinfo) else machine
 
 
 def precise_folder(folder: Path, precision: Precision) -> Path:
-    """Return the folder of a bundle's form: ``auto`` takes 8 bits where they were measured to be faster on such a CPU.
+    """Return the folder of the requested form; ``auto`` takes 8 bits if they were faster on this kind of processor.
 
     Raises
     ------
     BundleError
-        8 bits are asked for, and the bundle has no such form.
+        8 bits are requested, and the bundle has no such form.
     """
     inside = folder / INT8
     if precision == "float":

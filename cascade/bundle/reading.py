@@ -1,4 +1,4 @@
-"""Reading a bundle: one folder, whole or not at all."""
+"""Reading a bundle: the whole folder is checked, or the bundle is refused."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class BundleError(CanonistiaError):
 
 
 class _Version(msgspec.Struct):
-    """What can be read of a manifest of any schema."""
+    """The part of a manifest that every schema has."""
 
     schema_version: int
 
@@ -31,7 +31,7 @@ Stamp = tuple[int, int, int]  # inode, size in bytes, time of the last change in
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were all there and unchanged when it was read."""
+    """A bundle whose files were complete and unchanged when it was read."""
 
     folder: Path
     manifest: Manifest
@@ -39,7 +39,7 @@ class Bundle:
     stamps: Mapping[str, Stamp]
 
     def path(self, file: FileEntry) -> Path:
-        """Return where a file of the bundle lies.
+        """Return the path of a file of the bundle.
 
         Raises
         ------
@@ -58,23 +58,23 @@ def read_bundle(folder: Path) -> Bundle:
     Raises
     ------
     BundleError
-        Anything is missing, changed, of another schema version, or keeps its weights in a file of its own.
+        A file is missing or changed, the schema version is another, or a model keeps its weights in a separate file.
     """
     manifest, sha256 = read_manifest(folder)
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter free: start-up waits for it
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock, and start-up waits for it
         stamps = list(pool.map(lambda entry: _check_file(folder / entry.path, entry), manifest.files))
     return Bundle(folder, manifest, sha256, dict(zip((entry.path for entry in manifest.files), stamps, strict=True)))
 
 
 def without_routing(bundle: Bundle) -> Bundle:
-    """Return a bundle whose main model answers alone; its sha256 is another, since its answers are."""
+    """Return a bundle whose main model answers alone; its sha256 differs, because its answers do."""
     rules = msgspec.structs.replace(bundle.manifest.rules, routing=NEVER)
     manifest = msgspec.structs.replace(bundle.manifest, rules=rules)
     return replace(bundle, manifest=manifest, sha256=hashlib.sha256(msgspec.json.encode(manifest)).hexdigest())
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, str]:
-    """Return the checked ``bundle.json`` of a folder with the sha256 of its bytes; the model files are not read."""
+    """Return the checked ``bundle.json`` of a folder, and the sha256 of its bytes; the model files are not read."""
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
@@ -85,7 +85,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     try:
         version = msgspec.json.decode(content, type=_Version).schema_version
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not a bundle's manifest; export the bundle again") from error
+        raise BundleError(
+            f"{path} is not a bundle's manifest; expected JSON with a schema_version; export the bundle again"
+        ) from error
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema version {version}, and this canonistia reads version {SCHEMA_VERSION}; "
@@ -103,7 +105,7 @@ def _check_file(path: Path, entry: FileEntry) -> Stamp:
         content = path.read_bytes()
     except OSError as error:
         raise BundleError(
-            f"{path} cannot be read ({error.strerror}), and the bundle needs it; copy the whole folder again"
+            f"{path} cannot be read ({error.strerror}); the bundle needs this file; copy the whole folder again"
         ) from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise BundleError(
@@ -111,7 +113,9 @@ def _check_file(path: Path, entry: FileEntry) -> Stamp:
             f"({entry.size} bytes expected); copy the whole folder again"
         )
     if _EXTERNAL_DATA in content:
-        raise BundleError(f"{path} keeps weights in another file, which a bundle may not; export the bundle again")
+        raise BundleError(
+            f"{path} keeps weights in another file; expected every model in one file; export the bundle again"
+        )
     return stamp
 
 

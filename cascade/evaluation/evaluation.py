@@ -1,4 +1,4 @@
-"""Evaluation: a bundle's accuracy on a tree of labelled pictures."""
+"""Evaluation: a bundle's accuracy on labelled pictures."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -29,61 +29,57 @@ from cascade.threads import BATCH_SIZE, in_order
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What both stages said about labelled pictures: N pictures, K classes.
+    """The output of a cascade about labelled pictures: N pictures, K classes.
 
-    ``outside`` is what they said about pictures that show none of the classes, where such were given.
+    ``out_of_distribution`` is its output about pictures that show none of the classes, if there are any.
     """
 
     engine: Engine
     targets: np.ndarray  # (N,)
-    main: np.ndarray  # (N, K) calibrated probabilities of the main model
-    probabilities: np.ndarray  # (N, K) of the cascade
-    routed: np.ndarray  # (N,) bool
-    doubt: np.ndarray  # (N,) above 1: marked unsure
-    outside: CascadeOutput | None = None
+    output: CascadeOutput
+    out_of_distribution: CascadeOutput | None = None
 
     @property
     def uncalibrated(self) -> np.ndarray:
         """Return the main model's probabilities before temperature scaling, (N, K)."""
-        powered = self.main.astype(np.float64) ** self.engine.bundle.manifest.calibration.temperature
+        powered = self.output.main.astype(np.float64) ** self.engine.bundle.manifest.calibration.temperature
         return powered / powered.sum(axis=1, keepdims=True)
 
     def report(self) -> dict[str, Any]:
         """Return the figures as plain data; every accuracy comes with its 95% Wilson interval."""
-        first, two = top_k_hits(self.probabilities, self.targets)
-        classes = self.engine.classes
-        manifest = self.engine.bundle.manifest
+        output, classes, manifest = self.output, self.engine.classes, self.engine.bundle.manifest
+        first, two = top_k_hits(output.probabilities, self.targets)
         sets = {
-            coverage: coverage_and_size(self.probabilities, self.targets, limit)
-            for coverage, limit in manifest.answer_sets.items()
+            coverage: coverage_and_size(output.probabilities, self.targets, limit)
+            for coverage, limit in manifest.prediction_sets.items()
         }
         return {
             "pictures": len(self.targets),
             "classes": list(classes),
-            "main": accuracy_summary(self.main, self.targets),
+            "main": accuracy_summary(output.main, self.targets),
             "main_before_calibration": accuracy_summary(self.uncalibrated, self.targets),
-            "cascade": accuracy_summary(self.probabilities, self.targets),
+            "cascade": accuracy_summary(output.probabilities, self.targets),
             "ece_bins": ECE_BINS,
             "seed_gap": SEED_GAP,
-            "routed": float(self.routed.mean()),
-            "cost": 1 + float(self.routed.mean()) * manifest.second_stage_cost,
-            "unsure": float((self.doubt > 1).mean()),
+            "routed": float(output.routed.mean()),
+            "cost": 1 + float(output.routed.mean()) * manifest.second_stage_cost,
+            "unsure": float(output.unsure.mean()),
             "answer_sets": {coverage: {"coverage": held, "mean_size": size} for coverage, (held, size) in sets.items()},
-            **({"outside": self._outside_figures(self.outside)} if self.outside else {}),
+            **({"outside": self._detection_figures(self.out_of_distribution)} if self.out_of_distribution else {}),
             "per_class": {
                 label: _class_figures(first[self.targets == index], two[self.targets == index])
                 for index, label in enumerate(classes)
             },
-            "confusion": confusion(self.probabilities, self.targets).tolist(),
-            "bundle": {"name": self.engine.bundle.manifest.name, "sha256": self.engine.bundle.sha256},
+            "confusion": confusion(output.probabilities, self.targets).tolist(),
+            "bundle": {"name": manifest.name, "sha256": self.engine.bundle.sha256},
         }
 
-    def _outside_figures(self, outside: CascadeOutput) -> dict[str, float]:
+    def _detection_figures(self, other: CascadeOutput) -> dict[str, float]:
         return {
-            "pictures": len(outside.doubt),
-            "unsure": float(outside.unsure.mean()),
-            "auroc_of_doubt": area_under_roc(self.doubt, outside.doubt),
-            "auroc_of_main_confidence": area_under_roc(-self.main.max(axis=1), -outside.main.max(axis=1)),
+            "pictures": len(other.doubt),
+            "unsure": float(other.unsure.mean()),
+            "auroc_of_doubt": area_under_roc(self.output.doubt, other.doubt),
+            "auroc_of_main_confidence": area_under_roc(-self.output.main.max(axis=1), -other.main.max(axis=1)),
         }
 
 
@@ -93,44 +89,45 @@ def labelled_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPi
     Raises
     ------
     CanonistiaError
-        The folder is a data set with splits, holds nothing, or has a class that the bundle does not know.
+        The folder has splits, has no pictures, or has a class that the bundle does not know.
     """
     layout = layout_of(folder)
     if "" not in layout.splits:
         choices = " or ".join(str(path) for path in layout.splits.values())
-        raise CanonistiaError(f"{folder} holds splits, not classes; evaluate one of them: {choices}")
+        raise CanonistiaError(f"{folder} contains splits; expected one folder per class; evaluate one split: {choices}")
     pictures = read_class_folders(layout.splits[""])
     unknown = sorted(set(class_names(pictures)) - set(classes))
     if unknown:
         raise CanonistiaError(
-            f"{folder} has classes that the bundle does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
+            f"{folder} has classes that the bundle does not know: {', '.join(unknown)}; the bundle knows "
+            f"{', '.join(classes)}; remove or rename those folders"
         )
     return pictures
 
 
 def evaluate(
-    engine: Engine, paths: Iterable[Path], labels: Sequence[str], outside: Iterable[Path] = (), workers: int = 1
+    engine: Engine,
+    paths: Iterable[Path],
+    labels: Sequence[str],
+    out_of_distribution: Sequence[Path] = (),
+    workers: int = 1,
 ) -> Evaluation:
     """Run the cascade over pictures whose labels, in the same order, are among the bundle's classes.
 
-    ``workers`` batches are decoded and inferred at once.
+    ``workers`` batches are decoded and inferred in parallel.
 
     Raises
     ------
     CanonistiaError
-        A picture cannot be read: a figure that passes it over in silence would not be the data set's.
+        A picture cannot be read: without it, the figures would not be those of the data set.
     """
     index = {label: number for number, label in enumerate(engine.classes)}
     output = _run_all(engine, paths, workers)
-    strangers = list(outside)
     return Evaluation(
         engine,
         np.array([index[label] for label in labels]),
-        output.main,
-        output.probabilities,
-        output.routed,
-        output.doubt,
-        _run_all(engine, strangers, workers) if strangers else None,
+        output,
+        _run_all(engine, out_of_distribution, workers) if out_of_distribution else None,
     )
 
 
@@ -145,7 +142,7 @@ def readable_batches(engine: Engine, paths: Iterable[Path]) -> Iterator[list[Vie
     for batch in engine.viewed_batches(paths):
         for path, picture in batch:
             if isinstance(picture, PictureError):
-                raise CanonistiaError(f"{path}: {picture}; remove it, or mend it, and start again") from picture
+                raise CanonistiaError(f"{path}: {picture}; remove or repair the file, and start again") from picture
         yield readable(batch)
 
 

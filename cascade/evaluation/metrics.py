@@ -7,7 +7,7 @@ import numpy as np
 from cascade.rules.probabilities import top_two
 
 ECE_BINS = 15
-SEED_GAP = 0.2  # two probabilities nearer than this count as a doubtful answer in the seed score
+SEED_GAP = 0.2  # two probabilities closer than this are a doubtful answer in the seed score
 
 
 def top_k_hits(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -18,7 +18,7 @@ def top_k_hits(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarr
 
 
 def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a share (Wilson 1927), which stays within [0, 1]."""
+    """Return the Wilson score interval of a share (Wilson 1927), which is within [0, 1]."""
     if total == 0:
         return (0.0, 1.0)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -58,10 +58,10 @@ def confusion(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def seed_score(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Return the mean credit of the answers, in [0, 1], by the score of the project this one grew from.
+    """Return the mean credit of the answers, in [0, 1], by the score of the seed project.
 
-    A clear answer earns 1 for a true first class and 0 otherwise. A doubtful one, whose two probabilities are less
-    than ``SEED_GAP`` apart, earns 0.8 for a true first class and 0.6 for a true second.
+    A clear answer gets 1 if the first class is true, else 0. A doubtful answer, whose two probabilities differ by less
+    than ``SEED_GAP``, gets 0.8 if the first class is true and 0.6 if the second is.
     """
     two = np.sort(probabilities, axis=1)[:, -2:]  # (N, 2)
     doubtful = two[:, 1] - two[:, 0] < SEED_GAP
@@ -82,8 +82,8 @@ def accuracy_summary(probabilities: np.ndarray, targets: np.ndarray) -> dict[str
     }
 
 
-def area_under_roc(inside: np.ndarray, outside: np.ndarray) -> float:
-    """Return the probability that a score from outside (M,) is above one from inside (N,), ties counting half."""
-    ordered = np.sort(inside)
-    below = np.searchsorted(ordered, outside, side="left") + np.searchsorted(ordered, outside, side="right")
-    return float(below.mean() / (2 * len(inside)))
+def area_under_roc(negatives: np.ndarray, positives: np.ndarray) -> float:
+    """Return the probability that a positive's score (M,) is above a negative's (N,); a tie counts half."""
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives, side="left") + np.searchsorted(ordered, positives, side="right")
+    return float(below.mean() / (2 * len(negatives)))

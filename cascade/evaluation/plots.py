@@ -1,4 +1,4 @@
-"""Pictures of an evaluation; needs matplotlib, which the training install brings."""
+"""Plots of an evaluation. Needs matplotlib, which the train extra installs."""
 
 from pathlib import Path
 
@@ -34,12 +34,12 @@ def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def plot_confusion(evaluation: Evaluation) -> Figure:
-    """Draw the confusion matrix of the cascade, counts in the cells, shares of the true class as shade."""
+    """Draw the confusion matrix of the cascade: counts as numbers, shares of the true class as shades."""
     classes = evaluation.engine.classes
-    counts = confusion(evaluation.probabilities, evaluation.targets)  # (K, K)
+    counts = confusion(evaluation.output.probabilities, evaluation.targets)  # (K, K)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    side = 3 + 0.42 * len(classes)
-    figure = _figure(side, side)
+    size = 3 + 0.42 * len(classes)  # inches
+    figure = _figure(size, size)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(classes))
@@ -53,14 +53,14 @@ def plot_confusion(evaluation: Evaluation) -> Figure:
 
 
 def plot_reliability(evaluation: Evaluation) -> Figure:
-    """Draw accuracy against confidence, before and after calibration; a calibrated stage lies on the diagonal."""
+    """Draw accuracy against confidence, before and after calibration; a calibrated stage is on the diagonal."""
     figure = _figure(5, 5)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     stages = {
         "main, before calibration": evaluation.uncalibrated,
-        "main": evaluation.main,
-        "cascade": evaluation.probabilities,
+        "main": evaluation.output.main,
+        "cascade": evaluation.output.probabilities,
     }
     for name, probabilities in stages.items():
         counts, confidence, accuracy = reliability(probabilities, evaluation.targets)
@@ -72,13 +72,13 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
 
 
 def plot_routing(evaluation: Evaluation) -> Figure:
-    """Draw accuracy against the share routed, were the least confident pictures routed, and the bundle's own point."""
+    """Draw accuracy against the share routed, with the least confident pictures first, and the bundle's point."""
     shares, accuracies = routing_curve(evaluation)
-    hits, _ = top_k_hits(evaluation.probabilities, evaluation.targets)
+    hits, _ = top_k_hits(evaluation.output.probabilities, evaluation.targets)
     figure = _figure(6, 4)
     axes = figure.subplots()
     axes.plot(shares, accuracies, label="least confident first")
-    axes.scatter([evaluation.routed.mean()], [hits.mean()], color="C1", zorder=3, label="this bundle")
+    axes.scatter([evaluation.output.routed.mean()], [hits.mean()], color="C1", zorder=3, label="this bundle")
     axes.set(xlabel="share routed", ylabel="top 1", title="Accuracy against share routed")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -86,14 +86,14 @@ def plot_routing(evaluation: Evaluation) -> Figure:
 
 
 def routing_curve(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """Return shares (M,) and top-1 accuracies (M,) when the least confident pictures take the cascade's answer.
+    """Return shares (M,) and top-1 accuracies (M,) when only the least confident pictures are routed.
 
-    The curve ends at the share that the bundle routes: beyond it the submodels were not asked.
+    The curve ends at the share that the bundle routes: the submodels were not asked about other pictures.
     """
-    main, _ = top_k_hits(evaluation.main, evaluation.targets)
-    final, _ = top_k_hits(evaluation.probabilities, evaluation.targets)
-    routed = np.flatnonzero(evaluation.routed)
-    order = routed[np.argsort(evaluation.main[routed].max(axis=1), kind="stable")]
+    main, _ = top_k_hits(evaluation.output.main, evaluation.targets)
+    final, _ = top_k_hits(evaluation.output.probabilities, evaluation.targets)
+    routed = np.flatnonzero(evaluation.output.routed)
+    order = routed[np.argsort(evaluation.output.main[routed].max(axis=1), kind="stable")]
     gained = np.concatenate([[0], np.cumsum(final[order].astype(int) - main[order].astype(int))])
     total = len(evaluation.targets)
     return np.arange(len(order) + 1) / total, (main.sum() + gained) / total

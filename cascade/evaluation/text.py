@@ -1,10 +1,10 @@
-"""An evaluation in words."""
+"""The report of an evaluation as text."""
 
 from typing import Any
 
 
 def describe(report: dict[str, Any]) -> str:
-    """Return the report as text for a terminal: both stages, each class, the commonest confusions."""
+    """Return the report as text for a terminal: both stages, each class, the most frequent confusions."""
     lines = [
         f"{report['bundle']['name']} on {report['pictures']} pictures; 95% intervals in brackets",
         "",
@@ -23,13 +23,13 @@ def describe(report: dict[str, Any]) -> str:
     for coverage, sets in report["answer_sets"].items():
         held, size = sets["coverage"], sets["mean_size"]
         lines.append(
-            f"answer sets for {float(coverage):.0%}: hold the true class in {held:.1%}, {size:.2f} classes each"
+            f"prediction sets for {float(coverage):.0%}: {held:.1%} contain the true class, {size:.2f} classes per set"
         )
     if "outside" in report:
         outside = report["outside"]
         lines.append(
-            f"{outside['pictures']} pictures from outside: {outside['unsure']:.1%} marked unsure; AUROC of the doubt "
-            f"{outside['auroc_of_doubt']:.4f}, the main model's confidence "
+            f"{outside['pictures']} out-of-distribution pictures: {outside['unsure']:.1%} marked unsure; "
+            f"AUROC of the doubt {outside['auroc_of_doubt']:.4f}, of the main model's confidence "
             f"{outside['auroc_of_main_confidence']:.4f}"
         )
     lines.append("")
@@ -44,9 +44,9 @@ def describe(report: dict[str, Any]) -> str:
         if true != predicted and count
     ]
     if mistakes:
-        lines += ["", "commonest mistakes"]
+        lines += ["", "most frequent mistakes"]
         ordered = sorted(mistakes, key=lambda mistake: -mistake[0])[:5]
-        lines += [f"{count:>4}  {true} taken for {predicted}" for count, true, predicted in ordered]
+        lines += [f"{count:>4}  {true} classified as {predicted}" for count, true, predicted in ordered]
     return "\n".join(lines)
 
 

@@ -1,1 +1,1 @@
-"""Pictures: found on disk, decoded, and turned into the pixels that a model sees."""
+"""Pictures: found on disk, decoded, and turned into a model's input."""

@@ -36,7 +36,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 Source = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
-def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None = None) -> Image.Image:
+def decode(source: Source, max_pixels: int = MAX_PIXELS, least_size: int | None = None) -> Image.Image:
     """Return the picture upright, first frame, in mode ``L`` (grey) or ``RGB``, sRGB, 8 bits per channel.
 
     Parameters
@@ -45,9 +45,9 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None 
         A path, the bytes of a file, a PIL image, or a uint8 array ``(H, W)`` or ``(H, W, 3)``.
     max_pixels
         The most pixels that a picture may have; a larger one is refused before its pixels are decoded.
-    least_side
+    least_size
         Where given, a JPEG is decoded at a half, a quarter or an eighth of its size, by its own transform, as long as
-        the shorter side keeps this many pixels (see :func:`cascade.images.preprocess.least_side`).
+        the shorter side keeps this many pixels (see :func:`cascade.images.preprocess.least_size`).
 
     Raises
     ------
@@ -71,7 +71,7 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_side: int | None 
             _check_shape(source.width, source.height, max_pixels)
             return normalise(source.copy())
         with _opened(source) as file:
-            return _from_file(file, max_pixels, least_side)
+            return _from_file(file, max_pixels, least_size)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -114,7 +114,7 @@ def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
         raise PictureError(f"cannot be opened: {error.strerror or error}") from error
 
 
-def _from_file(file: BinaryIO, max_pixels: int, least_side: int | None) -> Image.Image:
+def _from_file(file: BinaryIO, max_pixels: int, least_size: int | None) -> Image.Image:
     head = file.read(HEAD)
     if not head:
         raise PictureError("is empty (0 bytes); a picture was expected")
@@ -126,8 +126,8 @@ def _from_file(file: BinaryIO, max_pixels: int, least_side: int | None) -> Image
         picture = Image.open(content, formats=[kind])
         _check_shape(picture.width, picture.height, max_pixels)
         _check_plausible(picture, size)
-        if least_side:
-            picture.draft(None, (least_side, least_side))
+        if least_size:
+            picture.draft(None, (least_size, least_size))
         return picture
 
     with opened(file) as picture:

@@ -1,4 +1,4 @@
-"""Preprocessing: the one function from a decoded picture to the pixels that a model sees."""
+"""Preprocessing: the one function from a decoded picture to a model's input."""
 
 from typing import Annotated, Literal
 
@@ -16,24 +16,24 @@ _RESAMPLING: dict[Interpolation, Image.Resampling] = {
 }
 
 
-_LEAST_SIDE = 704
+_LEAST_SIZE = 704  # pixels
 
 
 class PreprocessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a picture becomes pixels; it travels in the bundle."""
+    """How a picture becomes a model's input; a part of the bundle."""
 
-    size: Annotated[int, msgspec.Meta(ge=16, le=2048)]  # side of the square that the model sees, in pixels
+    size: Annotated[int, msgspec.Meta(ge=16, le=2048)]  # width and height of the model's input, in pixels
     resize: ResizeRule = "squash"  # squash: the whole picture; crop: its central square
     interpolation: Interpolation = "bicubic"
-    colour: Colour = "rgb"  # grey: a colour photo is turned grey, as the training pictures were
-    crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0  # with crop: the square's share of the shorter side
+    colour: Colour = "rgb"  # grey: colour pictures are converted to grey, as the training pictures were
+    crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0  # of the crop's size to the shorter side
 
 
 def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     """Return uint8 pixels ``(size, size, 3)`` of a picture from :func:`cascade.images.decoding.decode`.
 
-    Resizing happens in 8 bits with Pillow's antialiased filters, before grey is repeated over three channels,
-    so a grey file and the same picture saved as colour give the same bytes.
+    Pillow's antialiased filters resize in 8 bits, before grey is repeated over three channels: a grey file and the
+    same picture saved in colour give the same bytes.
     """
     if spec.colour == "grey":
         picture = picture.convert("L")
@@ -43,20 +43,20 @@ def preprocess(picture: Image.Image, spec: PreprocessSpec) -> np.ndarray:
     return np.asarray(resized)  # (size, size, 3)
 
 
-def least_side(spec: PreprocessSpec) -> int:
-    """Return how small the shorter side of a picture may be decoded (``cascade.images.decoding.decode``) for a model.
+def least_size(spec: PreprocessSpec) -> int:
+    """Return the least size in pixels of a picture's shorter side when :func:`~cascade.images.decoding.decode` shrinks.
 
-    What the model sees of it then has at least twice the model's side. Models of up to 352 pixels that see all of it
-    have the same, and so see one decoded picture.
+    The part that the model uses is then at least twice the model's input size. Models of up to 352 pixels that use the
+    whole picture have the same least size, and so share one decoded picture.
     """
-    side = _LEAST_SIDE
-    while side * (spec.crop if spec.resize == "crop" else 1) < 2 * spec.size:
-        side *= 2
-    return side
+    size = _LEAST_SIZE
+    while size * (spec.crop if spec.resize == "crop" else 1) < 2 * spec.size:
+        size *= 2
+    return size
 
 
 def crop_box(size: tuple[int, int], spec: PreprocessSpec) -> tuple[float, float, float, float]:
-    """Return what the model sees of a picture of size (width, height): left, top, right, bottom, in pixels."""
+    """Return the part of a picture of size (width, height) that the model uses: left, top, right, bottom, in pixels."""
     width, height = size
     if spec.resize == "squash":
         return (0.0, 0.0, float(width), float(height))

@@ -1,4 +1,4 @@
-"""A view: a decoded picture together with the pixels that models see of it."""
+"""A view: a decoded picture together with the models' inputs made of it."""
 
 from collections.abc import Iterable
 
@@ -6,17 +6,17 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cascade.images.decoding import MAX_PIXELS, Source, decode
-from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
+from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
 
-# The pixels of a larger picture are made for every model at once, so that the picture itself can go. Those of a smaller
-# one are made for the second stage only where it is asked, which most pictures never need.
+# For a larger picture the inputs of all models are made at once, so that the picture can be freed. For a smaller
+# picture those of the second stage are made only when it is asked, which most pictures never need.
 _SMALL = 500_000  # pixels
 
 
 class View:
-    """A decoded picture whose pixels for a model are made once, in whichever thread asks first.
+    """A decoded picture; the input of each model is made once, in the first thread that needs it.
 
-    A service makes them beside the request, so that the models' thread finds them ready.
+    A service makes the inputs in the thread of the request, so that they are ready for the thread of the models.
     """
 
     def __init__(self, picture: Image.Image, reduced: dict[int, Image.Image] | None = None) -> None:
@@ -25,26 +25,26 @@ class View:
         self._seen: dict[PreprocessSpec, np.ndarray] = {}
 
     def pixels(self, spec: PreprocessSpec) -> np.ndarray:
-        """Return what :func:`cascade.images.preprocess.preprocess` makes of the picture, uint8 (size, size, 3)."""
+        """Return the picture preprocessed (:func:`cascade.images.preprocess.preprocess`), uint8 (size, size, 3)."""
         if spec not in self._seen:
-            assert self._picture is not None  # settle() was told of every spec that is asked for
-            self._seen[spec] = preprocess(self._reduced.get(least_side(spec), self._picture), spec)
+            assert self._picture is not None  # settle() was given every spec that is used later
+            self._seen[spec] = preprocess(self._reduced.get(least_size(spec), self._picture), spec)
         return self._seen[spec]
 
-    def preview(self, side: int) -> Image.Image:
-        """Return the picture at no more than ``side`` pixels a side."""
+    def preview(self, size: int) -> Image.Image:
+        """Return the picture with a width and height of at most ``size`` pixels."""
         assert self._picture is not None
-        return ImageOps.contain(self._picture, (side, side)) if max(self._picture.size) > side else self._picture
+        return ImageOps.contain(self._picture, (size, size)) if max(self._picture.size) > size else self._picture
 
     def prepare(self, first: PreprocessSpec, specs: Iterable[PreprocessSpec]) -> None:
-        """Make the pixels for the first model; where the picture is large also all others, and let go of it."""
+        """Make the first model's input; if the picture is large, make all inputs and free the picture."""
         assert self._picture is not None
         self.pixels(first)
         if self._picture.width * self._picture.height > _SMALL:
             self.settle(specs)
 
     def settle(self, specs: Iterable[PreprocessSpec]) -> None:
-        """Make the pixels of all these specs now and let go of the picture, which may be a thousand times larger."""
+        """Make the inputs for all these specs now and free the picture, which may be a thousand times larger."""
         for spec in specs:
             self.pixels(spec)
         self._picture = None
@@ -52,13 +52,13 @@ class View:
 
 
 def see(source: Source, specs: Iterable[PreprocessSpec], max_pixels: int = MAX_PIXELS) -> View:
-    """Decode a picture for models with these specs: each sees the same pixels as when it is the only one.
+    """Decode a picture for models with these specs; each gets the same pixels as if it were the only model.
 
     Raises
     ------
     PictureError
         The picture cannot be decoded (see :func:`cascade.images.decoding.decode`).
     """
-    sides = sorted({least_side(spec) for spec in specs})
-    reduced = {side: decode(source, max_pixels, side) for side in sides}
-    return View(reduced[sides[-1]], reduced)
+    sizes = sorted({least_size(spec) for spec in specs})
+    reduced = {size: decode(source, max_pixels, size) for size in sizes}
+    return View(reduced[sizes[-1]], reduced)

@@ -19,7 +19,6 @@ from cascade.inference.prediction import Prediction
 from cascade.inference.sessions import REFUSALS, Device, Sessions
 from cascade.rules.cascade import CascadeOutput, run_cascade
 from cascade.rules.probabilities import top_two
-from cascade.rules.routing import NEVER
 from cascade.threads import BATCH_SIZE
 
 S = TypeVar("S", bound=Source)
@@ -36,14 +35,14 @@ class Engine:
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None, device: Device = "cpu") -> Self:
-        """Return an engine for the bundle in a folder; ``threads`` is the number that each inference may use.
+        """Return an engine for the bundle in a folder; ``threads`` is the number of threads per inference.
 
         Raises
         ------
         BundleError
             The bundle is refused (see :func:`cascade.bundle.reading.read_bundle`).
         CanonistiaError
-            CUDA is asked for, and this onnxruntime has none.
+            CUDA is requested, and this onnxruntime has none.
         """
         return cls(read_bundle(folder), threads, device)
 
@@ -55,12 +54,12 @@ class Engine:
         sources
             Paths, bytes of files, PIL images or uint8 arrays ``(H, W)`` or ``(H, W, 3)``.
         batch_size
-            How many pictures are held and inferred at once.
+            Number of pictures that are in memory and inferred at once.
 
         Raises
         ------
         PictureError
-            A picture cannot be read; the message says which.
+            A picture cannot be read; the message names it.
         """
         predictions: list[Prediction] = []
         for batch in self.viewed_batches(sources, batch_size):
@@ -73,24 +72,24 @@ class Engine:
 
     @cached_property
     def specs(self) -> set[PreprocessSpec]:
-        """Return every preprocessing that a picture of this bundle may need."""
+        """Return every preprocessing that this bundle's networks may need."""
         manifest = self.bundle.manifest
-        used = manifest.networks[:1] if manifest.rules.routing == NEVER else manifest.networks
+        used = manifest.networks[:1] if manifest.rules.routing.routes_nothing else manifest.networks
         return {spec for _, spec in used}
 
     def see(self, source: Source) -> View | PictureError:
-        """Return a picture decoded for this bundle's models, or the reason why there is none."""
+        """Return a picture decoded for this bundle's models, or the error why it cannot be decoded."""
         try:
             view = see(source, self.specs)
         except PictureError as error:
-            return PictureError(str(error))  # without its traceback, which holds the bytes
+            return PictureError(str(error))  # without its traceback, which keeps the bytes in memory
         view.prepare(self.bundle.manifest.main.preprocess, self.specs)
         return view
 
     def viewed_batches(
         self, sources: Iterable[S], size: int = BATCH_SIZE
     ) -> Iterator[list[tuple[S, View | PictureError]]]:
-        """Yield the sources in order, in batches, each with its decoded picture or the reason why there is none."""
+        """Yield the sources in order, in batches, each with its decoded picture or the decoding error."""
         sources = iter(sources)
         while batch := list(islice(sources, size)):
             yield [(source, self.see(source)) for source in batch]
@@ -101,35 +100,35 @@ class Engine:
         more = ("features",) if manifest.head_features == "both" else ()
         main, distance, *features = self.main_outputs(pictures, "probabilities", "distance", *more)  # (N, K), (N,)
 
-        def ask(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
-            known = features[0][rows] if features else None
-            return self.ask_submodels([pictures[int(row)] for row in rows], asked, main_features=known)
+        def ask(indices: np.ndarray, asked: np.ndarray) -> np.ndarray:
+            known = features[0][indices] if features else None
+            return self.ask_submodels([pictures[int(index)] for index in indices], asked, main_features=known)
 
         return run_cascade(manifest.rules, main, distance, ask)
 
     @property
     def has_activation_maps(self) -> bool:
-        """Return whether the main model has a feature map, and so gives ``activation_maps``."""
+        """Return whether the main model has the output ``activation_maps``, which needs a feature map."""
         return "activation_maps" in self.sessions.outputs(self.bundle.manifest.main.file)
 
     def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
 
-        ``probabilities`` and ``logits`` are (N, K) float32; ``distance`` (N,) is how far the picture lies from the
-        nearest class of the training pictures, about 1 for those; ``activation_maps`` is (N, K, h, w), each class's
-        evidence over the picture before pooling (class activation mapping, Zhou et al., arXiv 1512.04150);
-        ``features`` (N, M) are pooled, and there where the manifest's ``head_features`` is ``both``.
+        ``probabilities`` and ``logits`` are (N, K) float32. ``distance`` (N,) is the distance of the picture from the
+        nearest class of the training pictures, about 1 for training pictures. ``activation_maps`` (N, K, h, w) is the
+        evidence for each class at each place before pooling (class activation mapping, Zhou et al., arXiv
+        1512.04150). ``features`` (N, M) are pooled; they exist if the manifest's ``head_features`` is ``both``.
 
         Raises
         ------
         BundleError
-            Activation maps are asked of a backbone without a spatial feature map.
+            Activation maps are requested, and the backbone has no spatial feature map.
         """
         model = self.bundle.manifest.main
         if "activation_maps" in outputs and not self.has_activation_maps:
             raise BundleError(
-                f"{self.bundle.folder} gives no activation maps: its backbone {model.backbone} has no spatial feature "
-                "map that is averaged into the answer; train one that has, such as efficientnet_lite0 or resnet50"
+                f"{self.bundle.folder} has no activation maps: its backbone {model.backbone} has no spatial feature "
+                "map before the pooling; train a backbone with one, such as efficientnet_lite0 or resnet50"
             )
         return self.sessions.run(model.file, outputs, {"pixels": stack(pictures, model.preprocess)})
 
@@ -140,66 +139,66 @@ class Engine:
         output: str = "probability",
         main_features: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return what the submodels say (N, K), NaN where ``asked`` (N, K) is false.
+        """Return the submodels' answers (N, K), NaN where ``asked`` (N, K) is false.
 
-        With a shared trunk its pass is made once, whatever the number of classes asked about. ``output`` is
-        ``probability`` (calibrated) or ``logit`` (before calibration). Heads that read the main model's features,
-        too, are given ``main_features`` (N, M), or those of another pass of it.
+        A shared trunk runs once, for any number of classes. ``output`` is ``probability`` (calibrated) or ``logit``
+        (before calibration). ``main_features`` (N, M) is for heads that read the main model's features too; without
+        it the main model runs again.
         """
         manifest = self.bundle.manifest
         answers = np.full(asked.shape, np.nan, dtype=np.float64)
-        seen: dict[PreprocessSpec, np.ndarray] = {}  # networks that see alike share the preprocessed batch
+        batches: dict[PreprocessSpec, np.ndarray] = {}  # networks with one preprocessing share the batch
 
         def pixels(spec: PreprocessSpec) -> np.ndarray:
-            if spec not in seen:
-                seen[spec] = stack(pictures, spec)
-            return seen[spec]
+            if spec not in batches:
+                batches[spec] = stack(pictures, spec)
+            return batches[spec]
 
         features = None
         if manifest.trunk:
-            seen_by_trunk = {"pixels": pixels(manifest.trunk.preprocess)}
-            (features,) = self.sessions.run(manifest.trunk.file, ["features"], seen_by_trunk)  # (N, D)
+            feed = {"pixels": pixels(manifest.trunk.preprocess)}
+            (features,) = self.sessions.run(manifest.trunk.file, ["features"], feed)  # (N, D)
         if features is not None and manifest.head_features == "both":
             known = self.main_outputs(pictures, "features")[0] if main_features is None else main_features
             features = np.concatenate([features, known], axis=1)  # (N, D + M)
         for column, submodel in enumerate(manifest.submodels):
-            rows = np.flatnonzero(asked[:, column])
-            if not rows.size:
+            indices = np.flatnonzero(asked[:, column])
+            if not indices.size:
                 continue
             if features is not None:
-                feed = {"features": features[rows]}
+                feed = {"features": features[indices]}
             else:
-                assert submodel.preprocess is not None  # the manifest's validator saw to it
-                feed = {"pixels": pixels(submodel.preprocess)[rows]}
-            (answers[rows, column],) = self.sessions.run(submodel.file, [output], feed)
+                assert submodel.preprocess is not None  # the manifest was checked
+                feed = {"pixels": pixels(submodel.preprocess)[indices]}
+            (answers[indices, column],) = self.sessions.run(submodel.file, [output], feed)
         return answers
 
     def predictions(self, output: CascadeOutput) -> list[Prediction]:
-        """Return the batch's answers as plain data."""
+        """Return the predictions for a batch."""
         order = top_two(output.probabilities)  # (N, 2)
         return [
             Prediction(
                 label_1=self.classes[first],
-                probability_1=float(output.probabilities[row, first]),
+                probability_1=float(output.probabilities[index, first]),
                 label_2=self.classes[second],
-                probability_2=float(output.probabilities[row, second]),
-                stage="submodels" if output.routed[row] else "main",
-                unsure=bool(output.unsure[row]),
+                probability_2=float(output.probabilities[index, second]),
+                stage="submodels" if output.routed[index] else "main",
+                unsure=bool(output.unsure[index]),
             )
-            for row, (first, second) in enumerate(order)
+            for index, (first, second) in enumerate(order)
         ]
 
     def open_all(self) -> None:
-        """Open every model of the second stage now: a service does not depend on the bundle's files after that."""
+        """Open every model now; afterwards the bundle's files are no longer needed."""
         self.sessions.open_all()
 
     def self_test(self, batch_size: int = 1) -> None:
-        """Open every model and run all of them over a batch of made pictures, which takes the memory of such a batch.
+        """Open every model and run all of them over a batch of synthetic pictures, which needs as much memory as any.
 
         Raises
         ------
         BundleError
-            A model cannot be run, or says what is no probability.
+            A model cannot be run, or its output is not a probability.
         """
         self.open_all()
         pictures = [Image.linear_gradient("L").rotate(90 * number) for number in range(batch_size)]
@@ -207,13 +206,13 @@ class Engine:
         try:
             main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
             if main.shape != expected or distance.shape != expected[:1]:
-                raise ValueError(f"the main model answers with {main.shape} and {distance.shape}")
+                raise ValueError(f"the main model's outputs have the shapes {main.shape} and {distance.shape}")
             asked = self.ask_submodels(pictures, np.ones(expected, dtype=bool))  # (N, K)
         except (*REFUSALS, ValueError, IndexError) as error:
             raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
         if not np.allclose(main.sum(axis=1), 1, atol=1e-3) or not np.all((asked >= 0) & (asked <= 1)):
             raise BundleError(
-                f"{self.bundle.folder} fails its self-test: its models do not answer with probabilities; "
+                f"{self.bundle.folder} fails its self-test: its models' outputs are not probabilities; "
                 "export the bundle again"
             )
 

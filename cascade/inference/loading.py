@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def load_bundle(model: str, precision: Precision = "float", main_only: bool = False) -> Bundle:
-    """Return the bundle in a folder or of a name; with ``main_only`` it routes nothing.
+    """Return the bundle of a folder or a name; with ``main_only`` it routes nothing.
 
     Raises
     ------
     BundleError
-        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
+        There is no such bundle, it is damaged, or its 8-bit form is requested and missing.
     """
     bundle = read_bundle(precise_folder(find_bundle(model), precision))
     return without_routing(bundle) if main_only else bundle
@@ -33,15 +33,14 @@ def load_engine(
 ) -> "Engine":
     """Return an engine for a bundle's folder or name; with ``main_only`` its main model answers alone.
 
-    The bundle's files are hashed while the runtime is imported: both take a tenth of a second, and neither needs
-    the other.
+    The bundle's files are hashed while the runtime is imported: each takes a tenth of a second.
 
     Raises
     ------
     BundleError
-        There is no such bundle, it is damaged, or it has no 8-bit form and that is asked for.
+        There is no such bundle, it is damaged, or its 8-bit form is requested and missing.
     CanonistiaError
-        CUDA is asked for, and this onnxruntime has none.
+        CUDA is requested, and this onnxruntime has none.
     """
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(load_bundle, model, precision, main_only)

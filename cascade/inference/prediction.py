@@ -10,8 +10,8 @@ Stage = Literal["main", "submodels"]
 class Prediction:
     """The two most likely classes of a picture, most likely first, with calibrated probabilities in [0, 1].
 
-    ``stage`` says who decided; ``unsure`` is set when the picture is unlike those of training, or was routed
-    and no submodel recognised it.
+    ``stage`` is the stage that decided; ``unsure`` is set if the picture is unlike the training pictures, or if it was
+    routed and no submodel recognised it.
     """
 
     label_1: str

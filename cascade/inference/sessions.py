@@ -1,4 +1,4 @@
-"""Sessions: the models of a bundle as ONNX Runtime runs them, each opened when it is first needed."""
+"""Sessions: the models of a bundle in ONNX Runtime, each opened when it is first needed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from cascade.threads import processors
 Device = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-# The runtime's errors have no common ancestor but Exception.
+# The runtime's errors have no common base class but Exception.
 REFUSALS = (
     runtime_errors.Fail,
     runtime_errors.InvalidArgument,
@@ -31,32 +31,32 @@ REFUSALS = (
 class Sessions:
     """One session per model file of a bundle. Safe to call from several threads.
 
-    The main model is opened at once, every other model when a picture is first routed: a sure picture does not wait
-    for it.
+    The main model is opened at once, every other model when a picture is first routed: a picture that is not routed
+    does not wait for it.
 
     Parameters
     ----------
     threads
-        How many threads an inference may use; by default all processors that this process may run on.
+        Threads per inference; by default one for each processor that this process may use.
 
     Raises
     ------
     BundleError
         The main model is refused by ONNX Runtime.
     CanonistiaError
-        CUDA is asked for, and this onnxruntime has none.
+        CUDA is requested, and this onnxruntime has none.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None, device: Device = "cpu") -> None:
         if _PROVIDERS[device] not in onnxruntime.get_available_providers():
             raise CanonistiaError(
-                "this machine's onnxruntime has no CUDA, it offers "
-                f"{', '.join(onnxruntime.get_available_providers())}; pip install onnxruntime-gpu in its place"
+                "this machine's onnxruntime has no CUDA; expected CUDAExecutionProvider among its providers, which are "
+                f"{', '.join(onnxruntime.get_available_providers())}; pip install onnxruntime-gpu instead"
             )
         self._bundle = bundle
         self._device = device
         self._threads = threads or processors()
-        # A linear head is done before a second thread has woken up.
+        # A linear head finishes before a second thread has started.
         self._heads = {entry.file.path for entry in bundle.manifest.submodels} if bundle.manifest.trunk else set()
         self._opened: dict[str, onnxruntime.InferenceSession] = {}
         self.session(bundle.manifest.main.file)
@@ -67,12 +67,12 @@ class Sessions:
         Raises
         ------
         BundleError
-            The file was replaced since the bundle was read, or is refused by ONNX Runtime.
+            The file was replaced since the bundle was read, or ONNX Runtime refuses it.
         """
         session = self._opened.get(file.path)
         if session is None:
             threads = 1 if file.path in self._heads else self._threads
-            # Two threads may open one file at once; both then use the session that was stored first.
+            # Two threads may open one file at the same time; both then use the session that was stored first.
             session = self._opened.setdefault(file.path, _opened(self._bundle.path(file), threads, self._device))
         return session
 
@@ -85,19 +85,19 @@ class Sessions:
         return [output.name for output in self.session(file).get_outputs()]
 
     def open_all(self) -> None:
-        """Open every model that is not open yet: a service does not depend on the bundle's files after that."""
+        """Open every model that is not open yet; afterwards the bundle's files are no longer needed."""
         for file in self._bundle.manifest.files:
             self.session(file)
 
 
 def _opened(path: Path, threads: int, device: Device) -> onnxruntime.InferenceSession:
-    # What a GPU has no kernel for is left to the CPU.
+    # The CPU runs the operators that the GPU has no kernel for.
     providers = list(dict.fromkeys((_PROVIDERS[device], _PROVIDERS["cpu"])))
     try:
         session = onnxruntime.InferenceSession(path, _options(threads), providers=providers)
     except REFUSALS as error:
         raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
-    if session.get_providers()[0] != _PROVIDERS[device]:  # the runtime only mentions it, and goes on
+    if session.get_providers()[0] != _PROVIDERS[device]:  # the runtime only logs it, and continues on the CPU
         raise CanonistiaError("onnxruntime could not start CUDA; check the driver and the CUDA and cuDNN libraries")
     return session
 
@@ -106,8 +106,8 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # It would keep a plan and its memory for every number of pictures that was ever routed at once.
+    # With it, the runtime would keep a plan and its memory for every batch size that ever occurred.
     options.enable_mem_pattern = False
-    # Threads that go on spinning after one model's pass are in the way of the next model's.
+    # Threads that keep spinning after one model's pass slow down the next model's.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

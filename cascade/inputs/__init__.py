@@ -1,1 +1,1 @@
-"""Inputs: what a command was given, as one picture after another."""
+"""Inputs: the pictures that a command is to classify, one after another."""

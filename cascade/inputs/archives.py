@@ -1,4 +1,4 @@
-"""Archives: the pictures inside zip and tar files, read one after another without unpacking anything."""
+"""Archives: the pictures inside zip and tar files, read one after another without unpacking to disk."""
 
 import tarfile
 import weakref
@@ -14,7 +14,7 @@ from cascade.errors import PictureError
 from cascade.images.formats import SUFFIXES
 from cascade.inputs.item import MAX_FILE_BYTES, Item, Opener, failed_item
 
-# Pictures hardly shrink: what unpacks to far more than it was is made to fill a disk or a memory.
+# Pictures hardly compress: a member that unpacks to far more bytes is made to fill the memory.
 MAX_RATIO = 200
 _RATIO_COUNTS_FROM = 1_000_000
 
@@ -22,11 +22,11 @@ _DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImple
 
 
 def archive_items(name: str, opened: Opener) -> Iterator[Item]:
-    """Yield the pictures of a zip or tar archive in its own order, named ``archive.zip::folder/picture.jpg``.
+    """Yield the pictures of a zip or tar archive in the archive's order, named ``archive.zip::folder/picture.jpg``.
 
-    A member whose name leads out of the archive (``..``, an absolute path), that is encrypted, or that unpacks to far
-    more than it was, is an item that cannot be read; so is the rest of an archive that is damaged. WebDataset's shards
-    are tar archives.
+    A member is an item that cannot be read if its name leads out of the archive (``..``, an absolute path), if it is
+    encrypted, or if it unpacks to far more bytes; so is the rest of a damaged archive. WebDataset's shards are tar
+    archives.
     """
     try:
         file = opened()
@@ -37,14 +37,14 @@ def archive_items(name: str, opened: Opener) -> Iterator[Item]:
     try:
         yield from walk(name, file)
     except _DAMAGES as error:
-        yield failed_item(name, f"is no whole archive: {error or type(error).__name__}")
+        yield failed_item(name, f"is not a complete archive: {error or type(error).__name__}")
 
 
 def _zip_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
     with ExitStack() as opening:
         opening.enter_context(packed_file)
         archive = zipfile.ZipFile(packed_file)
-        # Items are read by other threads, later: it is closed when the last of them is gone.
+        # Other threads read the items later: the archive is closed when the last item is gone.
         weakref.finalize(archive, opening.pop_all().close)
     for member in archive.infolist():
         if member.is_dir() or not _is_picture(member.filename):
@@ -64,15 +64,15 @@ def _read_from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     except _DAMAGES as error:
         raise PictureError(f"cannot be unpacked: {error or type(error).__name__}") from error
     if len(content) != member.file_size:
-        raise PictureError(f"unpacks to more than the {member.file_size:,} bytes that the archive promises")
+        raise PictureError(f"unpacks to more than the {member.file_size:,} bytes that the archive states")
     return content
 
 
 def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
-    # A stream has no index: members are read as they pass, and held until they are classified.
+    # A stream has no index: members are read as they pass, and kept until they are classified.
     with packed_file, tarfile.open(fileobj=packed_file, mode="r|*") as archive:
         while member := archive.next():
-            archive.members.clear()  # type: ignore[attr-defined]  # it would remember all of them
+            archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every member
             if member.isdir() or not _is_picture(member.name):
                 continue
             name = f"{place}::{member.name}"
@@ -80,7 +80,7 @@ def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
             if refusal := _refusal(member.name, member.size, None):
                 yield failed_item(name, refusal)
             elif file is None:
-                yield failed_item(name, "is a link or a device inside the archive; a file was expected")
+                yield failed_item(name, "is a link or a device inside the archive; expected a file")
             else:
                 content = file.read()
                 stamp = f"{member.size}:{zlib.crc32(content):08x}"
@@ -94,7 +94,7 @@ def _refusal(name: str, size: int, packed: int | None) -> str:
     if size > MAX_FILE_BYTES:
         return f"unpacks to {size:,} bytes, over the limit of {MAX_FILE_BYTES:,}"
     if packed is not None and size > max(_RATIO_COUNTS_FROM, MAX_RATIO * packed):
-        return f"unpacks to {size:,} bytes from {packed:,}, as no picture does"
+        return f"unpacks to {size:,} bytes from {packed:,}, which no picture does"
     return ""
 
 

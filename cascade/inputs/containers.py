@@ -1,4 +1,4 @@
-"""Containers: files that hold many pictures, told by their names."""
+"""Containers: files that contain many pictures, recognised by their names."""
 
 from collections.abc import Iterator
 
@@ -9,19 +9,19 @@ _TABLES = (".parquet",)
 
 
 def is_container(name: str) -> bool:
-    """Return whether a file of this name holds many pictures."""
+    """Return whether a file with this name contains many pictures."""
     return name.lower().endswith((*_ARCHIVES, *_TABLES))
 
 
 def container_items(name: str, opened: Opener) -> Iterator[Item]:
-    """Return the pictures inside an archive or a table; ``opened`` gives its bytes, from the beginning.
+    """Return the pictures inside an archive or a table; ``opened`` opens the file at its beginning.
 
     Raises
     ------
     CanonistiaError
         The table has no column of pictures.
     """
-    # Imported only now: one picture should not wait for it.
+    # Imported only when needed: classifying one picture should not wait for it.
     if name.lower().endswith(_TABLES):
         from cascade.inputs.parquet import parquet_items
 

@@ -1,4 +1,4 @@
-"""Inputs: the pictures that a command was given, one after another, each with its name and a way to its bytes."""
+"""Items: the pictures that a command is to classify, each with its name and a function that reads its bytes."""
 
 import os
 import stat
@@ -13,17 +13,17 @@ from cascade.images.folders import walk
 
 MAX_FILE_BYTES = 1_000_000_000
 
-Opener = Callable[[], IO[bytes]]  # gives the bytes of a file that holds pictures, from the beginning
+Opener = Callable[[], IO[bytes]]  # opens a file that contains pictures, at its beginning
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One picture to classify.
 
-    ``size`` is in bytes, 0 where it is not known. Two items of one name and one ``stamp`` hold the same bytes, as far
-    as can be seen from outside; an empty stamp promises nothing. ``read`` returns the bytes of the file or raises
-    :class:`PictureError`; where ``here`` is set only this process can call it, for the item lies inside of something
-    that it has open.
+    ``size`` is in bytes, 0 if it is not known. Two items with the same name and ``stamp`` have the same bytes, as far
+    as this is known without reading them; an empty stamp promises nothing. ``read`` returns the bytes of the file or
+    raises :class:`PictureError`; with ``here``, only this process can call it, because the item is inside a file that
+    this process has open.
     """
 
     name: str
@@ -40,13 +40,13 @@ def items_of(paths: Iterable[Path]) -> Iterator[Item]:
 
 
 def folder_items(folder: Path) -> Iterator[Item]:
-    """Yield the pictures below a folder in path order; one inside that cannot be listed cannot be read, either."""
+    """Yield the pictures below a folder in path order; a subfolder that cannot be listed is an item that fails."""
     for found in walk(folder):
         yield file_item(found) if isinstance(found, Path) else _unlisted(found)
 
 
 def file_item(path: Path) -> Item:
-    """Return a file as an item; whether it can be read is told by reading it."""
+    """Return a file as an item; whether it can be read is only known when it is read."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -60,7 +60,7 @@ def read_file(path: Path) -> bytes:
     Raises
     ------
     PictureError
-        The file is missing, may not be read, is larger than ``MAX_FILE_BYTES``, or is no file: a pipe has no end.
+        The file is missing, unreadable, larger than ``MAX_FILE_BYTES``, or not a regular file: a pipe has no end.
     """
     try:
         status = path.stat()
@@ -74,7 +74,7 @@ def read_file(path: Path) -> bytes:
 
 
 def failed_item(name: str, reason: str) -> Item:
-    """Return an item that stands for pictures which could not be listed: reading it says why."""
+    """Return an item for pictures that could not be listed; reading it raises the reason."""
 
     def fail() -> bytes:
         raise PictureError(reason)

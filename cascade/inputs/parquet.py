@@ -1,4 +1,4 @@
-"""Parquet: pictures whose bytes lie in a table. Needs pyarrow, of the batch extra."""
+"""Parquet: pictures whose bytes are in a table. Needs pyarrow, from the batch extra."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,9 +16,9 @@ _BLOCK = 64  # pictures read at once
 
 
 def parquet_items(place: str, opened: Opener) -> Iterator[Item]:
-    """Yield the pictures of a Parquet file, named ``file.parquet::`` and their path, name, key, or number.
+    """Yield the pictures of a Parquet file, named ``file.parquet::`` plus their path, name, key, or number.
 
-    Their bytes are in a binary column called image, bytes, content, jpg or png, or in the field ``bytes`` of one.
+    Their bytes are in a binary column called image, bytes, content, jpg or png, or in such a column's field ``bytes``.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def parquet_items(place: str, opened: Opener) -> Iterator[Item]:
                     yield _table_item(place, row[column], row[name] if name else None, number)
                     number += 1
     except (pa.ArrowException, OSError) as error:
-        yield failed_item(place, f"is no whole Parquet file: {str(error).splitlines()[0]}")
+        yield failed_item(place, f"is not a complete Parquet file: {str(error).splitlines()[0]}")
 
 
 def _bytes_column(schema: "pyarrow.Schema", place: str) -> str:
@@ -61,5 +61,5 @@ def _table_item(place: str, value: Any, name: Any, number: int) -> Item:
     content, inner = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     full = f"{place}::{name if name is not None else inner or number}"
     if content is None:
-        return failed_item(full, "holds no bytes of a picture")
+        return failed_item(full, "has no bytes of a picture")
     return Item(full, len(content), "", partial(bytes, content), here=True)

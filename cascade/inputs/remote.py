@@ -1,4 +1,4 @@
-"""Remote pictures: anything that fsspec has an address for. Needs fsspec, of the batch extra."""
+"""Remote pictures: any address that fsspec can open. Needs fsspec, from the batch extra."""
 
 import sys
 from collections.abc import Iterator
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 READERS = 8
 
 
-def is_address(word: str) -> bool:
-    """Return whether a word is an address, ``s3://bucket/photos`` or ``https://…``, and no path."""
-    return "://" in word
+def is_address(name: str) -> bool:
+    """Return whether an input is an address, such as ``s3://bucket/photos`` or ``https://…``, and not a path."""
+    return "://" in name
 
 
 def remote_items(address: str) -> Iterator[Item]:
-    """Yield the picture at an address, or those below it in the order of their names, one folder listed at a time.
+    """Yield the picture at an address, or those below it in the order of their names, listing one folder at a time.
 
-    An archive or a table at an address is opened, and so is each that fits an address with ``*``; those inside a folder
-    are not. What cannot be listed is an item that cannot be read. Stores that are busy are asked again, with growing
-    pauses, by their own libraries.
+    An archive or a table at an address is opened, and so is each that matches an address with ``*``; those inside a
+    folder are not. A folder that cannot be listed is an item that cannot be read. The libraries of the stores retry
+    busy stores with growing pauses.
 
     Raises
     ------
     CanonistiaError
-        No library for such addresses is installed.
+        No library for these addresses is installed.
     """
     import fsspec
 
@@ -43,15 +43,15 @@ def remote_items(address: str) -> Iterator[Item]:
         raise CanonistiaError(f"{address} cannot be opened: {error}") from error
     try:
         if "*" in path:
-            fitting = system.glob(path, detail=True)
-            infos = [fitting[name] for name in sorted(fitting)]
+            found = system.glob(path, detail=True)
+            infos = [found[name] for name in sorted(found)]
         else:
             infos = [system.info(path)]
     except _failures() as error:
         yield failed_item(address, f"cannot be opened: {_words(error)}")
         return
     if not infos:
-        yield failed_item(address, "no file fits this pattern")
+        yield failed_item(address, "no file matches this pattern")
     for info in infos:
         if info["type"] != "directory":
             yield from _inside(system, info) if is_container(info["name"]) else [_item(system, info)]
@@ -108,7 +108,7 @@ def _read(system: "AbstractFileSystem", path: str, size: int) -> bytes:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    # Some libraries have errors of their own beside OSError; one that is not loaded has raised none.
+    # Some libraries have errors that are no OSError; a library that is not loaded has raised none.
     own = {"aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
     loaded = [getattr(sys.modules[module], name) for module, name in own.items() if module in sys.modules]
     return (OSError, TimeoutError, *loaded)

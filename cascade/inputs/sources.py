@@ -1,4 +1,4 @@
-"""Sources: from the words of a command to the pictures that they name."""
+"""Sources: from the inputs of a command to the pictures that they name."""
 
 import glob
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cascade.errors import CanonistiaError
+from cascade.errors import UsageError
 from cascade.inputs.containers import container_items, is_container
 from cascade.inputs.item import Item, failed_item, file_item, folder_items
 from cascade.inputs.remote import is_address, remote_items
@@ -14,49 +14,45 @@ from cascade.inputs.remote import is_address, remote_items
 STDIN = "-"
 
 
-class InputError(CanonistiaError):
-    """What a command was told to classify is not there."""
-
-
-def check_words(words: Iterable[str]) -> None:
-    """Check that every word names something.
+def check_inputs(inputs: Iterable[str]) -> None:
+    """Check that every input names something.
 
     Raises
     ------
-    InputError
-        There is no such file, folder or list, and no file fits the pattern.
+    UsageError
+        There is no such file, folder or list, or no file matches the pattern.
     """
-    for word in words:
-        if word == STDIN or is_address(word) or os.path.lexists(word):
+    for name in inputs:
+        if name == STDIN or is_address(name) or os.path.lexists(name):
             continue
-        if word.startswith("@"):
-            if not Path(word[1:]).is_file():
-                raise InputError(f"there is no list '{word[1:]}'; expected a file with one path a line")
-        elif not glob.has_magic(word):
-            raise InputError(f"path '{word}' does not exist; expected a picture, a folder, an archive or a pattern")
-        elif next(glob.iglob(word, recursive=True), None) is None:
-            raise InputError(f"no file fits the pattern '{word}'")
+        if name.startswith("@"):
+            if not Path(name[1:]).is_file():
+                raise UsageError(f"there is no list '{name[1:]}'; expected a file with one path per line")
+        elif not glob.has_magic(name):
+            raise UsageError(f"path '{name}' does not exist; expected a picture, a folder, an archive or a pattern")
+        elif next(glob.iglob(name, recursive=True), None) is None:
+            raise UsageError(f"no file matches the pattern '{name}'; expected one or more")
 
 
-def items_of_words(words: Iterable[str]) -> Iterator[Item]:
-    """Yield the pictures that words name, in the order of the words.
+def items_of_inputs(inputs: Iterable[str]) -> Iterator[Item]:
+    """Yield the pictures that inputs name, in the order of the inputs.
 
-    A word is a picture, a folder (in path order, with those inside it), a zip or tar archive, a Parquet file, an
-    address of any of these, a pattern (``**`` goes through folders), ``@FILE`` for a list of paths, one a line, or
-    ``-`` for a list on standard input.
+    An input is a picture, a folder (in path order, subfolders included), a zip or tar archive, a Parquet file, an
+    address of any of these, a pattern (``**`` matches any number of folders), ``@FILE`` for a list with one path per
+    line, or ``-`` for a list on standard input.
     """
-    for word in words:
-        if os.path.lexists(word) or is_address(word):
-            yield from _items_of_word(word)
-        elif word == STDIN:
+    for name in inputs:
+        if os.path.lexists(name) or is_address(name):
+            yield from _items_of_name(name)
+        elif name == STDIN:
             yield from _items_of_lines(sys.stdin.buffer)
-        elif word.startswith("@"):
-            with Path(word[1:]).open("rb") as lines:
+        elif name.startswith("@"):
+            with Path(name[1:]).open("rb") as lines:
                 yield from _items_of_lines(lines)
         else:
-            found = sorted(Path(name) for name in glob.iglob(word, recursive=True))
+            found = sorted(map(Path, glob.iglob(name, recursive=True)))
             if not found:
-                yield failed_item(word, "cannot be opened: No such file or directory")
+                yield failed_item(name, "cannot be opened: No such file or directory")
             for path in found:
                 if not path.is_dir():
                     yield from _items_of_path(path)
@@ -64,12 +60,12 @@ def items_of_words(words: Iterable[str]) -> Iterator[Item]:
 
 def _items_of_lines(lines: Iterable[bytes]) -> Iterator[Item]:
     for line in lines:
-        if word := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from _items_of_word(word)
+        if name := os.fsdecode(line.rstrip(b"\r\n")):
+            yield from _items_of_name(name)
 
 
-def _items_of_word(word: str) -> Iterator[Item]:
-    yield from remote_items(word) if is_address(word) else _items_of_path(Path(word))
+def _items_of_name(name: str) -> Iterator[Item]:
+    yield from remote_items(name) if is_address(name) else _items_of_path(Path(name))
 
 
 def _items_of_path(path: Path) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""The journal: rows kept safe while a batch runs, so that a run that was stopped at any moment can go on."""
+"""The journal: keeps the rows on disk while a batch runs, so that a run stopped at any moment can be resumed."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from cascade.errors import CanonistiaError
 from cascade.inputs.item import Item
 from cascade.outputs.rows import COLUMNS, Answered, Row, journal_of
 
-# A row is kept once for every content of a file; the sequence is the order of this run.
+# One row is kept per content of a file; the sequence is the order of this run.
 _TABLES = """
 CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL);
 CREATE TABLE kept (name BLOB, stamp TEXT, row TEXT NOT NULL, PRIMARY KEY (name, stamp)) WITHOUT ROWID;
@@ -21,12 +21,12 @@ CREATE TABLE sequence (number INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEX
 """
 _ANSWER = COLUMNS[1:]
 _LEAST_SECONDS = 0.1
-_SHARE = 0.05  # of the time that may go into making rows durable
+_SHARE = 0.05  # of the time that may be spent on making rows durable
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What the rows of a journal depend on: the sha256 of the bundle, and how a changed file is told."""
+    """What the rows of a journal depend on: the sha256 of the bundle, and how a changed file is detected."""
 
     bundle: str
     by_hash: bool
@@ -35,8 +35,8 @@ class Terms:
 class Journal:
     """The rows of one run, in a database beside the output.
 
-    Every row that was added is durable within about a second; a process that is killed loses no other, and what the
-    database holds is whole at any moment.
+    Every row is durable within about a second after it was added: a process that is killed loses only later rows, and
+    the database is consistent at any moment.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
@@ -46,7 +46,7 @@ class Journal:
         self._cost = 0.0
 
     def known(self, item: Item) -> Row | None:
-        """Return the row that an earlier run gave to the same file, if it has not changed and could be read."""
+        """Return the row of the same file in an earlier run, if the file could be read and has not changed."""
         if not item.stamp:
             return None
         found = self._database.execute(
@@ -56,7 +56,7 @@ class Journal:
         return None if row is None or row.error else row
 
     def known_by_stamp(self, item: Item) -> dict[str, Row]:
-        """Return the rows that an earlier run gave to files of this name which could be read, by their stamps."""
+        """Return the rows of files with this name in earlier runs, by their stamps, without those with errors."""
         query = "SELECT stamp, row FROM kept WHERE name = ? AND stamp != ''"
         found = self._database.execute(query, (os.fsencode(item.name),)).fetchall()
         rows = {stamp: _row(item.name, row) for stamp, row in found}
@@ -87,13 +87,13 @@ class Journal:
 
 @contextmanager
 def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = False) -> Iterator[Journal]:
-    """Give the journal of an output, emptied unless ``resume``; it is removed when the block ends without an error.
+    """Yield the journal of an output, emptied unless ``resume``; it is removed when the block ends without an error.
 
     Raises
     ------
     CanonistiaError
-        The journal was begun with another bundle (unless ``any_bundle``) or with other stamps, another process
-        holds it, or it cannot be written: what is in it then stays.
+        The journal was started with another bundle (unless ``any_bundle``) or another ``by_hash``, another process
+        is using it, or it cannot be written. The journal then keeps its rows.
     """
     path = journal_of(out)
     if not resume:
@@ -101,9 +101,9 @@ def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = Fal
     try:
         database = sqlite3.connect(path, isolation_level="IMMEDIATE", timeout=0.2, check_same_thread=False)
         try:
-            # Another run of the same output waits outside, whatever it is doing.
+            # No other run of the same output can open the journal meanwhile.
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            _begin(database, terms, out, any_bundle)
+            _start(database, terms, out, any_bundle)
             yield Journal(database)
         except BaseException:
             database.commit()
@@ -115,19 +115,19 @@ def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = Fal
         raise CanonistiaError(_reason(error, out)) from error
 
 
-def _begin(database: sqlite3.Connection, terms: Terms, out: Path, any_bundle: bool) -> None:
+def _start(database: sqlite3.Connection, terms: Terms, out: Path, any_bundle: bool) -> None:
     if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'terms'").fetchone():
         database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} COMMIT;")
-    begun = database.execute("SELECT bundle, by_hash FROM terms").fetchone()
-    if begun:
-        if begun[0] != terms.bundle and not any_bundle:
+    started = database.execute("SELECT bundle, by_hash FROM terms").fetchone()
+    if started:
+        if started[0] != terms.bundle and not any_bundle:
             raise CanonistiaError(
-                f"{out} was begun with another bundle ({begun[0][:12]}, now {terms.bundle[:12]}); give that one to "
+                f"{out} was started with another bundle ({started[0][:12]}, now {terms.bundle[:12]}); give that one to "
                 "--model, mix both with --allow-other-model, or start again with --overwrite"
             )
-        if bool(begun[1]) != terms.by_hash:
-            way = "with --hash" if begun[1] else "without --hash"
-            raise CanonistiaError(f"{out} was begun {way}; go on {way}, or start again with --overwrite")
+        if bool(started[1]) != terms.by_hash:
+            way = "with --hash" if started[1] else "without --hash"
+            raise CanonistiaError(f"{out} was started {way}; resume it {way}, or start again with --overwrite")
     with database:
         database.execute("DELETE FROM terms")
         database.execute("INSERT INTO terms VALUES (?, ?)", (terms.bundle, terms.by_hash))
@@ -135,7 +135,7 @@ def _begin(database: sqlite3.Connection, terms: Terms, out: Path, any_bundle: bo
 
 
 def _remove(path: Path) -> None:
-    # The database's own journal goes first: what it would undo is no longer wanted.
+    # The database's own journal first: it would undo changes when the database is next opened.
     path.with_name(path.name + "-journal").unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
@@ -146,9 +146,9 @@ def _row(name: str, answer: str) -> Row:
 
 def _reason(error: sqlite3.Error, out: Path) -> str:
     if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-        return f"another run is writing {out}; wait for it, or choose another --out"
+        return f"another run is writing {out}; wait until it has finished, or choose another --out"
     if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-        return f"{out} cannot be written, the disk is full; make room and go on with --resume"
+        return f"{out} cannot be written, the disk is full; free some space and run again with --resume"
     if error.sqlite_errorcode in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
         return f"{out} cannot be written ({error}); choose another --out"
-    return f"the journal of {out} cannot be used ({error}); go on with --resume, or start again with --overwrite"
+    return f"the journal of {out} cannot be used ({error}); run again with --resume, or start again with --overwrite"

@@ -1,4 +1,4 @@
-"""Parquet: rows written as a table. Needs pyarrow, of the batch extra."""
+"""Parquet: rows written as a table. Needs pyarrow, from the batch extra."""
 
 import os
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ from cascade.errors import CanonistiaError
 from cascade.files import written_whole
 from cascade.outputs.rows import Row
 
-_GROUP = 10_000  # rows of a row group
+_GROUP = 10_000  # rows per row group
 
 
 def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> None:
-    """Write rows as one Parquet file, or as a folder of them with one folder inside for each value of a column.
+    """Write rows as one Parquet file, or as a folder of them with one subfolder per value of a column.
 
-    It appears under its name when all rows are written, and not at all otherwise.
+    It appears under its name only when all rows are written.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> Non
 
 
 def _as_text(row: Row) -> dict[str, Any]:
-    # A file name need not be text, a cell has to be.
+    # A file name can be any bytes, a cell must be text.
     return asdict(row) | {"path": os.fsencode(row.path).decode("utf-8", "backslashreplace")}
 
 

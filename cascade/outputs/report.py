@@ -1,4 +1,4 @@
-"""The report: one page about a batch, with everything in it, that opens anywhere."""
+"""The report: one page about a batch, in one self-contained file."""
 
 import base64
 import heapq
@@ -13,9 +13,10 @@ from cascade.files import written_whole
 from cascade.images.decoding import decode
 from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered, Row
+from cascade.rules.unsure import doubtfulness
 
 DOUBTFUL = 24
-_SIDE = 160
+_THUMBNAIL_SIZE = 160  # pixels
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
 :root { color-scheme: light dark }
@@ -27,7 +28,7 @@ ul.pictures li { list-style: none; width: 160px; overflow-wrap: anywhere } img {
 
 
 class Report:
-    """Counts rows as they pass and keeps the most doubtful; its memory does not grow with them."""
+    """Counts rows as they pass and keeps the most doubtful; its memory does not grow with the number of rows."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -40,7 +41,7 @@ class Report:
         self._doubtful: list[tuple[float, int, Item, Row]] = []
 
     def add(self, answered: Answered) -> None:
-        """Take one row in."""
+        """Count one row."""
         row = answered.row
         self._rows += 1
         if row.error:
@@ -53,8 +54,7 @@ class Report:
         self._counts[row.label_1] += 1
         self._routed += row.stage == "submodels"
         self._unsure += bool(row.unsure)
-        # Those marked unsure come first, and then whatever has its two classes closest together.
-        doubt = float(bool(row.unsure)) + 1 - (row.probability_1 - row.probability_2)
+        doubt = doubtfulness(bool(row.unsure), row.probability_1, row.probability_2)
         heapq.heappush(self._doubtful, (doubt, -self._rows, answered.item, row))
         if len(self._doubtful) > DOUBTFUL:
             heapq.heappop(self._doubtful)
@@ -83,7 +83,7 @@ class Report:
             ("decided by the submodels", _share(self._routed, answered)),
             ("marked unsure", _share(self._unsure, answered)),
             ("errors", f"{self._errors.total():,}"),
-            ("speed", f"{self._rows / seconds:,.1f} pictures a second"),
+            ("speed", f"{self._rows / seconds:,.1f} pictures per second"),
         ]
         classes = "".join(
             f"<tr><td>{escape(label)}<td class=number>{count:,}"
@@ -118,10 +118,10 @@ def _shown(item: Item, row: Row) -> str:
 
 def _thumbnail(item: Item) -> str:
     try:
-        picture = decode(item.read(), least_side=_SIDE).convert("RGB")
+        picture = decode(item.read(), least_size=_THUMBNAIL_SIZE).convert("RGB")
     except PictureError:
-        return "data:,"  # it was there when it was classified
-    picture.thumbnail((_SIDE, _SIDE))
+        return "data:,"  # the file was there when it was classified
+    picture.thumbnail((_THUMBNAIL_SIZE, _THUMBNAIL_SIZE))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

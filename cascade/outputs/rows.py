@@ -1,4 +1,4 @@
-"""Rows: the answers about files as the command line writes them."""
+"""Rows: the answers about files, as the command line writes them."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ from cascade.inputs.item import Item
 
 @dataclass(frozen=True)
 class Row:
-    """One file's answer; in a row with an ``error`` the answers are None."""
+    """One file's answer; in a row with an ``error`` the other columns are None."""
 
     path: str
     label_1: str | None = None
@@ -43,7 +43,7 @@ TABLE_ROWS = 1000
 
 
 def journal_of(out: Path) -> Path:
-    """Return where the journal of an output lies: beside it, ``rows.csv.progress``."""
+    """Return the path of an output's journal, which is beside it: ``rows.csv.progress``."""
     return out.with_name(out.name + ".progress")
 
 
@@ -53,7 +53,7 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
     Raises
     ------
     CanonistiaError
-        There is an output or a stopped run's journal, and nobody said what to do with it.
+        There is an output or the journal of a stopped run, and neither ``resume`` nor ``overwrite`` is set.
     """
     journal = journal_of(out)
     if overwrite or not (out.exists() or journal.exists()):
@@ -61,15 +61,17 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
     if resume:
         return journal.exists()
     if journal.exists():
-        raise CanonistiaError(f"{out} was begun and stopped; go on with --resume, or start again with --overwrite")
+        raise CanonistiaError(
+            f"{out} was started and stopped; run again with --resume, or start again with --overwrite"
+        )
     raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
 
 
 @contextmanager
 def row_file(path: Path) -> Iterator[RowWriter]:
-    """Give a writer of rows to a CSV or JSON lines file, by the ending of its name.
+    """Yield a function that writes rows to a CSV or JSON lines file, by the ending of its name.
 
-    The file appears under its name when all rows are written, and not at all otherwise.
+    The file appears under its name only when all rows are written.
 
     Raises
     ------
@@ -117,11 +119,11 @@ def _json_word(value: bool | None) -> str | None:
 
 @contextmanager
 def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered], object]]:
-    """Give a writer of answers to a table for a terminal, in blocks of ``TABLE_ROWS``, each as wide as needed."""
+    """Yield a function that shows answers as a table, in blocks of ``TABLE_ROWS``, each as wide as needed."""
     block: list[Row] = []
 
     def finish() -> None:
-        # A file name need not be text: what the terminal cannot show is escaped.
+        # A file name can be any bytes: what the terminal cannot show is escaped.
         show(_table(block).encode("utf-8", "backslashreplace"))
         block.clear()
 

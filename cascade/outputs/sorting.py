@@ -1,4 +1,4 @@
-"""Sorting: pictures copied or linked into a folder for each class."""
+"""Sorting: pictures copied or linked into one folder per class."""
 
 import hashlib
 import os
@@ -17,26 +17,26 @@ Way = Literal["copy", "link"]
 
 @dataclass(frozen=True)
 class Sorter:
-    """Puts answered pictures into ``folder/<most likely class>/``; rows with errors are passed over.
+    """Puts answered pictures into ``folder/<most likely class>/``; rows with errors are skipped.
 
-    Of two pictures with one name the second carries eight digits of its path's hash. What is there already with the
-    same content is left, so that a run can be resumed. A dry run writes nothing: ``said`` is given a line for each.
+    Of two pictures with one name, the second gets eight digits of its path's hash. A file that already exists with the
+    same content is kept, so that a run can be resumed. A dry run writes nothing, and shows one line per picture.
     """
 
     folder: Path
     way: Way = "copy"
     dry_run: bool = False
-    said: Callable[[bytes], object] = lambda line: None
+    show: Callable[[bytes], object] = lambda line: None
 
     def add(self, answered: Answered) -> None:
-        """Put one picture where it belongs.
+        """Put one picture into the folder of its class.
 
         Raises
         ------
         PictureError
-            It cannot be read any more.
+            The picture can no longer be read.
         CanonistiaError
-            It cannot be written, or is to be linked and lies inside an archive.
+            The file cannot be written, or a picture inside an archive is to be linked.
         """
         label, item = answered.row.label_1, answered.item
         if label is None:
@@ -44,7 +44,7 @@ class Sorter:
         if label in (".", "..") or Path(label).name != label:
             raise CanonistiaError(f"the class {label!r} cannot be the name of a folder; sort by the rows of --out")
         if self.dry_run:
-            self.said(os.fsencode(f"{item.name} -> {self.folder / label / _base(item)}"))
+            self.show(os.fsencode(f"{item.name} -> {self.folder / label / _base(item)}"))
             return
         place = self.folder / label
         try:
@@ -61,18 +61,18 @@ class Sorter:
                     partial.write_bytes(content)
             if target.read_bytes() == content:
                 return
-        raise CanonistiaError(f"{target} is there with another content; choose an empty --sort-into")
+        raise CanonistiaError(f"{target} exists with other content; choose an empty --sort-into")
 
     def _link(self, item: Item, place: Path) -> None:
         source = Path(item.name).absolute()
         if not source.exists():
-            raise CanonistiaError(f"{item.name} is no file of its own, so that it cannot be linked; use --sort-by copy")
+            raise CanonistiaError(f"{item.name} is not a file that can be linked; use --sort-by copy")
         for target in _targets(item, place):
             if not os.path.lexists(target):
                 target.symlink_to(source)
             if target.is_symlink() and target.readlink() == source:
                 return
-        raise CanonistiaError(f"{target} is there and is another picture; choose an empty --sort-into")
+        raise CanonistiaError(f"{target} exists and is another picture; choose an empty --sort-into")
 
 
 def _base(item: Item) -> str:

@@ -1,1 +1,1 @@
-"""The rules of the cascade: which pictures are routed, how classes are ordered, what is unsure."""
+"""The rules of the cascade: which pictures are routed, how classes are ordered, which answers are unsure."""

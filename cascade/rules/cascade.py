@@ -1,4 +1,4 @@
-"""The cascade: whom the submodels are asked about, and what both stages say together.
+"""The cascade: which classes the submodels are asked about, and how the answers of both stages are combined.
 
 Array names: ``main`` is the main model's calibrated probabilities (N, K); ``submodels`` the calibrated answers to
 "is it this class?" (N, K), NaN where a submodel was not asked.
@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from cascade.rules.decision import Decision, decide
-from cascade.rules.routing import Routing, route
+from cascade.rules.routing import Routing
 from cascade.rules.unsure import Unsure
 
 
@@ -20,24 +20,30 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The rules of one bundle, fitted on validation pictures."""
 
     routing: Routing
-    candidates: Annotated[int, msgspec.Meta(ge=2)]  # how many of the main model's most likely classes are asked
+    candidates: Annotated[int, msgspec.Meta(ge=2)]  # how many of the main model's most likely classes are asked about
     decision: Decision
     unsure: Unsure
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless the rules fit this number of classes."""
+        if self.candidates > classes:
+            raise ValueError(f"{self.candidates} classes are asked about, and there are {classes}")
+        self.routing.check(classes)
 
 
 @dataclass(frozen=True)
 class CascadeOutput:
-    """What both stages said about N pictures, K classes."""
+    """The answers of both stages about N pictures, K classes."""
 
     main: np.ndarray  # (N, K) calibrated probabilities of the main model
     submodels: np.ndarray  # (N, K) calibrated answers of the submodels, NaN where not asked
     probabilities: np.ndarray  # (N, K) the final probabilities
     routed: np.ndarray  # (N,) bool
-    doubt: np.ndarray  # (N,) how unlike a known class; above 1 the picture is marked unsure
+    doubt: np.ndarray  # (N,) how unlike a known class; above 1 the answer is marked unsure
 
     @property
     def unsure(self) -> np.ndarray:
-        """Return which pictures are marked, (N,) bool."""
+        """Return which answers are marked unsure, (N,) bool."""
         return self.doubt > 1
 
 
@@ -47,28 +53,28 @@ def run_cascade(
     distance: np.ndarray,
     ask: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> CascadeOutput:
-    """Return what the cascade says, given the main model's probabilities (N, K) and distances (N,).
+    """Return the cascade's output, given the main model's probabilities (N, K) and distances (N,).
 
-    ``ask`` is called once, when anything is routed, with the routed rows (M,) and the classes asked about (M, K)
-    bool; it returns the submodels' answers (M, K), NaN where not asked.
+    ``ask`` is called once, if any picture is routed, with the indices (M,) of the routed pictures and the classes
+    asked about (M, K) bool; it returns the submodels' answers (M, K), NaN where not asked.
     """
-    routed = route(rules.routing, main)
+    routed = rules.routing.route(main)
     submodels = np.full(main.shape, np.nan, dtype=np.float64)
     final = main.astype(np.float64)
-    rows = np.flatnonzero(routed)
-    if rows.size:
-        submodels[rows] = ask(rows, candidate_classes(main[rows], rules.candidates))
-        final[rows] = decide(rules.decision, final[rows], submodels[rows])
+    indices = np.flatnonzero(routed)
+    if indices.size:
+        submodels[indices] = ask(indices, candidate_classes(main[indices], rules.candidates))
+        final[indices] = decide(rules.decision, final[indices], submodels[indices])
     return CascadeOutput(main, submodels, final, routed, rules.unsure.score(distance, submodels))
 
 
 def known_answers(answers: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return an ``ask`` for :func:`run_cascade` that looks up answers (N, K) given beforehand."""
-    return lambda rows, asked: np.where(asked, answers[rows], np.nan)
+    """Return an ``ask`` for :func:`run_cascade` that looks up known answers (N, K)."""
+    return lambda indices, asked: np.where(asked, answers[indices], np.nan)
 
 
 def candidate_classes(main: np.ndarray, count: int) -> np.ndarray:
-    """Return which classes are asked about: the ``count`` most likely ones of each picture, (N, K) bool."""
+    """Return which classes are asked about: the ``count`` most likely classes of each picture, (N, K) bool."""
     order = np.argsort(-main, axis=1, kind="stable")[:, :count]  # (N, count)
     asked = np.zeros(main.shape, dtype=bool)
     np.put_along_axis(asked, order, True, axis=1)

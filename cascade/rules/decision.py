@@ -29,7 +29,7 @@ class Product(Rule, frozen=True, tag="product"):
 class LogLinear(Rule, frozen=True, tag="log_linear"):
     """Order by a weighted sum of the main log probability and the submodel log odds, both weights fitted.
 
-    It is a conditional logit over the classes: two numbers, whatever the number of classes.
+    It is a conditional logit over the classes, with two weights for any number of classes.
     """
 
     main_weight: float
@@ -44,10 +44,10 @@ Decision = HighestSubmodel | Product | LogLinear
 
 
 def decide(decision: Decision, main: np.ndarray, submodels: np.ndarray) -> np.ndarray:
-    """Return the probabilities of routed pictures after the submodels answered, (N, K), rows summing to 1.
+    """Return the probabilities of routed pictures after the submodels answered, (N, K), each row summing to 1.
 
-    The submodels share out anew what the main model gave to the classes that were asked about; a class that was
-    not asked keeps its main probability.
+    The classes asked about keep their total main probability, which the submodels' answers divide among them; a class
+    not asked about keeps its main probability.
     """
     asked = ~np.isnan(submodels)  # (N, K)
     scores = np.where(asked, decision.log_score(main, submodels), -np.inf)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Keeps a logarithm finite; far below any probability that a calibrated float32 model tells apart.
+# Keeps a logarithm finite; far below the smallest difference that a calibrated float32 model can express.
 TINY = 1e-12
 
 

@@ -1,52 +1,95 @@
 """Routing rules: which pictures the main model is not sure enough about.
 
+To add a rule, write a class and add it to :data:`Routing`. A rule with one threshold derives from
+:class:`OneThreshold` and defines ``score``; any other rule defines every method that :class:`OneThreshold` has.
+A rule that is to be fitted at export is added to ``ROUTINGS`` in ``export/fitting/routing.py``, too.
+
 ``main`` is the main model's calibrated probabilities, (N, K).
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Self
 
 import msgspec
 import numpy as np
 
 from cascade.rules.probabilities import TINY, log_odds
 from cascade.rules.rule import Rule
+from cascade.rules.thresholds import Threshold, at_count, at_share, in_a_gap
 
-Threshold = Annotated[float, msgspec.Meta(ge=0, le=1.01)]  # just over 1 routes every picture
 
-
-class Confidence(Rule, frozen=True, tag="confidence"):
-    """Route when the highest probability is below the threshold (Chow's rule)."""
+class OneThreshold(Rule, frozen=True, kw_only=True):
+    """A rule that routes the pictures whose score is below one threshold, the same for every class."""
 
     threshold: Threshold
 
-    @staticmethod
-    def score(main: np.ndarray) -> np.ndarray:
+    def score(self, main: np.ndarray) -> np.ndarray:
+        """Return how sure the main model is, (N,): 0 for not at all, 1 for certain."""
+        raise NotImplementedError(f"the routing rule {self.name} defines no score")
+
+    def route(self, main: np.ndarray) -> np.ndarray:
+        """Return which pictures go to the submodels, (N,) bool."""
+        if self.routes_nothing:  # rounding can give a score just below 0
+            return np.zeros(len(main), dtype=bool)
+        return self.score(main) < self.threshold
+
+    @property
+    def routes_nothing(self) -> bool:
+        """Return whether no picture goes to the submodels, whatever its probabilities."""
+        return self.threshold == 0
+
+    def threshold_of(self, predicted: int) -> float:
+        """Return the score below which a picture is routed when the main model predicts this class."""
+        return self.threshold
+
+    @property
+    def description(self) -> str:
+        """Return the rule's thresholds in words, to follow its name."""
+        nothing = " (nothing: the submodels did not help)" if self.routes_nothing else ""
+        return f" below {self.threshold:.4f}{nothing}"
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless the rule fits this number of classes."""
+
+    def at_shares(self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float]) -> list[Self]:
+        """Return the rule with its threshold set to route about this share of the pictures, for each of the shares.
+
+        ``gain`` (N,) is the fall in log loss when a picture is routed; one threshold leaves no choice among them.
+        """
+        score = self.score(main)
+        return [msgspec.structs.replace(self, threshold=at_share(score, share)) for share in shares]
+
+    def settled(self, main: np.ndarray) -> Self:
+        """Return the rule with its threshold moved into a gap between two pictures, so that no more are routed.
+
+        No picture given is then so near the threshold that float rounding could change whether it is routed.
+        """
+        return msgspec.structs.replace(self, threshold=in_a_gap(self.score(main), self.threshold))
+
+
+class Confidence(OneThreshold, frozen=True, tag="confidence"):
+    """Route when the highest probability is below the threshold (Chow's rule)."""
+
+    def score(self, main: np.ndarray) -> np.ndarray:
         """Return how sure the main model is: the highest probability, (N,)."""
         return main.max(axis=1)
 
 
-class Margin(Rule, frozen=True, tag="margin"):
+class Margin(OneThreshold, frozen=True, tag="margin"):
     """Route when the gap between the two highest probabilities is below the threshold."""
 
-    threshold: Threshold
-
-    @staticmethod
-    def score(main: np.ndarray) -> np.ndarray:
+    def score(self, main: np.ndarray) -> np.ndarray:
         """Return how sure the main model is: the gap between the two highest probabilities, (N,)."""
         two = np.partition(main, -2, axis=1)[:, -2:]  # (N, 2)
         return two[:, 1] - two[:, 0]
 
 
-class Entropy(Rule, frozen=True, tag="entropy"):
-    """Route when one less the entropy, as a share of the greatest possible, is below the threshold."""
+class Entropy(OneThreshold, frozen=True, tag="entropy"):
+    """Route when 1 minus the entropy, as a fraction of the greatest possible entropy, is below the threshold."""
 
-    threshold: Threshold
-
-    @staticmethod
-    def score(main: np.ndarray) -> np.ndarray:
+    def score(self, main: np.ndarray) -> np.ndarray:
         """Return how sure the main model is: 1 for one certain class, 0 for all alike, (N,)."""
-        logs = np.log(np.maximum(main, TINY))
-        return 1 + (main * logs).sum(axis=1) / np.log(main.shape[1])
+        return _concentration(main)
 
 
 class PerClass(Rule, frozen=True, tag="per_class"):
@@ -54,29 +97,87 @@ class PerClass(Rule, frozen=True, tag="per_class"):
 
     thresholds: list[Threshold]
 
-    @staticmethod
-    def score(main: np.ndarray) -> np.ndarray:
+    def score(self, main: np.ndarray) -> np.ndarray:
         """Return how sure the main model is: the highest probability, (N,)."""
         return main.max(axis=1)
 
+    def route(self, main: np.ndarray) -> np.ndarray:
+        """Return which pictures go to the submodels, (N,) bool."""
+        return self.score(main) < np.array(self.thresholds)[main.argmax(axis=1)]
 
-class Deferral(Rule, frozen=True, tag="deferral"):
+    @property
+    def routes_nothing(self) -> bool:
+        """Return whether no picture goes to the submodels, whatever its probabilities."""
+        return not any(self.thresholds)
+
+    def threshold_of(self, predicted: int) -> float:
+        """Return the score below which a picture is routed when the main model predicts this class."""
+        return self.thresholds[predicted]
+
+    @property
+    def description(self) -> str:
+        """Return the rule's thresholds in words, to follow its name."""
+        return " (thresholds in bundle.json)"
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless the rule fits this number of classes."""
+        if len(self.thresholds) != classes:
+            raise ValueError(f"{len(self.thresholds)} routing thresholds, expected one for each of {classes}")
+
+    def at_shares(self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float]) -> list[Self]:
+        """Return the rule with the thresholds of greatest gain (N,) that route about this share, for each of them.
+
+        One price per routed picture, the same for every class, stands for the share (FrugalML's Lagrangian): each
+        class routes its least confident pictures as long as their total gain exceeds their total price.
+        """
+        confidence, predicted = self.score(main), main.argmax(axis=1)
+        by_class = []  # for each class: ascending scores, and the total gain of routing the first 0, 1, 2 ... of them
+        for label in range(main.shape[1]):
+            indices = np.flatnonzero(predicted == label)
+            indices = indices[np.argsort(confidence[indices], kind="stable")]
+            by_class.append((confidence[indices], np.concatenate([[0.0], np.cumsum(gain[indices])])))
+
+        def counts(price: float) -> list[int]:
+            return [int((gained - price * np.arange(len(gained))).argmax()) for _, gained in by_class]
+
+        def thresholds(share: float) -> list[float]:
+            low, high = -1.0 - np.abs(gain).max(), 1.0 + np.abs(gain).max()
+            wanted = share * len(main)
+            for _ in range(40):
+                price = (low + high) / 2
+                low, high = (price, high) if sum(counts(price)) > wanted else (low, price)
+            return [at_count(score, count) for (score, _), count in zip(by_class, counts(high), strict=True)]
+
+        return [msgspec.structs.replace(self, thresholds=thresholds(share)) for share in shares]
+
+    def settled(self, main: np.ndarray) -> Self:
+        """Return the rule with each threshold moved into a gap between two pictures of its class."""
+        score, predicted = self.score(main), main.argmax(axis=1)
+        thresholds = [in_a_gap(score[predicted == label], limit) for label, limit in enumerate(self.thresholds)]
+        return msgspec.structs.replace(self, thresholds=thresholds)
+
+
+class Deferral(OneThreshold, frozen=True, tag="deferral"):
     """Route when the submodels are expected to help: a learned rule (arXiv 2307.02764).
 
-    Two logistic models of what :func:`doubt_features` returns say how likely it is that the submodels mend the main
-    model's answer, and that they spoil it. ``helps`` and ``hurts`` hold their weights: intercept, one a feature, and
-    one a predicted class.
+    Two logistic models over :func:`doubt_features` give the probability that the submodels correct the main model's
+    answer, and the probability that they break it. ``helps`` and ``hurts`` hold their weights: the intercept, one
+    weight per feature, and one weight per predicted class.
     """
 
     helps: list[float]
     hurts: list[float]
-    threshold: Threshold
 
     def score(self, main: np.ndarray) -> np.ndarray:
-        """Return (1 + P(spoilt) - P(mended)) / 2 for each picture, (N,): below one half, routing is expected to pay."""
+        """Return (1 + P(broken) - P(corrected)) / 2 of each picture, (N,); below 0.5 routing is expected to help."""
         features = doubt_features(main)  # (N, F)
-        spoilt, mended = (_sigmoid(features @ np.array(weights)) for weights in (self.hurts, self.helps))
-        return (1 + spoilt - mended) / 2
+        broken, corrected = (_sigmoid(features @ np.array(weights)) for weights in (self.hurts, self.helps))
+        return (1 + broken - corrected) / 2
+
+    def check(self, classes: int) -> None:
+        """Raise ValueError unless the rule fits this number of classes."""
+        if {len(self.helps), len(self.hurts)} != {4 + classes}:
+            raise ValueError(f"the learned routing rule needs {4 + classes} weights for {classes} classes, twice")
 
 
 Routing = Confidence | Margin | Entropy | PerClass | Deferral
@@ -84,25 +185,24 @@ Routing = Confidence | Margin | Entropy | PerClass | Deferral
 NEVER = Confidence(threshold=0)  # routes nothing
 
 
-def route(routing: Routing, main: np.ndarray) -> np.ndarray:
-    """Return which pictures go to the submodels, (N,) bool."""
-    if isinstance(routing, PerClass):
-        return routing.score(main) < np.array(routing.thresholds)[main.argmax(axis=1)]
-    return routing.score(main) < routing.threshold
-
-
 def doubt_features(main: np.ndarray) -> np.ndarray:
-    """Return what a learned routing rule sees of the main model's answer, (N, 4 + K).
+    """Return the features that a learned routing rule has of the main model's answer, (N, 4 + K).
 
-    One, the log odds of the highest probability, the log of its ratio to the second, the entropy's complement of
-    :class:`Entropy`, and the predicted class as zeros and a one.
+    They are 1, the log odds of the highest probability, the log of its ratio to the second highest, the score of
+    :class:`Entropy`, and the predicted class, one-hot.
     """
     two = np.sort(main, axis=1)[:, -2:].astype(np.float64)  # (N, 2)
     # Beyond e^10 to one, differences are rounding.
     odds = np.clip(log_odds(two[:, 1]), -10, 10)
     ratio = np.clip(np.log(np.maximum(two[:, 1], TINY) / np.maximum(two[:, 0], TINY)), 0, 10)
     predicted = np.eye(main.shape[1])[main.argmax(axis=1)]
-    return np.column_stack([np.ones(len(main)), odds, ratio, Entropy.score(main), predicted])
+    return np.column_stack([np.ones(len(main)), odds, ratio, _concentration(main), predicted])
+
+
+def _concentration(main: np.ndarray) -> np.ndarray:
+    """Return 1 minus the entropy as a fraction of the greatest possible entropy, (N,)."""
+    logs = np.log(np.maximum(main, TINY))
+    return 1 + (main * logs).sum(axis=1) / np.log(main.shape[1])
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What all rules of a bundle are: plain data with a name."""
+"""The base of all rules of a bundle: plain data with a name."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""The mark unsure: the picture is unlike those of training, or no submodel recognises it."""
+"""Doubt: the mark unsure, and the order in which answers are doubtful."""
 
 from typing import Annotated
 
@@ -7,10 +7,10 @@ import numpy as np
 
 
 class Unsure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When an answer is marked: the picture is unlike the training pictures, or no submodel recognises it.
+    """When an answer is marked unsure: the picture is unlike the training pictures, or no submodel recognises it.
 
     Both limits are fitted so that together they mark ``false_alarm_rate`` of the validation pictures, all of which
-    are of a known class.
+    show a known class.
     """
 
     distance_above: Annotated[float, msgspec.Meta(gt=0)]
@@ -25,8 +25,23 @@ class Unsure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         refused = (1 - best_answers(submodels)) / (1 - self.submodels_below)
         return np.maximum(distance / self.distance_above, refused)
 
+    def recognised(self, submodels: np.ndarray) -> np.ndarray:
+        """Return whether a submodel recognises each picture (N,), or none was asked, from answers (N, K)."""
+        return best_answers(submodels) >= self.submodels_below
+
+
+NO_MARK = Unsure(distance_above=1.0, submodels_below=0.0, false_alarm_rate=0.0)  # before the limits are fitted
+
 
 def best_answers(submodels: np.ndarray) -> np.ndarray:
     """Return the highest answer about each picture (N,), of answers (N, K) with NaN where not asked; 1 if none was."""
     asked = ~np.isnan(submodels).all(axis=1)  # (N,)
     return np.where(asked, np.where(np.isnan(submodels), 0, submodels).max(axis=1), 1)
+
+
+def doubtfulness(unsure: bool, probability_1: float, probability_2: float) -> float:
+    """Return the sort key of answers by doubt, in [0, 2]; the most doubtful answer has the highest.
+
+    Answers marked unsure come first; among equals, the answer whose two classes are closest in probability.
+    """
+    return float(unsure) + 1 - (probability_1 - probability_2)

@@ -1,9 +1,9 @@
-"""Draw the sample pictures: a dozen procedural scenes, ours to give away, to try the classifier on.
+"""Draw the sample pictures: twelve procedural scenes in which nobody else has rights, to try the classifier on.
 
 They are drawings, not photographs: fractal noise, a height-map renderer for landscapes and a small ray tracer for
-everything built of boxes. Ten show one scene each and are named after it; the two ``doubtful_*`` pictures lie between
-two scenes on purpose, so that the answer should be an unsure one. Needs numpy and Pillow only. The seeds are fixed:
-a second run writes the same bytes.
+everything built of boxes. Ten show one scene each and are named after it; the two ``doubtful_*`` pictures are
+between two scenes on purpose, so that the answer should be in doubt. Needs numpy and Pillow only. The seeds are
+fixed: a second run writes the same bytes.
 
     python data/samples/make_samples.py [FOLDER]
 
@@ -82,7 +82,7 @@ def sky(rng: np.random.Generator, top: Vector, low: Vector, cover: float = 0.5, 
 def foliage(
     rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, dark: Vector, light: Vector, leaf: float = 14
 ) -> np.ndarray:
-    """Cover where ``mask`` is above a half, raggedly, with leaves; ``leaf`` is the size of a clump in pixels."""
+    """Cover the pixels where ``mask`` is above a half with leaves; ``leaf`` is the size of a clump in pixels."""
     clump, lit = fractal(rng, leaf, 1.1), fractal(rng, leaf, 1.0)
     colour = blend(np.full(canvas.shape, dark, np.float32), light, smooth(0.3, 0.85, 0.7 * clump + 0.3 * lit))
     return blend(canvas, colour, smooth(0.45, 0.6, mask + 0.8 * (clump - 0.5)))
@@ -119,7 +119,7 @@ MAP = 768  # points along a side; the eye stands in the middle of the near side
 
 
 def sample(field: np.ndarray, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Look a periodic map up between its points."""
+    """Return a periodic map's values between its points."""
     x0, z0 = np.floor(x).astype(int), np.floor(z).astype(int)
     u, v = x - x0, z - z0
     if field.ndim == 3:
@@ -295,7 +295,7 @@ def trace(origin: np.ndarray, ray: np.ndarray, boxes: list[Box]) -> tuple[np.nda
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from, how broad it is, its colours and how deep corners go dark."""
+    """The light: its place, its breadth, its colours, and how dark it leaves the corners."""
 
     place: Vector
     spread: float
@@ -636,7 +636,7 @@ PICTURES = (
 
 
 def main(folder: Path) -> None:
-    """Draw every picture into ``folder``, each from a seed of its own."""
+    """Draw every picture into ``folder``, each from its own seed."""
     folder.mkdir(parents=True, exist_ok=True)
     for draw in PICTURES:
         picture = draw(np.random.default_rng(zlib.crc32(draw.__name__.encode())))

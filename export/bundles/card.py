@@ -1,81 +1,22 @@
 """The model card of a bundle, in Markdown."""
 
 from cascade.bundle.manifest import Accuracy, Manifest, Quantised
-from cascade.rules.decision import LogLinear
-from cascade.rules.routing import PerClass, Routing
+from cascade.rules.decision import Decision, LogLinear
 
 
 def model_card(manifest: Manifest) -> str:
     """Return the card: what the bundle is, how it was made, every figure with its source and interval."""
-    measured, rules = manifest.measured, manifest.rules
-    stages = (
-        ("main model alone", measured.main),
-        ("submodels alone (highest wins)", measured.submodels),
-        ("cascade", measured.cascade),
-    )
-    rows = "\n".join(f"| {name} | {_figures(accuracy)} |" for name, accuracy in stages)
-    reads = ", which read the main model's features, too" if manifest.head_features == "both" else ""
-    trunk = (
-        f"binary heads on one shared trunk, {manifest.trunk.backbone} at {manifest.trunk.preprocess.size} pixels{reads}"
-        if manifest.trunk
-        else f"a whole network each, {manifest.submodels[0].backbone}"
-    )
-    weights = (
-        f" (main weight {rules.decision.main_weight}, submodel weight {rules.decision.submodel_weight})"
-        if isinstance(rules.decision, LogLinear)
-        else ""
-    )
-    seen = (
-        f" ({measured.seen_in_training} of them are byte-identical to a training picture)"
-        if measured.seen_in_training
-        else ""
-    )
-    binary = "\n".join(
-        f"| {part.label} | {part.average_precision:.4f} | {part.precision:.4f} | {part.recall:.4f} |"
-        for part in manifest.submodels
-    )
-    sets = ", ".join(
-        f"for {float(coverage):.0%} coverage, every class from probability {1 - limit:.4f} on"
-        for coverage, limit in manifest.answer_sets.items()
-    )
-    size = sum(entry.size for entry in manifest.files) / 1e6
-    precision = _precision(manifest.quantised) if manifest.quantised else ""
     return f"""# {manifest.name}
 
 A two-stage picture classifier for {len(manifest.classes)} classes: {", ".join(manifest.classes)}.
 
 ## How it works
 
-- **Main model**: {manifest.main.backbone} at {manifest.main.preprocess.size} pixels
-  ({manifest.main.preprocess.colour} pictures, {manifest.main.preprocess.resize}), temperature
-  {manifest.calibration.temperature:.3f}.
-- **Submodels**: one a class, {trunk}, each calibrated by Platt scaling.
-- **Routing**: `{rules.routing.name}`{_threshold(rules.routing)} sends a picture to the submodels of its
-  {rules.candidates} most likely classes; that costs {manifest.second_stage_cost:.2f} passes of the main model more.
-- **Decision**: `{rules.decision.name}`{weights}.
-- **Unsure**: the picture is farther than {rules.unsure.distance_above:.3f} from every class, or it was routed and every
-  submodel asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark {rules.unsure.false_alarm_rate:.1%} of
-  pictures of a known class.
-- **Answer sets**: {sets}.
-- **Size**: {size:.1f} MB of ONNX, no other file needed.{precision}
+{_how_it_works(manifest)}
 
 ## Figures
 
-Measured on the {measured.pictures} pictures of the {measured.split} split{seen}.
-{measured.method} 95% Wilson intervals in brackets.
-
-| stage | top 1 | top 2 | calibration error (15 bins of equal width) |
-| --- | --- | --- | --- |
-{rows}
-
-The cascade routes {measured.routed:.1%} of the pictures, at a mean cost of {measured.cost:.2f} passes of the main
-model, and marks {measured.unsure:.1%} as unsure.
-`canonistia evaluate` on the same split gives slightly better figures than these: there, the final calibration, rules
-and answer sets were fitted on the very pictures that are scored.
-
-| submodel | average precision | precision at one half | recall |
-| --- | --- | --- | --- |
-{binary}
+{_figures(manifest)}
 
 ## Data and training
 
@@ -94,24 +35,88 @@ your own with `canonistia evaluate` before you rely on them. Not for decisions a
 """
 
 
-def _threshold(routing: Routing) -> str:
-    if isinstance(routing, PerClass):
-        return " (thresholds in bundle.json)"
-    return f" below {routing.threshold:.4f}" + (
-        " (nothing: the submodels did not help)" if routing.threshold == 0 else ""
+def _how_it_works(manifest: Manifest) -> str:
+    rules = manifest.rules
+    size = sum(entry.size for entry in manifest.files) / 1e6
+    precision = _precision(manifest.quantised) if manifest.quantised else ""
+    return f"""- **Main model**: {manifest.main.backbone} at {manifest.main.preprocess.size} pixels
+  ({manifest.main.preprocess.colour} pictures, {manifest.main.preprocess.resize}), temperature
+  {manifest.calibration.temperature:.3f}.
+- **Submodels**: one per class, {_networks(manifest)}, each calibrated by Platt scaling.
+- **Routing**: `{rules.routing.name}`{rules.routing.description} sends a picture to the submodels of its
+  {rules.candidates} most likely classes; that costs {manifest.second_stage_cost:.2f} more passes of the main model.
+- **Decision**: `{rules.decision.name}`{_weights(rules.decision)}.
+- **Unsure**: a picture is marked if its distance from every class is above {rules.unsure.distance_above:.3f}, or if it
+  was routed and every submodel that was asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark
+  {rules.unsure.false_alarm_rate:.1%} of pictures of a known class.
+- **Prediction sets**: {_prediction_sets(manifest)}.
+- **Size**: {size:.1f} MB of ONNX, no other file needed.{precision}"""
+
+
+def _figures(manifest: Manifest) -> str:
+    measured = manifest.measured
+    seen = (
+        f" ({measured.seen_in_training} of them are byte-identical to a training picture)"
+        if measured.seen_in_training
+        else ""
+    )
+    return f"""Measured on the {measured.pictures} pictures of the {measured.split} split{seen}.
+{measured.method} 95% Wilson intervals in brackets.
+
+| stage | top 1 | top 2 | calibration error (15 bins of equal width) |
+| --- | --- | --- | --- |
+| main model alone | {_accuracy(measured.main)} |
+| submodels alone (highest wins) | {_accuracy(measured.submodels)} |
+| cascade | {_accuracy(measured.cascade)} |
+
+The cascade routes {measured.routed:.1%} of the pictures, at a mean cost of {measured.cost:.2f} passes of the main
+model, and marks {measured.unsure:.1%} as unsure.
+`canonistia evaluate` on the same split gives slightly better figures: the final calibration, rules and prediction
+sets were fitted on the pictures that it scores.
+
+| submodel | average precision | precision at one half | recall |
+| --- | --- | --- | --- |
+{_submodel_rows(manifest)}"""
+
+
+def _networks(manifest: Manifest) -> str:
+    if manifest.trunk is None:
+        return f"a whole network each, {manifest.submodels[0].backbone}"
+    reads = ", which read the main model's features, too" if manifest.head_features == "both" else ""
+    size = manifest.trunk.preprocess.size
+    return f"binary heads on one shared trunk, {manifest.trunk.backbone} at {size} pixels{reads}"
+
+
+def _weights(decision: Decision) -> str:
+    if not isinstance(decision, LogLinear):
+        return ""
+    return f" (main weight {decision.main_weight}, submodel weight {decision.submodel_weight})"
+
+
+def _prediction_sets(manifest: Manifest) -> str:
+    return ", ".join(
+        f"for {float(coverage):.0%} coverage, every class with a probability of {1 - limit:.4f} or more"
+        for coverage, limit in manifest.prediction_sets.items()
     )
 
 
 def _precision(quantised: Quantised) -> str:
-    ways = ", ".join(f"{file} by {method}" for file, method in quantised.calibration.items())
+    methods = ", ".join(f"{file} by {method}" for file, method in quantised.calibration.items())
     return (
         f"\n- **Precision**: networks in 8-bit integers, ranges of activations calibrated on training pictures"
-        f"\n  ({ways}); a pass of the main network was {quantised.speed_up:.2f} times as fast as in floating point"
+        f"\n  ({methods}); a pass of the main network was {quantised.speed_up:.2f} times as fast as in floating point"
         f"\n  ({quantised.processor}), and top 1 changed by {100 * quantised.top1_change:+.2f} points."
     )
 
 
-def _figures(accuracy: Accuracy) -> str:
+def _submodel_rows(manifest: Manifest) -> str:
+    return "\n".join(
+        f"| {part.label} | {part.average_precision:.4f} | {part.precision:.4f} | {part.recall:.4f} |"
+        for part in manifest.submodels
+    )
+
+
+def _accuracy(accuracy: Accuracy) -> str:
     return (
         f"{_share(accuracy.top1, accuracy.top1_interval)} | {_share(accuracy.top2, accuracy.top2_interval)} | "
         f"{accuracy.ece:.4f}"

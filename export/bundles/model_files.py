@@ -1,4 +1,4 @@
-"""The model files of a bundle: what is written, and what the manifest says of each."""
+"""The model files of a bundle: writing them, and describing them in the manifest."""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from trainers.runs.submodels import Submodels
 
 @dataclass(frozen=True)
 class SubmodelFile:
-    """A submodel below the bundle's folder; preprocessing and backbone only where it has a network of its own."""
+    """A submodel's path in the bundle's folder; preprocessing and backbone only if it has its own network."""
 
     path: str
     preprocess: PreprocessSpec | None
@@ -30,7 +30,7 @@ class SubmodelFile:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files written: of the main model, the shared trunk if there is one, and each submodel."""
+    """The written files: the main model, the shared trunk if there is one, and each submodel."""
 
     main: PixelModel
     trunk: PixelModel | None
@@ -40,34 +40,38 @@ class ModelFiles:
 def write_models(
     folder: Path, main: TrainedRun, submodels: Submodels, calibrators: Calibrators, fitted: ClassDistances
 ) -> ModelFiles:
-    """Write every graph of a bundle into its folder, with the calibration inside."""
+    """Write every graph of a bundle into its folder, with its calibration inside."""
     (folder / "submodels").mkdir()
-    seen = main.sidecar.preprocess
+    spec = main.sidecar.preprocess
     graph = MainGraph(main.network, calibrators.temperature, fitted)
-    write_onnx(graph, _pixels(seen), "pixels", graph.outputs, folder / "main.onnx")
+    write_onnx(graph, _example_pixels(spec), "pixels", graph.outputs, folder / "main.onnx")
     common = submodels.common
     trunk = None
     if submodels.trunk:
         write_onnx(
-            TrunkGraph(submodels.trunk), _pixels(common.preprocess), "pixels", ("features",), folder / "trunk.onnx"
+            TrunkGraph(submodels.trunk),
+            _example_pixels(common.preprocess),
+            "pixels",
+            ("features",),
+            folder / "trunk.onnx",
         )
         trunk = PixelModel(describe_file(folder, "trunk.onnx"), common.preprocess, common.backbone)
     written: list[SubmodelFile] = []
     for index, label in track(list(enumerate(main.sidecar.classes)), "exporting submodels"):
         head = SubmodelGraph(submodels.networks[index], calibrators.slopes[index], calibrators.intercepts[index])
-        example = torch.zeros(2, submodels.head_inputs) if submodels.trunk else _pixels(common.preprocess)
+        example = torch.zeros(2, submodels.head_inputs) if submodels.trunk else _example_pixels(common.preprocess)
         path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
-        if trunk and written:  # linear heads have one graph, and exporting one takes a second or two
+        if trunk and written:  # all linear heads have the same graph, and exporting one takes a second or two
             values = {name: value.numpy() for name, value in head.state_dict().items()}
             write_like(folder / written[0].path, folder / path, values)
         else:
             write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
         preprocess_and_backbone = (None, None) if trunk else (common.preprocess, common.backbone)
         written.append(SubmodelFile(path, *preprocess_and_backbone))
-    return ModelFiles(PixelModel(describe_file(folder, "main.onnx"), seen, main.sidecar.backbone), trunk, written)
+    return ModelFiles(PixelModel(describe_file(folder, "main.onnx"), spec, main.sidecar.backbone), trunk, written)
 
 
-def measured_submodels(
+def describe_submodels(
     folder: Path, classes: Sequence[str], files: Sequence[SubmodelFile], measurement: Measurement
 ) -> list[Submodel]:
     """Return the manifest's entry of each submodel."""
@@ -84,7 +88,7 @@ def measured_submodels(
 
 
 def describe_calibration(calibrators: Calibrators, classes: Sequence[str]) -> Calibration:
-    """Return what the manifest says of the calibration."""
+    """Return the manifest's entry of the calibration."""
     curves = zip(calibrators.slopes, calibrators.intercepts, strict=True)
     return Calibration(
         temperature=calibrators.temperature,
@@ -94,5 +98,5 @@ def describe_calibration(calibrators: Calibrators, classes: Sequence[str]) -> Ca
     )
 
 
-def _pixels(spec: PreprocessSpec) -> torch.Tensor:
+def _example_pixels(spec: PreprocessSpec) -> torch.Tensor:
     return torch.zeros(2, spec.size, spec.size, 3, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Parity: the bundle must answer as PyTorch does, on real pictures, through the whole path from file to answer."""
+"""Parity: on real pictures, from file to answer, the bundle must give the same results as PyTorch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from cascade.inference.engine import Engine
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.probabilities import top_two
 from export.fitting.selection import FittedCascade
-from export.fitting.stage_logits import Answers
+from export.fitting.stage_logits import StageLogits
 from trainers.progress import track
 
 RTOL, ATOL = 1e-3, 1e-4  # of logits
@@ -22,31 +22,31 @@ class ParityError(CanonistiaError):
     """The exported models disagree with the trained ones."""
 
 
-def check_parity(engine: Engine, paths: Sequence[Path], trained: Answers, fitted: FittedCascade) -> None:
-    """Compare a bundle with the PyTorch logits of the same pictures.
+def check_parity(engine: Engine, paths: Sequence[Path], trained: StageLogits, fitted: FittedCascade) -> None:
+    """Compare a bundle's outputs with the PyTorch logits of the same pictures.
 
     Raises
     ------
     ParityError
         A logit differs by more than ``RTOL`` and ``ATOL``, a probability by more than ``PROBABILITY_ATOL``, or a
-        picture gets another answer, stage or mark; the message names the worst picture.
+        picture gets another answer, stage or mark. The message names the worst picture.
     """
-    main, far, submodels, outputs = [], [], [], []
+    main, distances, submodels, outputs = [], [], [], []
     for pictures in readable_batches(engine, track(paths, "checking parity")):
-        everything = np.ones((len(pictures), len(engine.classes)), dtype=bool)
+        every_class = np.ones((len(pictures), len(engine.classes)), dtype=bool)
         logits, distance = engine.main_outputs(pictures, "logits", "distance")
         main.append(logits)
-        far.append(distance)
-        submodels.append(engine.ask_submodels(pictures, everything, "logit"))
+        distances.append(distance)
+        submodels.append(engine.ask_submodels(pictures, every_class, "logit"))
         outputs.append(engine.run(pictures))
     _check_logits("main model", np.concatenate(main), trained.main, paths)
-    _check_logits("main model's distance", np.concatenate(far)[:, None], trained.distance[:, None], paths)
+    _check_logits("main model's distance", np.concatenate(distances)[:, None], trained.distance[:, None], paths)
     _check_logits("submodels", np.concatenate(submodels), trained.submodels, paths)
-    _check_answers(outputs, reference(trained, fitted), paths)
+    _check_outputs(outputs, reference(trained, fitted), paths)
 
 
-def reference(trained: Answers, fitted: FittedCascade) -> CascadeOutput:
-    """Return what the cascade says when PyTorch's logits go through the same rules."""
+def reference(trained: StageLogits, fitted: FittedCascade) -> CascadeOutput:
+    """Return the cascade's output for PyTorch's logits under the same rules."""
     stages = trained.calibrated(fitted.calibrators)
     return run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels))
 
@@ -63,19 +63,19 @@ def _check_logits(what: str, exported: np.ndarray, trained: np.ndarray, paths: S
         )
 
 
-def _check_answers(outputs: Sequence[CascadeOutput], expected: CascadeOutput, paths: Sequence[Path]) -> None:
-    def joined(name: str) -> np.ndarray:
+def _check_outputs(outputs: Sequence[CascadeOutput], expected: CascadeOutput, paths: Sequence[Path]) -> None:
+    def join(name: str) -> np.ndarray:
         return np.concatenate([getattr(output, name) for output in outputs])
 
-    probabilities = joined("probabilities")
+    probabilities = join("probabilities")
     gap = np.abs(probabilities - expected.probabilities).max(axis=1)  # (N,)
     differs = (top_two(probabilities) != top_two(expected.probabilities)).any(axis=1)
-    # Two classes that are equal but for rounding may stand in either order.
+    # Two classes whose probabilities differ only by rounding may come in either order.
     tied = _is_tied(probabilities) & _is_tied(expected.probabilities)
     wrong = (differs & ~tied) | (gap > PROBABILITY_ATOL)
-    wrong |= joined("routed") != expected.routed
-    # A doubt of just 1 may be rounded to either side of the mark.
-    wrong |= ~np.isclose(joined("doubt"), expected.doubt, rtol=PROBABILITY_ATOL, atol=PROBABILITY_ATOL)
+    wrong |= join("routed") != expected.routed
+    # Rounding may move a doubt close to 1 to either side of the mark.
+    wrong |= ~np.isclose(join("doubt"), expected.doubt, rtol=PROBABILITY_ATOL, atol=PROBABILITY_ATOL)
     if wrong.any():
         worst = int(np.where(wrong, gap, -1).argmax())
         raise ParityError(

@@ -1,4 +1,4 @@
-"""The commands that made a bundle, read back from its runs."""
+"""The commands that made a bundle, reconstructed from its runs."""
 
 import json
 import shlex
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def commands(plan: ExportPlan) -> list[str]:
-    """Return the command lines, one a step, with folders by their names alone.
+def command_lines(plan: ExportPlan) -> list[str]:
+    """Return the command lines that made a bundle, one per step, with the bare names of folders.
 
     Submodels may have been trained one by one: classes with the same settings share a line.
     """
@@ -30,22 +30,22 @@ def commands(plan: ExportPlan) -> list[str]:
         lines.append(_line("train-main", data, json.loads(trunk.read_bytes()), MAIN_DEFAULTS, ("--out", name)))
     groups: dict[str, list[str]] = {}
     for label, config in runs.items():
-        words = ["--main", config["main"], "--out", plan.subs.name, "--negatives", config["negatives"]]
+        arguments = ["--main", config["main"], "--out", plan.subs.name, "--negatives", config["negatives"]]
         if config["trunk"]:
-            words += ["--trunk", config["trunk"]]
+            arguments += ["--trunk", config["trunk"]]
         if config.get("features", "trunk") != "trunk":
-            words += ["--features", config["features"]]
-        groups.setdefault(_line("train-sub", data, config, SUB_DEFAULTS, words), []).append(label)
+            arguments += ["--features", config["features"]]
+        groups.setdefault(_line("train-sub", data, config, SUB_DEFAULTS, arguments), []).append(label)
     for line, labels in groups.items():
-        classes = "" if len(groups) == 1 else " " + shlex.join(word for label in labels for word in ("--class", label))
+        classes = "" if len(groups) == 1 else " " + shlex.join(part for label in labels for part in ("--class", label))
         lines.append(line + classes)
-    words = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
-    words += changed_options(plan, ("checkpoint", "budget", "false_alarm_rate", "seed"))
-    return [*lines, shlex.join([*words, "--out", plan.out.name])]
+    arguments = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
+    arguments += changed_options(plan, ("checkpoint", "budget", "false_alarm_rate", "seed"))
+    return [*lines, shlex.join([*arguments, "--out", plan.out.name])]
 
 
 def changed_options(plan: "DataclassInstance", names: Iterable[str]) -> Iterator[str]:
-    """Yield the words for those of a plan's options that are not at their defaults, in the order of the names."""
+    """Yield the command-line arguments of those options of a plan that differ from their defaults, in this order."""
     defaults = {field.name: field.default for field in fields(plan)}
     for name in names:
         if getattr(plan, name) != defaults[name]:
@@ -53,12 +53,12 @@ def changed_options(plan: "DataclassInstance", names: Iterable[str]) -> Iterator
 
 
 def _line(command: str, data: str, config: Mapping[str, Any], defaults: Recipe, extra: Iterable[str]) -> str:
-    words = ["canonistia", command, data]
+    arguments = ["canonistia", command, data]
     if not config.get("trunk"):
-        words += ["--backbone", config["backbone"]]
+        arguments += ["--backbone", config["backbone"]]
     if config.get("kind") == "own":
-        words.append("--own-networks")
-    return shlex.join([*words, *_changed(config, defaults), *extra])
+        arguments.append("--own-networks")
+    return shlex.join([*arguments, *_changed(config, defaults), *extra])
 
 
 def _changed(config: Mapping[str, Any], defaults: Recipe) -> Iterator[str]:
@@ -69,5 +69,5 @@ def _changed(config: Mapping[str, Any], defaults: Recipe) -> Iterator[str]:
     if config.get("flip"):
         yield "--flip"
     if not config.get("trunk"):
-        seen = config["preprocess"]
-        yield from ("--size", str(seen["size"]), "--resize", seen["resize"], "--colour", seen["colour"])
+        spec = config["preprocess"]
+        yield from ("--size", str(spec["size"]), "--resize", spec["resize"], "--colour", spec["colour"])

@@ -1,4 +1,4 @@
-"""The record of an export at Weights & Biases: which runs and data a bundle was made from."""
+"""Recording an export at Weights & Biases: which runs and data a bundle was made from."""
 
 from cascade.bundle.reading import Bundle
 from export.plan import ExportPlan
@@ -8,12 +8,12 @@ from trainers.runs.tracking import bundle_artifact, checkpoint_artifact, data_ar
 
 
 def record_bundle(plan: ExportPlan, bundle: Bundle) -> None:
-    """Record the bundle as an artifact made from the checkpoints of its runs, where the main run was recorded.
+    """Record the bundle as an artifact made from the checkpoints of its runs, if the main run was recorded.
 
     Raises
     ------
     CanonistiaError
-        The service refuses the key or cannot be reached, and the main run was recorded online.
+        The main run was recorded online, and the service refuses the key or cannot be reached.
     """
     mode = read_config(plan.main_run)["tracker"]
     if mode == "none":

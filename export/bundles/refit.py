@@ -1,4 +1,4 @@
-"""Refitting: a bundle's calibration, rules and figures made anew from what its own networks answer."""
+"""Refitting a bundle's calibration, rules and figures on the logits of its own networks."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,30 +11,30 @@ from cascade.bundle.manifest import Manifest
 from cascade.bundle.reading import describe_file
 from cascade.evaluation.evaluation import readable_batches
 from cascade.inference.engine import Engine
-from export.bundles.model_files import SubmodelFile, describe_calibration, measured_submodels
+from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
 from export.fitting.measure import Measurement
 from export.fitting.selection import FittedCascade
-from export.fitting.stage_logits import Answers
+from export.fitting.stage_logits import StageLogits
 from export.graphs.modules import set_scalars
 from trainers.progress import track
 from trainers.runs.folder import code_version
 
 
-def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> Answers:
-    """Return what both stages of a bundle answer, every submodel asked about every picture."""
-    main, far, submodels = [], [], []
+def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> StageLogits:
+    """Return the logits of both stages of a bundle, with every submodel asked about every picture."""
+    main, distances, submodels = [], [], []
     for pictures in readable_batches(engine, track(paths, "asking both stages")):
         logits, distance = engine.main_outputs(pictures, "logits", "distance")
         main.append(logits)
-        far.append(distance)
+        distances.append(distance)
         submodels.append(engine.ask_submodels(pictures, np.ones(logits.shape, dtype=bool), "logit"))
-    return Answers(np.concatenate(main), np.concatenate(far), np.concatenate(submodels), targets)
+    return StageLogits(np.concatenate(main), np.concatenate(distances), np.concatenate(submodels), targets)
 
 
 def refit_manifest(
     folder: Path, manifest: Manifest, fitted: FittedCascade, measurement: Measurement, command: str
 ) -> Manifest:
-    """Set the calibration in the model files of a bundle's folder, and return the manifest that they then have."""
+    """Set the calibration in the model files of a bundle's folder, and return the manifest of the changed bundle."""
     calibrators = fitted.calibrators
     set_scalars(folder / manifest.main.file.path, {"temperature": calibrators.temperature})
     for submodel, slope, intercept in zip(manifest.submodels, calibrators.slopes, calibrators.intercepts, strict=True):
@@ -50,10 +50,10 @@ def refit_manifest(
     return msgspec.structs.replace(
         manifest,
         main=main,
-        submodels=measured_submodels(folder, manifest.classes, files, measurement),
+        submodels=describe_submodels(folder, manifest.classes, files, measurement),
         calibration=describe_calibration(calibrators, manifest.classes),
         rules=fitted.rules,
-        answer_sets=measurement.answer_sets,
+        prediction_sets=measurement.prediction_sets,
         measured=measurement.measured,
         provenance=provenance,
     )

@@ -20,8 +20,14 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 @contextmanager
-def written_at_once(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder beside ``out`` that takes its place when all went well, and is removed otherwise."""
+def new_bundle_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary folder beside ``out``, which replaces ``out`` at the end, or is removed if the block fails.
+
+    Raises
+    ------
+    CanonistiaError
+        ``out`` exists and is not to be overwritten, or cannot be written.
+    """
     if out.exists() and not overwrite:
         raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
     try:

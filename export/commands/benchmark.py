@@ -1,4 +1,4 @@
-"""The standard protocol: a cascade against its own stages, on seeded splits of one pooled data set."""
+"""The standard protocol: a cascade compared with its own stages, on random splits of one pooled data set."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,30 +21,30 @@ from cascade.rules.cascade import known_answers, run_cascade
 from export.fitting.calibration import fit_temperature
 from export.fitting.decisions import fit_decision
 from export.fitting.selection import Terms, everything_routed, fit_cascade
-from export.fitting.stage_logits import Answers, Stages
+from export.fitting.stage_logits import StageLogits, Stages
 from export.graphs.cost import multiply_adds
 from trainers.data.fingerprints import fingerprint, same_picture_groups
 from trainers.data.loader import all_grey
 from trainers.features.cache import cached_features
 from trainers.features.negatives import cross_fitted, example_weights
-from trainers.loop.training import NetworkConfig
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.progress import track
 from trainers.recipe import DEFAULT_POLICY
 
 _FOLDS = 5
-# Inverse strengths of the linear heads' weight decay; each split chooses among them on its training pictures.
+# Inverse weight decay of the linear heads; each split chooses one of these on its training pictures.
 _STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
-_FALSE_ALARMS = 0.02  # of the mark, which the protocol does not look at
+_FALSE_ALARMS = 0.02  # of the "unsure" mark, which the protocol does not measure
 _MAX_ITERATIONS, _TOLERANCE = 300, 1e-3
 
 
 @dataclass(frozen=True)
-class ProtocolPlan:
-    """What is run: the networks of both stages, how the pooled pictures are split, and the budget in main passes.
+class BenchmarkPlan:
+    """What to run: the networks of both stages, how the pooled pictures are split, and the budget in main passes.
 
-    ``features`` says whether the submodels read the main model's features as well as their trunk's.
+    ``features`` says whether the submodels read only their trunk's features or also those of the main model.
     """
 
     data: Path
@@ -59,23 +59,23 @@ class ProtocolPlan:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Test pictures of one split whose first class is wrong, by who decides; ``cost`` in main passes a picture."""
+    """Mistakes on the test pictures of one split, by who decides; ``cost`` is in main passes per picture."""
 
     seed: int
     trained_on: int
     tested_on: int
     main: int
-    second: int  # the submodels alone, on everything: the highest wins
+    second: int  # the submodels alone, on every picture: the highest wins
     everything: int  # the cascade's own decision with every picture routed
     cascade: int
-    cascade_outside_two: int  # the true class is not among the two
+    cascade_outside_two: int  # the true class is not among the top two
     routed: float
     cost: float
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Frozen features of both stages (N, D1), (N, D2), with the class (N,) and the same-picture group (N,).
+    """Frozen features of both stages (N, D1), (N, D2), with classes (N,) and groups of copies of one picture (N,).
 
     ``second`` is what the submodels read.
     """
@@ -88,8 +88,8 @@ class Pool:
     terms: Terms
 
 
-def read_pool(plan: ProtocolPlan) -> Pool:
-    """Return the frozen features of all pictures of a data set, whatever split they lie in.
+def read_pool(plan: BenchmarkPlan) -> Pool:
+    """Return the frozen features of all pictures of a data set, whatever split they are in.
 
     Raises
     ------
@@ -99,25 +99,22 @@ def read_pool(plan: ProtocolPlan) -> Pool:
     pictures = read_data_set(plan.data)
     classes = tuple(class_names(pictures))
     if len(classes) < 2:
-        raise CanonistiaError(f"{plan.data} has one class, {classes[0]}; expected two or more to tell apart")
+        raise CanonistiaError(f"{plan.data} has one class, {classes[0]}; expected two or more, one folder per class")
     targets = np.array([classes.index(picture.label) for picture in pictures])
     counts = np.bincount(targets)
     fewest = int(counts.argmin())
     if counts[fewest] <= plan.per_class:
         raise CanonistiaError(
-            f"{classes[fewest]} has {counts[fewest]} pictures, and {plan.per_class} a class are trained on; "
-            "give a smaller --per-class"
+            f"{classes[fewest]} has {counts[fewest]} pictures, expected more than the {plan.per_class} per class that "
+            "are trained on; give a smaller --per-class"
         )
-    networks = [
-        build_classifier(config.backbone, 1, 0.0, pretrained=True, weights=config.weights, flip=config.flip)
-        for config in (plan.main, plan.second)
-    ]
+    networks = [build_classifier(config, 1) for config in (plan.main, plan.second)]
     sizes = [config.size or backbone_spec(config.backbone).size for config in (plan.main, plan.second)]
     main_cost, second_cost = (multiply_adds(*pair) for pair in zip(networks, sizes, strict=True))
     terms = Terms(len(classes), second_cost / main_cost, plan.budget, _FALSE_ALARMS, plan.seed)
 
     paths = [picture.path for picture in pictures]
-    prints = [fingerprint(path) for path in track(paths, "looking for the same picture twice")]
+    fingerprints = [fingerprint(path) for path in track(paths, "looking for copies of a picture")]
     colour: Colour = "grey" if all_grey(paths) else "rgb"
     main, second = (
         _features(
@@ -129,73 +126,79 @@ def read_pool(plan: ProtocolPlan) -> Pool:
     )
     if plan.features == "both":
         second = np.concatenate([second, main], axis=1)
-    return Pool(classes, main, second, targets, np.array(same_picture_groups(prints)), terms)
+    return Pool(classes, main, second, targets, np.array(same_picture_groups(fingerprints)), terms)
 
 
-def run_protocol(pool: Pool, plan: ProtocolPlan) -> Iterator[SplitResult]:
-    """Yield the result of each split, with heads, calibration and rules fitted on its training pictures alone."""
+def run_benchmark(pool: Pool, plan: BenchmarkPlan) -> Iterator[SplitResult]:
+    """Yield the result of each split, with heads, calibration and rules fitted on its training pictures only."""
     for seed in range(plan.seed, plan.seed + plan.splits):
-        trained, tested = split_rows(pool.targets, pool.groups, plan.per_class, seed)
-        # Weight decay and rules are fitted on what heads say about training pictures that they have not seen.
-        main, submodels = (_best_strength(stage, pool, trained, seed) for stage in (_main_logits, _submodel_logits))
-        targets, distance = pool.targets, np.ones(len(pool.targets))  # only the mark needs the distance
-        unseen = Answers(main.unseen, distance[trained], submodels.unseen, targets[trained])
-        fitted = fit_cascade(unseen, pool.terms)
-        asked = Answers(
-            _main_logits(pool, trained, tested, [main.strength])[0],
-            distance[tested],
-            _submodel_logits(pool, trained, tested, [submodels.strength])[0],
-            targets[tested],
+        training, test = split_indices(pool.targets, pool.groups, plan.per_class, seed)
+        # Weight decay, calibration and rules are fitted on out-of-fold logits of the training pictures.
+        main, submodels = (_best_strength(stage, pool, training, seed) for stage in (_main_logits, _submodel_logits))
+        targets, distance = pool.targets, np.ones(len(pool.targets))  # only the "unsure" mark needs the distance
+        training_logits = StageLogits(main.out_of_fold, distance[training], submodels.out_of_fold, targets[training])
+        fitted = fit_cascade(training_logits, pool.terms)
+        test_logits = StageLogits(
+            _main_logits(pool, training, test, [main.strength])[0],
+            distance[test],
+            _submodel_logits(pool, training, test, [submodels.strength])[0],
+            targets[test],
         )
-        stages = asked.calibrated(fitted.calibrators)
+        stages = test_logits.calibrated(fitted.calibrators)
         output = run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels))
-        # Were all pictures routed, the decision would be fitted on all of them.
-        fitted_on = unseen.calibrated(fitted.calibrators)
-        every = np.ones(len(trained), dtype=bool)
-        decision = fit_decision(fitted.rules.decision.name, fitted_on, every, pool.terms.candidates)
+        # For the comparison with all pictures routed, the decision rule is refitted on all pictures.
+        training_stages = training_logits.calibrated(fitted.calibrators)
+        every = np.ones(len(training), dtype=bool)
+        decision = fit_decision(fitted.rules.decision.name, training_stages, every, pool.terms.candidates)
         everything = everything_routed(decision, stages, pool.terms.candidates)
-        _, either = top_k_hits(output.probabilities, stages.targets)
+        _, in_top_two = top_k_hits(output.probabilities, stages.targets)
         yield SplitResult(
             seed=seed,
-            trained_on=len(trained),
-            tested_on=len(tested),
+            trained_on=len(training),
+            tested_on=len(test),
             main=_mistakes(stages.main, stages),
             second=_mistakes(stages.submodels, stages),
             everything=_mistakes(everything, stages),
             cascade=_mistakes(output.probabilities, stages),
-            cascade_outside_two=int((~either).sum()),
+            cascade_outside_two=int((~in_top_two).sum()),
             routed=float(output.routed.mean()),
             cost=pool.terms.cost(output.routed),
         )
 
 
-def split_rows(targets: np.ndarray, groups: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on, ``per_class`` of each class, and all others; a group stays on one side whole."""
+def split_indices(targets: np.ndarray, groups: np.ndarray, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices to train on, ``per_class`` of each class, and all others to test on; groups stay whole.
+
+    Raises
+    ------
+    CanonistiaError
+        A class has too few pictures once groups stay whole.
+    """
     order = np.random.default_rng(seed).permutation(len(targets))
     room = np.full(int(targets.max()) + 1, per_class)
     members: dict[int, list[int]] = {}
-    for row in order:
-        members.setdefault(int(groups[row]), []).append(int(row))
-    trained: list[int] = []
-    for rows in members.values():
-        needed = np.bincount(targets[rows], minlength=len(room))
+    for index in order:
+        members.setdefault(int(groups[index]), []).append(int(index))
+    training: list[int] = []
+    for indices in members.values():
+        needed = np.bincount(targets[indices], minlength=len(room))
         if (needed <= room).all():
             room -= needed
-            trained += rows
+            training += indices
     if room.any():
         raise CanonistiaError(
-            f"a class has fewer than {per_class} pictures to train on once copies of one picture stay together; "
-            "give a smaller --per-class"
+            f"a class has fewer than {per_class} pictures to train on when copies of one picture stay together, "
+            "expected at least as many; give a smaller --per-class"
         )
-    chosen = np.array(sorted(trained))
+    chosen = np.array(sorted(training))
     return chosen, np.setdiff1d(np.arange(len(targets)), chosen)
 
 
 def paired_difference(results: Sequence[SplitResult], baseline: str) -> tuple[float, tuple[float, float] | None]:
-    """Return the mean of cascade mistakes less those of a baseline, and its 95% interval, None of a single split.
+    """Return the mean of the cascade's mistakes minus a baseline's, and its 95% interval (None for a single split).
 
-    Splits of one pool overlap, so their spread alone would be too sure of itself: the variance is that of the
-    corrected resampled t-test (Nadeau and Bengio, Machine Learning 52, 2003).
+    Splits of one pool overlap, so their plain variance is too small. The interval is that of the corrected resampled
+    t-test (Nadeau and Bengio, Machine Learning 52, 2003).
     """
     differences = np.array([result.cascade - getattr(result, baseline) for result in results], dtype=float)
     mean = float(differences.mean())
@@ -203,12 +206,12 @@ def paired_difference(results: Sequence[SplitResult], baseline: str) -> tuple[fl
         return mean, None
     ratio = results[0].tested_on / results[0].trained_on
     error = float(np.sqrt((1 / len(differences) + ratio) * differences.var(ddof=1)))
-    reach = float(student.ppf(0.975, len(differences) - 1)) * error
-    return mean, (mean - reach, mean + reach)
+    half_width = float(student.ppf(0.975, len(differences) - 1)) * error
+    return mean, (mean - half_width, mean + half_width)
 
 
-def summary(plan: ProtocolPlan, results: Sequence[SplitResult]) -> dict[str, object]:
-    """Return everything as plain data."""
+def summary(plan: BenchmarkPlan, results: Sequence[SplitResult]) -> dict[str, object]:
+    """Return all results as plain data, ready for JSON."""
     differences = {name: paired_difference(results, name) for name in ("main", "second", "everything")}
     return {
         "backbones": "frozen",
@@ -230,7 +233,7 @@ def summary(plan: ProtocolPlan, results: Sequence[SplitResult]) -> dict[str, obj
 
 
 def describe(results: Sequence[SplitResult]) -> str:
-    """Return the results as a table with mean and spread, and the paired differences."""
+    """Return the results as text: a table of mean and standard deviation, and the paired differences."""
     names = ("main", "second", "everything", "cascade")
     first = results[0]
     lines = [
@@ -249,16 +252,16 @@ def describe(results: Sequence[SplitResult]) -> str:
     for title, name in zip(titles[:3], names[:3], strict=True):
         mean, interval = paired_difference(results, name)
         share = f", {-mean / mains:.1%} fewer mistakes" if name == "main" and mains else ""
-        lines.append(f"cascade less {title}: {mean:+.1f}{_words(interval)}{share}")
+        lines.append(f"cascade less {title}: {mean:+.1f}{_describe_interval(interval)}{share}")
     return "\n".join(lines)
 
 
-def _words(interval: tuple[float, float] | None) -> str:
+def _describe_interval(interval: tuple[float, float] | None) -> str:
     return f", 95% interval {interval[0]:+.1f} to {interval[1]:+.1f}" if interval else ", no interval of one split"
 
 
 def _features(network: Classifier, spec: PreprocessSpec, pictures: Sequence[LabelledPicture]) -> np.ndarray:
-    """Return features (N, D), a split of the folder at a time, as training caches them."""
+    """Return features (N, D), computed split by split, because training caches them by split."""
     splits = dict.fromkeys(picture.split for picture in pictures)
     parts = [
         cached_features(network, [picture.path for picture in pictures if picture.split == split], spec, "cpu").numpy()
@@ -272,45 +275,43 @@ Logits = Callable[[Pool, np.ndarray, np.ndarray, Sequence[float]], np.ndarray]
 
 @dataclass(frozen=True)
 class _CrossFitted:
-    """A strength, and the logits (N, K) of heads that have not seen the training pictures that they answer."""
+    """An inverse weight decay, and the out-of-fold logits (N, K) of heads trained with it."""
 
     strength: float
-    unseen: np.ndarray
+    out_of_fold: np.ndarray
 
 
 @threadpool_limits.wrap(limits=1)
-def _main_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
-    """Return the logits (S, M, K) of a linear head a strength, fitted on some rows, for others."""
-    heads = [_head(strength).fit(pool.main[trained], pool.targets[trained]) for strength in strengths]
-    logits = np.stack([head.decision_function(pool.main[asked]) for head in heads])
-    return logits if logits.ndim == 3 else np.stack([np.zeros_like(logits), logits], axis=2)  # two classes have one
+def _main_logits(pool: Pool, training: np.ndarray, judged: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """Return logits (S, M, K): one linear head per strength, fitted on the training indices, for the judged ones."""
+    heads = [_head(strength).fit(pool.main[training], pool.targets[training]) for strength in strengths]
+    logits = np.stack([head.decision_function(pool.main[judged]) for head in heads])
+    # For two classes scikit-learn gives one logit, that of the second class.
+    return logits if logits.ndim == 3 else np.stack([np.zeros_like(logits), logits], axis=2)
 
 
 @threadpool_limits.wrap(limits=1)
-def _submodel_logits(pool: Pool, trained: np.ndarray, asked: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
-    """Return the logits (S, M, K) of a binary linear head a strength and class, fitted on some rows, for others."""
-    targets = pool.targets[trained]
-    unseen = cross_fitted(pool.main[trained], targets)
-    logits = np.empty((len(strengths), len(asked), len(pool.classes)))
+def _submodel_logits(pool: Pool, training: np.ndarray, judged: np.ndarray, strengths: Sequence[float]) -> np.ndarray:
+    """Return logits (S, M, K): one binary linear head per strength and class; see :func:`_main_logits`."""
+    targets = pool.targets[training]
+    probabilities = cross_fitted(pool.main[training], targets)
+    logits = np.empty((len(strengths), len(judged), len(pool.classes)))
     for label in range(len(pool.classes)):
-        weights = example_weights(DEFAULT_POLICY, targets, label, unseen)
-        for row, strength in enumerate(strengths):
-            head = _head(strength).fit(pool.second[trained], targets == label, sample_weight=weights)
-            logits[row, :, label] = head.decision_function(pool.second[asked])
+        weights = example_weights(DEFAULT_POLICY, targets, label, probabilities)
+        for position, strength in enumerate(strengths):
+            head = _head(strength).fit(pool.second[training], targets == label, sample_weight=weights)
+            logits[position, :, label] = head.decision_function(pool.second[judged])
     return logits
 
 
-def _best_strength(logits: Logits, pool: Pool, trained: np.ndarray, seed: int) -> _CrossFitted:
-    folds = list(
-        StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(
-            trained, pool.targets[trained], pool.groups[trained]
-        )
-    )
-    unseen = np.empty((len(_STRENGTHS), len(trained), len(pool.classes)))
-    for seen, held_out in folds:
-        unseen[:, held_out] = logits(pool, trained[seen], trained[held_out], _STRENGTHS)
-    candidates = [_CrossFitted(*pair) for pair in zip(_STRENGTHS, unseen, strict=True)]
-    return min(candidates, key=lambda candidate: _log_loss(candidate.unseen, pool.targets[trained]))
+def _best_strength(stage: Logits, pool: Pool, training: np.ndarray, seed: int) -> _CrossFitted:
+    targets = pool.targets[training]
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    logits = np.empty((len(_STRENGTHS), len(training), len(pool.classes)))
+    for fitted, held_out in folds.split(training, targets, pool.groups[training]):
+        logits[:, held_out] = stage(pool, training[fitted], training[held_out], _STRENGTHS)
+    candidates = [_CrossFitted(*pair) for pair in zip(_STRENGTHS, logits, strict=True)]
+    return min(candidates, key=lambda candidate: _log_loss(candidate.out_of_fold, targets))
 
 
 def _log_loss(logits: np.ndarray, targets: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The curve of accuracy against mean cost."""
+"""The plot of accuracy against mean cost."""
 
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from export.fitting.selection import Compared, Terms
 def check_picture_name(path: Path) -> None:
     """Raise CanonistiaError unless the name ends in .png."""
     if path.suffix.lower() != ".png":
-        raise CanonistiaError(f"{path} ends in '{path.suffix}'; the curve is drawn into a file that ends in .png")
+        raise CanonistiaError(f"{path} ends in '{path.suffix}', expected '.png'; give a name that ends in .png")
 
 
 def draw_curve(compared: list[Compared], targets: np.ndarray, terms: Terms, measured: Measured, path: Path) -> None:
-    """Draw top-1 accuracy against mean cost in main passes, a panel a decision rule, a line a routing rule.
+    """Draw top-1 accuracy against mean cost in main passes: one panel per decision rule, one line per routing rule.
 
-    All points are out of fold. Each line runs from the main model alone to the second stage on everything; the
-    cross is the bundle's own nested cross-validated point.
+    All points are out of fold. Each line runs from the main model alone to the second stage on every picture. The
+    cross is the bundle itself, measured by nested cross-validation.
 
     Raises
     ------

@@ -1,6 +1,7 @@
-"""The export, top to bottom: logits, calibration and rules, ONNX, parity, one bundle written at once."""
+"""The export, step by step: logits, calibration and rules, ONNX files, parity, one bundle written whole."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,109 +13,141 @@ from cascade.bundle.reading import Bundle, read_bundle
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
 from cascade.inference.engine import Engine
-from export.bundles.model_files import describe_calibration, measured_submodels, write_models
+from export.bundles.model_files import describe_calibration, describe_submodels, write_models
 from export.bundles.parity import check_parity
-from export.bundles.provenance import commands
+from export.bundles.provenance import command_lines
 from export.bundles.recording import record_bundle
-from export.bundles.writing import write_manifest, written_at_once
+from export.bundles.writing import new_bundle_folder, write_manifest
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import FittedCascade, Terms, fit_cascade
-from export.fitting.stage_logits import Answers, check_class_counts
+from export.fitting.stage_logits import StageLogits, check_class_counts
 from export.graphs.cost import second_stage_cost
-from export.graphs.distance import distances, fit_distances
+from export.graphs.distance import ClassDistances, distances, fit_distances
 from export.plan import ExportPlan
-from trainers.data.dataset import load_data_set
+from trainers.data.dataset import DataSet, load_data_set
 from trainers.features.cache import cached_features, features_sha256
 from trainers.networks.classifier import Classifier
 from trainers.runs.folder import TrainedRun, check_same_data, code_version, load_run
 from trainers.runs.submodels import Submodels, load_submodels
 
-# With a shared trunk a further question is almost free; a network a class is asked about this many classes only.
+# With a shared trunk one more candidate class is almost free; own networks are asked about this many classes only.
 OWN_NETWORK_CANDIDATES = 3
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """The trained runs of both stages and the data set that they were trained on."""
+
+    main: TrainedRun
+    submodels: Submodels
+    data: DataSet
+
+
 def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
-    """Export trained runs as one bundle, and return it as read back, with its rules as they were chosen.
+    """Export trained runs as one bundle; return the bundle as read back, and its rules as they were chosen.
 
     Raises
     ------
     CanonistiaError
-        The runs do not belong together or to the data set, parity fails, or the bundle cannot be written; nothing
+        The runs do not belong together or to the data set, parity fails, or the bundle cannot be written. Nothing
         is left behind then.
     """
     _check_out(plan)
-    main = load_run(plan.main_run, plan.checkpoint)
-    submodels = load_submodels(plan.subs)
-    data = load_data_set(plan.data, main.sidecar.seed)
-    check_same_data(plan.data, data, main)
-    if submodels.common.data_fingerprint != data.fingerprint:
-        raise CanonistiaError(f"{plan.subs} was trained on another data set than {plan.main_run}; train it again")
-
-    if submodels.common.classes != list(data.classes):
-        raise CanonistiaError(
-            f"{plan.subs} is for the classes {', '.join(submodels.common.classes)}, and the data set has "
-            f"{', '.join(data.classes)}; there must be one submodel a class: run train-sub again"
-        )
-    _check_main_features(plan, main, submodels)
-    count = len(data.classes)
-    candidates = count if submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
-    size = main.sidecar.preprocess.size
-    cost = second_stage_cost(main.network, size, submodels, candidates)
-    terms = Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed)
+    trained = _load_trained(plan)
+    data = trained.data
+    terms = _terms(plan, trained)
     check_class_counts(data.targets(data.validation), data.classes, "the validation split")
 
-    trained_on = _main_features(main, [picture.path for picture in data.training])
-    fitted_distances = fit_distances(trained_on.numpy(), data.targets(data.training))
+    training_features = _main_features(trained.main, [picture.path for picture in data.training])
+    fitted_distances = fit_distances(training_features.numpy(), data.targets(data.training))
     paths = [picture.path for picture in data.validation]
-    features = _main_features(main, paths)
-    with torch.inference_mode():
-        logits = main.network.head(features).numpy()  # (N, K)
-    answers = Answers(
-        main=logits,
-        distance=distances(fitted_distances, features),
-        submodels=_submodel_logits(submodels, paths, features),
-        targets=data.targets(data.validation),
-    )
+    logits = _stage_logits(trained, fitted_distances, paths)
     note = " No network was trained on these pictures." + (EPOCH_NOTE if plan.checkpoint == "best" else "")
-    measurement = measure(answers, terms, "validation", data.seen_in_training, note)
-    fitted = fit_cascade(answers, terms)
+    measurement = measure(logits, terms, "validation", data.seen_in_training, note)
+    fitted = fit_cascade(logits, terms)
 
-    with written_at_once(plan.out, plan.overwrite) as folder:
-        files = write_models(folder, main, submodels, fitted.calibrators, fitted_distances)
+    with new_bundle_folder(plan.out, plan.overwrite) as folder:
+        files = write_models(folder, trained.main, trained.submodels, fitted.calibrators, fitted_distances)
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             name=plan.out.name,
             classes=list(data.classes),
             main=files.main,
             trunk=files.trunk,
-            submodels=measured_submodels(folder, data.classes, files.submodels, measurement),
-            head_features="both" if submodels.common.main_features else "trunk",
+            submodels=describe_submodels(folder, data.classes, files.submodels, measurement),
+            head_features="both" if trained.submodels.common.main_features else "trunk",
             calibration=describe_calibration(fitted.calibrators, data.classes),
             rules=fitted.rules,
-            second_stage_cost=cost,
-            answer_sets=measurement.answer_sets,
+            second_stage_cost=terms.second_stage_cost,
+            prediction_sets=measurement.prediction_sets,
             measured=measurement.measured,
-            provenance=Provenance(
-                data_fingerprint=main.sidecar.data_fingerprint,
-                code_version=code_version(),
-                created=datetime.now(UTC).date().isoformat(),
-                main_run=plan.main_run.name,
-                submodel_runs=plan.subs.name,
-                commands=commands(plan),
-            ),
+            provenance=_provenance(plan, trained.main),
         )
         write_manifest(folder, manifest)
-        check_parity(Engine.load(folder), paths, answers, fitted)
+        check_parity(Engine.load(folder), paths, logits, fitted)
     bundle = read_bundle(plan.out)
     record_bundle(plan, bundle)
     return bundle, fitted
 
 
+def _load_trained(plan: ExportPlan) -> _Trained:
+    """Return the runs and their data set, once they are known to belong together."""
+    main = load_run(plan.main_run, plan.checkpoint)
+    submodels = load_submodels(plan.subs)
+    data = load_data_set(plan.data, main.sidecar.seed)
+    check_same_data(plan.data, data, main)
+    if submodels.common.data_fingerprint != data.fingerprint:
+        raise CanonistiaError(
+            f"{plan.subs} was trained on another data set than {plan.main_run}, expected the same; train it again"
+        )
+    if submodels.common.classes != list(data.classes):
+        raise CanonistiaError(
+            f"{plan.subs} is for the classes {', '.join(submodels.common.classes)}, and the data set has "
+            f"{', '.join(data.classes)}; there must be one submodel per class: run train-sub again"
+        )
+    _check_main_features(plan, main, submodels)
+    return _Trained(main, submodels, data)
+
+
+def _terms(plan: ExportPlan, trained: _Trained) -> Terms:
+    count = len(trained.data.classes)
+    candidates = count if trained.submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
+    size = trained.main.sidecar.preprocess.size
+    cost = second_stage_cost(trained.main.network, size, trained.submodels, candidates)
+    return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed)
+
+
+def _stage_logits(trained: _Trained, fitted: ClassDistances, paths: list[Path]) -> StageLogits:
+    """Return PyTorch's logits of both stages for the validation pictures, whose paths are given."""
+    features = _main_features(trained.main, paths)
+    with torch.inference_mode():
+        main = trained.main.network.head(features).numpy()  # (N, K)
+    return StageLogits(
+        main=main,
+        distance=distances(fitted, features),
+        submodels=_submodel_logits(trained.submodels, paths, features),
+        targets=trained.data.targets(trained.data.validation),
+    )
+
+
+def _provenance(plan: ExportPlan, main: TrainedRun) -> Provenance:
+    return Provenance(
+        data_fingerprint=main.sidecar.data_fingerprint,
+        code_version=code_version(),
+        created=datetime.now(UTC).date().isoformat(),
+        main_run=plan.main_run.name,
+        submodel_runs=plan.subs.name,
+        commands=command_lines(plan),
+    )
+
+
 def _check_out(plan: ExportPlan) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.out.name):
-        raise CanonistiaError(f"'{plan.out.name}' is no bundle name; expected letters, digits, '_', '.', '-'")
+        raise CanonistiaError(
+            f"'{plan.out.name}' is not a bundle name, expected letters, digits, '_', '.' and '-'; choose another --out"
+        )
     if plan.out.exists() and not (plan.overwrite and (plan.out / MANIFEST).exists()):
-        raise CanonistiaError(f"{plan.out} exists; choose another --out, or --overwrite an earlier bundle")
+        raise CanonistiaError(f"{plan.out} exists; choose another --out, or replace an earlier bundle with --overwrite")
 
 
 def _check_main_features(plan: ExportPlan, main: TrainedRun, submodels: Submodels) -> None:
@@ -122,7 +155,7 @@ def _check_main_features(plan: ExportPlan, main: TrainedRun, submodels: Submodel
     if needed and needed.sha256 != features_sha256(main.network, main.sidecar.preprocess):
         raise CanonistiaError(
             f"the heads in {plan.subs} read the features of another main model than the {plan.checkpoint} checkpoint "
-            f"of {plan.main_run}; export the one that they were trained with, or run train-sub again"
+            f"of {plan.main_run}; export the main model that they were trained with, or run train-sub again"
         )
 
 

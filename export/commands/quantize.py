@@ -1,4 +1,4 @@
-"""Quantising: a bundle again with 8-bit networks, its calibration and rules fitted anew, held to the float one."""
+"""Quantising: a bundle with 8-bit networks and refitted calibration and rules, compared with the float bundle."""
 
 import shlex
 import shutil
@@ -23,24 +23,24 @@ from cascade.inference.engine import Engine, stack
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
 from export.bundles.refit import collect_logits, refit_manifest
-from export.bundles.writing import write_manifest, written_at_once
+from export.bundles.writing import new_bundle_folder, write_manifest
 from export.fitting.measure import EPOCH_NOTE, Measurement, measure
 from export.fitting.selection import Terms, fit_cascade
 from export.fitting.stage_logits import check_class_counts
-from export.graphs.quantization import METHODS, relative_error, write_integers
+from export.graphs.quantization import METHODS, quantize_network, relative_error
 from export.plan import BUDGET, FALSE_ALARM_RATE
 from trainers.data.dataset import load_data_set
 from trainers.progress import track
 
-MOST_LOST = 0.003  # of the top 1 accuracy
-_PICTURES = 96  # that ranges are calibrated on, and as many others that the methods are compared on
+MOST_LOST = 0.003  # of the top-1 accuracy
+_PICTURES = 96  # to calibrate ranges on, and as many others to compare the methods on
 _BATCH = 8
-_TURNS = 15  # of the pass that is timed in both forms
+_ROUNDS = 15  # of timing one pass of each form
 
 
 @dataclass(frozen=True)
 class QuantizePlan:
-    """What is quantised: a bundle, the data set that calibrates and judges it, and the terms of its rules."""
+    """What to quantise: a bundle, the data set to calibrate and judge it on, and the terms of its rules."""
 
     model: str
     data: Path
@@ -53,7 +53,7 @@ class QuantizePlan:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The two forms: the bundle as it is and the 8-bit one as it was written, both measured on the same pictures."""
+    """The two forms, measured on the same pictures: the float bundle, and the 8-bit bundle as written."""
 
     floating: Bundle
     integers: Bundle
@@ -61,54 +61,59 @@ class Comparison:
 
 
 def quantize(plan: QuantizePlan) -> Comparison:
-    """Write the 8-bit form of a bundle into the folder ``int8`` inside its own.
+    """Write the 8-bit form of a bundle into the folder ``int8`` inside the bundle's folder.
 
-    Ranges are calibrated on training pictures, by each of ``METHODS``; the one that keeps a network's features
-    closest to the float ones on other training pictures is taken. Calibration and rules of the cascade are fitted
-    anew on the validation pictures.
+    Activation ranges are calibrated on training pictures by each of ``METHODS``. For each network the method whose
+    features are closest to the float features on other training pictures is kept. Calibration and rules of the
+    cascade are refitted on the validation pictures.
 
     Raises
     ------
     CanonistiaError
-        The data set is not of the bundle's classes or too small, there is an 8-bit form already, or the cascade loses
-        more than ``MOST_LOST`` of its top 1 on the validation pictures; nothing is written then.
+        The data set is too small or not the bundle's own, there is an 8-bit form already, or the cascade loses more
+        than ``MOST_LOST`` of its top-1 accuracy on the validation pictures. Nothing is written then.
     """
     bundle = read_bundle(find_bundle(plan.model))
     manifest = bundle.manifest
-    place = bundle.folder / INT8
+    target = bundle.folder / INT8
     if manifest.quantised:
-        raise CanonistiaError(f"{bundle.folder} is quantised already; give the bundle that it was made from")
-    if place.exists() and not plan.overwrite:
-        raise CanonistiaError(f"{place} exists; --overwrite replaces it")
+        raise CanonistiaError(
+            f"{bundle.folder} is quantised already, expected a float bundle; give the bundle that it was made from"
+        )
+    if target.exists() and not plan.overwrite:
+        raise CanonistiaError(f"{target} exists; replace it with --overwrite")
     data = load_data_set(plan.data, plan.split_seed)
     if data.fingerprint != manifest.provenance.data_fingerprint:
         raise CanonistiaError(
-            f"{plan.data} is not the data set that {bundle.folder} was made from, or is split otherwise: pictures that "
-            "it was trained on would be judged; give that one, and the --split-seed of its training if it has no splits"
+            f"{plan.data} is not the data set that {bundle.folder} was made from, or it is split differently; expected "
+            "the same split, because training pictures must not be judged; give that data set, with the --seed of "
+            "train-main as --split-seed if it has no splits"
         )
     targets = data.targets(data.validation)
     check_class_counts(targets, data.classes, "the validation split")
     terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
     paths = [picture.path for picture in data.validation]
     note = EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else ""
-    exact = measure(collect_logits(Engine(bundle), paths, targets), terms, "validation", data.seen_in_training, note)
+    float_measurement = measure(
+        collect_logits(Engine(bundle), paths, targets), terms, "validation", data.seen_in_training, note
+    )
 
-    with written_at_once(place, plan.overwrite) as folder:
+    with new_bundle_folder(target, plan.overwrite) as folder:
         _copy_files(bundle, folder)
-        chosen = _write_networks(bundle, folder, _spread(data.training, plan.seed))
-        sizes = msgspec.structs.replace(_described(manifest, folder), name=f"{manifest.name}-{INT8}")
-        write_manifest(folder, sizes)
-        answers = collect_logits(Engine.load(folder), paths, targets)
-        rounded = measure(answers, terms, "validation", data.seen_in_training, note)
-        change = rounded.measured.cascade.top1 - exact.measured.cascade.top1
-        _check_loss(bundle, change, rounded, exact)
-        fitted = fit_cascade(answers, terms)
+        chosen = _write_networks(bundle, folder, _balanced_sample(data.training, plan.seed))
+        unfitted = msgspec.structs.replace(_describe_files(manifest, folder), name=f"{manifest.name}-{INT8}")
+        write_manifest(folder, unfitted)
+        logits = collect_logits(Engine.load(folder), paths, targets)
+        measurement = measure(logits, terms, "validation", data.seen_in_training, note)
+        change = measurement.measured.cascade.top1 - float_measurement.measured.cascade.top1
+        _check_accuracy(bundle, change, measurement, float_measurement)
+        fitted = fit_cascade(logits, terms)
         speed_up = _speed_up(bundle, folder, paths)
         quantised = Quantised(chosen, change, speed_up, processor_kind())
-        changed = refit_manifest(folder, sizes, fitted, rounded, _command(manifest, plan))
+        changed = refit_manifest(folder, unfitted, fitted, measurement, _command(manifest, plan))
         write_manifest(folder, msgspec.structs.replace(changed, quantised=quantised))
-        check_parity(Engine.load(folder), paths, answers, fitted)
-    return Comparison(bundle, read_bundle(place), exact)
+        check_parity(Engine.load(folder), paths, logits, fitted)
+    return Comparison(bundle, read_bundle(target), float_measurement)
 
 
 def _copy_files(bundle: Bundle, folder: Path) -> None:
@@ -118,20 +123,20 @@ def _copy_files(bundle: Bundle, folder: Path) -> None:
         shutil.copyfile(bundle.path(entry), path)
 
 
-def _spread(pictures: Sequence[LabelledPicture], seed: int) -> list[Path]:
-    """Return training pictures in random order, as many of one class as of another while they last."""
+def _balanced_sample(pictures: Sequence[LabelledPicture], seed: int) -> list[Path]:
+    """Return a random sample of training pictures, with the same number per class as far as there are enough."""
     order = np.random.default_rng(seed).permutation(len(pictures))
-    seen: dict[str, int] = {}
-    turns: list[tuple[int, int, Path]] = []
+    counts: dict[str, int] = {}
+    ranked: list[tuple[int, int, Path]] = []
     for index in order:
         label = pictures[index].label
-        seen[label] = seen.get(label, 0) + 1
-        turns.append((seen[label], len(turns), pictures[index].path))
-    return [path for _, _, path in sorted(turns)][: 2 * _PICTURES]
+        counts[label] = counts.get(label, 0) + 1
+        ranked.append((counts[label], len(ranked), pictures[index].path))
+    return [path for _, _, path in sorted(ranked)][: 2 * _PICTURES]
 
 
 def _write_networks(bundle: Bundle, folder: Path, pictures: Sequence[Path]) -> dict[str, str]:
-    """Write every network with 8 bits; return the method whose features are closest to the float ones, by file."""
+    """Write every network with 8 bits; return, by file, the calibration method that was kept."""
     engine = Engine(bundle)
     dot_products = has_byte_dot_products()
     chosen = {}
@@ -141,7 +146,7 @@ def _write_networks(bundle: Bundle, folder: Path, pictures: Sequence[Path]) -> d
         tried: list[tuple[float, str, Path]] = []
         for method in METHODS:
             path = folder / f"{entry.path}.{method}"
-            write_integers(bundle.path(entry), path, _batches(pixels[:half]), method, dot_products)
+            quantize_network(bundle.path(entry), path, _batches(pixels[:half]), method, dot_products)
             tried.append((relative_error(bundle.path(entry), path, _batches(pixels[half:])), method, path))
         (_, chosen[entry.path], best), *others = sorted(tried)
         best.replace(folder / entry.path)
@@ -154,7 +159,8 @@ def _batches(pixels: np.ndarray) -> list[np.ndarray]:
     return [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
 
 
-def _described(manifest: Manifest, folder: Path) -> Manifest:
+def _describe_files(manifest: Manifest, folder: Path) -> Manifest:
+    """Return the manifest with sizes and hashes of the files in ``folder``."""
     replace = msgspec.structs.replace
     trunk = manifest.trunk
     return replace(
@@ -165,17 +171,17 @@ def _described(manifest: Manifest, folder: Path) -> Manifest:
     )
 
 
-def _check_loss(bundle: Bundle, change: float, rounded: Measurement, exact: Measurement) -> None:
+def _check_accuracy(bundle: Bundle, change: float, rounded: Measurement, exact: Measurement) -> None:
     if change < -MOST_LOST:
         raise CanonistiaError(
             f"8 bits lose {-100 * change:.2f} points of top 1 on {exact.measured.pictures} validation pictures "
             f"({exact.measured.cascade.top1:.4f} to {rounded.measured.cascade.top1:.4f}), expected at most "
-            f"{100 * MOST_LOST:.1f}; {bundle.folder} stays as it is"
+            f"{100 * MOST_LOST:.1f}; no 8-bit form was written, go on with {bundle.folder} in floating point"
         )
 
 
 def _speed_up(bundle: Bundle, folder: Path, paths: Sequence[Path]) -> float:
-    """Return how many times faster a pass of the main network is with 8 bits, by one thread, in turns."""
+    """Return how many times as fast a pass of the main network is with 8 bits, on one thread, timed in turns."""
     entry, spec = bundle.manifest.networks[0]
     pixels = stack(next(readable_batches(Engine(bundle), paths[:_BATCH])), spec)
     options = onnxruntime.SessionOptions()
@@ -183,7 +189,7 @@ def _speed_up(bundle: Bundle, folder: Path, paths: Sequence[Path]) -> float:
     files = (bundle.path(entry), folder / entry.path)
     sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in files]
     seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_TURNS):
+    for _ in range(_ROUNDS):
         for session, taken in zip(sessions, seconds, strict=True):
             started = time.perf_counter()
             session.run(["probabilities"], {"pixels": pixels})
@@ -192,5 +198,5 @@ def _speed_up(bundle: Bundle, folder: Path, paths: Sequence[Path]) -> float:
 
 
 def _command(manifest: Manifest, plan: QuantizePlan) -> str:
-    words = ["canonistia", "quantize", manifest.name, plan.data.resolve().name]
-    return shlex.join([*words, *changed_options(plan, ("budget", "false_alarm_rate", "seed", "split_seed"))])
+    arguments = ["canonistia", "quantize", manifest.name, plan.data.resolve().name]
+    return shlex.join([*arguments, *changed_options(plan, ("budget", "false_alarm_rate", "seed", "split_seed"))])

@@ -1,4 +1,4 @@
-"""Tuning: a bundle's calibration and rules fitted anew on labelled pictures, within a budget."""
+"""Tuning: a bundle's calibration and rules refitted on labelled pictures, within a budget."""
 
 import shlex
 import shutil
@@ -19,7 +19,7 @@ from cascade.inference.engine import Engine
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
 from export.bundles.refit import collect_logits, refit_manifest
-from export.bundles.writing import write_manifest, written_at_once
+from export.bundles.writing import new_bundle_folder, write_manifest
 from export.commands.curve import check_picture_name, draw_curve
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import Compared, FittedCascade, Terms, compare, fit_cascade
@@ -31,7 +31,7 @@ _NOT_CHECKED = " That no network was trained on these pictures was not checked."
 
 @dataclass(frozen=True)
 class TunePlan:
-    """What is tuned: the bundle, the labelled pictures, the budget in main passes, and where the curve is drawn."""
+    """What to tune: the bundle, the labelled pictures, the budget in main passes, and the file for the curve."""
 
     model: str
     data: Path
@@ -43,7 +43,7 @@ class TunePlan:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The bundle as it was written, how its rules were chosen, and what the others would have given."""
+    """The bundle as written, its chosen rules, and the out-of-fold results of all rules that were compared."""
 
     bundle: Bundle
     fitted: FittedCascade
@@ -53,39 +53,39 @@ class Tuned:
 
 
 def tune(plan: TunePlan) -> Tuned:
-    """Compare all rules by cross-validation, write the best that keep to the budget into the bundle.
+    """Compare all rules by cross-validation, and write the best within the budget into the bundle.
 
     Raises
     ------
     CanonistiaError
-        The pictures are not of the bundle's classes or too few, the budget does not pay for the main model, or a
-        file cannot be read or written; the bundle is as it was then.
+        The pictures are too few or not of the bundle's classes, the budget leaves nothing for the second stage, or a
+        file cannot be read or written. The bundle is unchanged then.
     """
     check_picture_name(plan.plot)
     bundle = read_bundle(find_bundle(plan.model))
     manifest = bundle.manifest
     terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
-    pictures = _pictures(plan.data, tuple(manifest.classes))
+    pictures = _read_pictures(plan.data, tuple(manifest.classes))
     paths = [picture.path for picture in pictures]
     targets = np.array([manifest.classes.index(picture.label) for picture in pictures])
     check_class_counts(targets, manifest.classes, str(plan.data))
-    answers = collect_logits(Engine(bundle), paths, targets)
+    logits = collect_logits(Engine(bundle), paths, targets)
 
-    compared = compare(answers, terms, terms.shares)
+    compared = compare(logits, terms, terms.shares)
     note = _NOT_CHECKED + (EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else "")
-    measurement = measure(answers, terms, _split_name(plan.data), 0, note)
-    fitted = fit_cascade(answers, terms, compared)
-    place = bundle.folder.resolve()
-    with written_at_once(place, overwrite=True) as folder:
-        shutil.copytree(place, folder, dirs_exist_ok=True)
+    measurement = measure(logits, terms, _split_name(plan.data), 0, note)
+    fitted = fit_cascade(logits, terms, compared)
+    target = bundle.folder.resolve()
+    with new_bundle_folder(target, overwrite=True) as folder:
+        shutil.copytree(target, folder, dirs_exist_ok=True)
         write_manifest(folder, refit_manifest(folder, manifest, fitted, measurement, _command(manifest, plan)))
-        check_parity(Engine.load(folder), paths, answers, fitted)
+        check_parity(Engine.load(folder), paths, logits, fitted)
     draw_curve(compared, targets, terms, measurement.measured, plan.plot)
-    return Tuned(read_bundle(place), fitted, terms, compared, targets)
+    return Tuned(read_bundle(target), fitted, terms, compared, targets)
 
 
-def comparison(tuned: Tuned) -> str:
-    """Return a table: each pair of rules at the share where its log loss within the budget is least."""
+def comparison_table(tuned: Tuned) -> str:
+    """Return a table: each pair of rules at its share with the lowest log loss within the budget."""
     lines = [
         f"{'routing':<12}{'decision':<18}{'routed':>8}{'cost':>7}{'top 1':>9}{'top 2':>9}{'ece':>9}{'log loss':>10}"
     ]
@@ -112,7 +112,7 @@ def _split_name(folder: Path) -> str:
     return folder.resolve().name if "" in layout_of(folder).splits else "validation"
 
 
-def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
+def _read_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
     splits = layout_of(folder).splits
     if "" not in splits and "validation" not in splits:
         raise CanonistiaError(f"{folder} has no validation split; give a folder of class folders to tune on")
@@ -120,5 +120,5 @@ def _pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
 
 
 def _command(manifest: Manifest, plan: TunePlan) -> str:
-    words = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
-    return shlex.join([*words, *changed_options(plan, ("false_alarm_rate", "seed"))])
+    arguments = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
+    return shlex.join([*arguments, *changed_options(plan, ("false_alarm_rate", "seed"))])

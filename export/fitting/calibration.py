@@ -1,4 +1,4 @@
-"""Calibration: from a model's logits to probabilities that mean what they say, fitted on validation pictures."""
+"""Calibration: from a model's logits to calibrated probabilities, fitted on validation pictures."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 @dataclass(frozen=True)
 class Calibrators:
-    """The main model's temperature, and slope and intercept of each submodel's Platt scaling, (K,) each."""
+    """The main model's temperature, and slopes and intercepts (K,) of the submodels' Platt scaling."""
 
     temperature: float
     slopes: np.ndarray
@@ -21,7 +21,7 @@ class Calibrators:
         return softmax(logits / self.temperature, axis=1)
 
     def submodels(self, logits: np.ndarray) -> np.ndarray:
-        """Return the calibrated answers (N, K) of the submodels' logits; NaN stays NaN."""
+        """Return calibrated probabilities (N, K) of the submodels' logits; NaN stays NaN."""
         return expit(logits * self.slopes + self.intercepts)
 
 
@@ -33,11 +33,11 @@ def fit_calibrators(main_logits: np.ndarray, submodel_logits: np.ndarray, target
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Return the temperature of the least log loss, within [0.05, 20] (Guo et al., arXiv 1706.04599)."""
-    wide = logits.astype(np.float64)
+    """Return the temperature with the lowest log loss, within [0.05, 20] (Guo et al., arXiv 1706.04599)."""
+    exact = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
-        scaled = log_softmax(wide / np.exp(log_temperature), axis=1)
+        scaled = log_softmax(exact / np.exp(log_temperature), axis=1)
         return float(-np.take_along_axis(scaled, targets[:, None], axis=1).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

@@ -1,4 +1,4 @@
-"""Fitting decision rules: how the answers of both stages are combined for a routed picture."""
+"""Fitting decision rules: how the probabilities of both stages are combined for a routed picture."""
 
 import numpy as np
 from scipy.optimize import minimize
@@ -14,25 +14,25 @@ DECISIONS = ("product", "highest_submodel", FITTED_COMBINATION)
 
 
 def fit_decision(name: str, stages: Stages, routed: np.ndarray, candidates: int) -> Decision:
-    """Return the named rule, fitted on the routed rows (N,) bool where it has anything to fit."""
+    """Return the named rule, fitted on the ``routed`` pictures (N,) bool if it has weights to fit."""
     if name == "highest_submodel":
         return HighestSubmodel()
     if name == "product":
         return Product()
-    # Only pictures whose true class is asked about say something of the weights: decide() moves nothing else.
+    # Pictures whose true class is not asked about say nothing about the weights: decide() leaves that class as it is.
     asked = candidate_classes(stages.main, candidates)  # (N, K)
-    rows = routed & asked[np.arange(len(stages.targets)), stages.targets]
-    if not rows.any():
+    used = routed & asked[np.arange(len(stages.targets)), stages.targets]
+    if not used.any():
         return LogLinear(main_weight=1.0, submodel_weight=1.0)
-    true = np.arange(int(rows.sum())), stages.targets[rows]
-    terms = np.stack([np.log(np.maximum(stages.main[rows], 1e-12)), log_odds(stages.submodels[rows])])  # (2, M, K)
-    left_out = np.where(asked[rows], 0.0, -np.inf)  # (M, K)
+    true = np.arange(int(used.sum())), stages.targets[used]
+    terms = np.stack([np.log(np.maximum(stages.main[used], 1e-12)), log_odds(stages.submodels[used])])  # (2, M, K)
+    left_out = np.where(asked[used], 0.0, -np.inf)  # (M, K)
 
     def loss_and_gradient(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logs = log_softmax(np.tensordot(weights, terms, axes=1) + left_out, axis=1)  # (M, K)
         errors = np.exp(logs)
         errors[true] -= 1
-        # A weak pull to the plain sum keeps a handful of pictures from giving absurd weights.
+        # A weak pull towards the plain sum: a few pictures alone could give extreme weights.
         pull = weights - 1
         return float(-logs[true].sum() + pull @ pull), np.einsum("tmk,mk->t", terms, errors) + 2 * pull
 

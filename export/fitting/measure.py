@@ -1,4 +1,4 @@
-"""Measuring a cascade on validation pictures, with nothing fitted on the pictures that are scored."""
+"""Measuring a cascade on validation pictures, out of fold: nothing is fitted on the pictures that are scored."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 from cascade.bundle.manifest import Accuracy, Measured, ReliabilityBin
 from cascade.evaluation.conformal import COVERAGES, conformal_limit
 from cascade.evaluation.metrics import accuracy_summary, confusion, reliability
-from export.fitting.selection import OutOfFold, Terms, out_of_fold
-from export.fitting.stage_logits import Answers
+from export.fitting.selection import Terms, out_of_fold
+from export.fitting.stage_logits import StageLogits
 
 EPOCH_NOTE = " The main model's epoch was chosen on the same pictures."
 METHOD = "Calibration, routing, decision and mark were fitted out of fold (nested five-fold cross-validation)."
@@ -18,7 +18,7 @@ METHOD = "Calibration, routing, decision and mark were fitted out of fold (neste
 
 @dataclass(frozen=True)
 class BinaryFigures:
-    """How well one submodel tells its class from all others."""
+    """How well one submodel separates its class from all others."""
 
     average_precision: float
     precision: float
@@ -27,35 +27,33 @@ class BinaryFigures:
 
 @dataclass(frozen=True)
 class Measurement:
-    """All figures of a bundle: of the cascade, of each submodel, and the limits of the answer sets by coverage."""
+    """All figures of a bundle: of the cascade, of each submodel, and the limits of the prediction sets by coverage."""
 
     measured: Measured
     submodels: list[BinaryFigures]
-    answer_sets: dict[str, float]
+    prediction_sets: dict[str, float]
 
 
-def measure(answers: Answers, terms: Terms, split: str, seen_in_training: int, note: str = "") -> Measurement:
-    """Return what nested cross-validation says; ``note`` is added to the method's description."""
-    unseen = out_of_fold(answers, terms)
-    cascade = unseen.cascade
+def measure(logits: StageLogits, terms: Terms, split: str, seen_in_training: int, note: str = "") -> Measurement:
+    """Return the figures of nested cross-validation; ``note`` is appended to the description of the method."""
+    predicted = out_of_fold(logits, terms)
+    cascade, targets = predicted.cascade, logits.targets
     measured = Measured(
         split=split,
         method=METHOD + note,
-        pictures=len(answers.targets),
+        pictures=len(targets),
         seen_in_training=seen_in_training,
-        main=_accuracy(cascade.main, answers.targets),
-        submodels=_accuracy(unseen.submodels, answers.targets),
-        cascade=_accuracy(cascade.probabilities, answers.targets),
+        main=_accuracy(cascade.main, targets),
+        submodels=_accuracy(predicted.submodels, targets),
+        cascade=_accuracy(cascade.probabilities, targets),
         routed=float(cascade.routed.mean()),
         unsure=float(cascade.unsure.mean()),
         cost=terms.cost(cascade.routed),
-        confusion=confusion(cascade.probabilities, answers.targets).tolist(),
-        reliability=_reliability(cascade.probabilities, answers.targets),
+        confusion=confusion(cascade.probabilities, targets).tolist(),
+        reliability=_reliability(cascade.probabilities, targets),
     )
-    limits = {
-        f"{coverage:.2f}": conformal_limit(cascade.probabilities, answers.targets, coverage) for coverage in COVERAGES
-    }
-    return Measurement(measured, _binary_figures(unseen, answers.targets), limits)
+    limits = {f"{coverage:.2f}": conformal_limit(cascade.probabilities, targets, coverage) for coverage in COVERAGES}
+    return Measurement(measured, _binary_figures(predicted.submodels, targets), limits)
 
 
 def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> Accuracy:
@@ -71,9 +69,9 @@ def _reliability(probabilities: np.ndarray, targets: np.ndarray) -> list[Reliabi
     ]
 
 
-def _binary_figures(unseen: OutOfFold, targets: np.ndarray) -> list[BinaryFigures]:
+def _binary_figures(submodels: np.ndarray, targets: np.ndarray) -> list[BinaryFigures]:
     figures = []
-    for label, column in enumerate(unseen.submodels.T):
+    for label, column in enumerate(submodels.T):
         is_class, says_yes = targets == label, column >= 0.5
         figures.append(
             BinaryFigures(

@@ -10,30 +10,29 @@ from threadpoolctl import threadpool_limits
 from cascade.errors import CanonistiaError
 from cascade.rules.cascade import CascadeOutput, CascadeRules, candidate_classes, known_answers, run_cascade
 from cascade.rules.decision import Decision, Product, decide
-from cascade.rules.routing import Confidence, Routing, route
-from cascade.rules.unsure import Unsure
+from cascade.rules.routing import Confidence, Routing
+from cascade.rules.unsure import NO_MARK
 from export.fitting.calibration import Calibrators, fit_calibrators
 from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
-from export.fitting.routing import ROUTINGS, fit_routings, gains, settle
-from export.fitting.stage_logits import Answers, Stages, fold_rows
+from export.fitting.routing import ROUTINGS, fit_routings, gains
+from export.fitting.stage_logits import StageLogits, Stages, fold_indices
 from export.fitting.unsure import fit_unsure
 
 SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
-# Fewer routed pictures than this cannot tell two rules apart.
+# With fewer routed pictures two rules cannot be compared.
 MIN_ROUTED = 20
 
-# A rule fitted to route a share of some pictures routes a little more or less of others.
+# A rule fitted to route a share of some pictures routes slightly more or less of others.
 _SAMPLING = 1.03
-_SIMPLE_THRESHOLD = 0.8  # that of the project this one grew from
-_NO_MARK = Unsure(distance_above=1.0, submodels_below=0.0, false_alarm_rate=0.0)
+_SIMPLE_THRESHOLD = 0.8  # of the seed project
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a cascade has to keep to.
+    """The requirements on a cascade.
 
-    ``second_stage_cost`` of a routed picture and ``budget``, the mean over all pictures, are in main passes: 1 is
-    the main model alone. ``candidates`` is how many classes are asked about.
+    ``second_stage_cost`` is per routed picture, and ``budget`` is the highest mean over all pictures, both in main
+    passes: 1 is the main model alone. ``candidates`` is the number of classes asked about per picture.
     """
 
     candidates: int
@@ -43,22 +42,22 @@ class Terms:
     seed: int
 
     def __post_init__(self) -> None:
-        """Raise CanonistiaError when the budget does not pay for the main model."""
+        """Raise CanonistiaError unless the budget is more than the main model costs."""
         if not self.budget > 1:
             raise CanonistiaError(
-                f"a budget of {self.budget:g} main passes a picture leaves nothing for the second stage: every "
-                f"picture passes the main model, which costs 1; give more than 1 (all routed costs "
+                f"a budget of {self.budget:g} main passes per picture leaves nothing for the second stage: every "
+                f"picture passes the main model, which costs 1; give more than 1 (routing every picture costs "
                 f"{1 + self.second_stage_cost:.2f})"
             )
 
     @property
     def most_routed(self) -> float:
-        """Return the largest share of the pictures that the budget lets through to the submodels."""
+        """Return the largest share of the pictures that can be routed within the budget."""
         return min(1.0, (self.budget - 1) / self.second_stage_cost)
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Return the shares at which rules are compared, the one that uses up the budget among them."""
+        """Return the shares at which rules are compared, including the one that uses the whole budget."""
         return tuple(sorted({*SHARES, self.most_routed}))
 
     def cost(self, routed: np.ndarray) -> float:
@@ -68,7 +67,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a pair of rules, fitted on the other folds to route a share, says about each picture (N,)."""
+    """The out-of-fold output of a pair of rules, fitted to route a share of the pictures, about N pictures."""
 
     routing: str
     decision: str
@@ -83,7 +82,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class FittedCascade:
-    """Calibrators and rules that belong together; ``compared`` is how many rules they were chosen from."""
+    """Calibrators and the rules fitted with them; ``compared`` is the number of rules they were chosen from."""
 
     calibrators: Calibrators
     rules: CascadeRules
@@ -92,37 +91,37 @@ class FittedCascade:
     @property
     def routes_nothing(self) -> bool:
         """Return whether no picture goes to the submodels."""
-        return isinstance(self.rules.routing, Confidence) and self.rules.routing.threshold == 0
+        return self.rules.routing.routes_nothing
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What a cascade says about pictures that its calibration and rules were not fitted on."""
+    """The output of a cascade about pictures that its calibration and rules were not fitted on."""
 
     cascade: CascadeOutput
-    submodels: np.ndarray  # (N, K) calibrated answers, every submodel asked about every picture
+    submodels: np.ndarray  # (N, K) calibrated answers of every submodel about every picture
 
 
-# These fits are small: threads of the linear algebra would wait for each other longer than they work.
+# These fits are small: threads of the linear algebra would wait for each other longer than they compute.
 @threadpool_limits.wrap(limits=1)
-def compare(answers: Answers, terms: Terms, shares: tuple[float, ...]) -> list[Compared]:
-    """Return what every pair of a routing and a decision rule says, out of fold, at each share that could be fitted.
+def compare(answers: StageLogits, terms: Terms, shares: tuple[float, ...]) -> list[Compared]:
+    """Return the out-of-fold output of every pair of routing and decision rules, at each share that could be fitted.
 
-    The first is the main model alone, at share 0. A pair appears where all folds routed ``MIN_ROUTED`` pictures to
-    fit it on.
+    The first entry is the main model alone, at share 0. A pair is left out if a fold routes fewer than ``MIN_ROUTED``
+    pictures to fit it on.
     """
     count = len(answers.targets)
     probabilities: dict[tuple[str, str, float], np.ndarray] = {}
     routed: dict[tuple[str, str, float], np.ndarray] = {}
     filled: dict[tuple[str, str, float], int] = {}
     alone = np.empty(answers.main.shape)
-    for rows, held_out in fold_rows(answers.targets, terms.seed):
-        fitted = answers.take(rows)
+    for indices, held_out in fold_indices(answers.targets, terms.seed):
+        fitted = answers.take(indices)
         calibrators = fit_calibrators(fitted.main, fitted.submodels, fitted.targets)
-        seen, unseen = fitted.calibrated(calibrators), answers.take(held_out).calibrated(calibrators)
-        alone[held_out] = unseen.main
-        for routing, decision, share, rules in _fitted_pairs(seen, terms.candidates, shares):
-            output = run_cascade(rules, unseen.main, unseen.distance, known_answers(unseen.submodels))
+        stages, held = fitted.calibrated(calibrators), answers.take(held_out).calibrated(calibrators)
+        alone[held_out] = held.main
+        for routing, decision, share, rules in _fitted_pairs(stages, terms.candidates, shares):
+            output = run_cascade(rules, held.main, held.distance, known_answers(held.submodels))
             key = routing, decision, share
             probabilities.setdefault(key, np.empty(answers.main.shape))[held_out] = output.probabilities
             routed.setdefault(key, np.zeros(count, dtype=bool))[held_out] = output.routed
@@ -135,11 +134,11 @@ def compare(answers: Answers, terms: Terms, shares: tuple[float, ...]) -> list[C
 
 
 def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) -> Compared:
-    """Return the rules with the least log loss among those that keep to the share, and as plain as is as good.
+    """Return the simplest rules that are as good as those with the least log loss, within the share.
 
-    At the share of the best, others take its place that are no worse than by one standard error of the paired
-    difference (Breiman's rule): with the fitted combination of both stages, which holds the other decisions as
-    special weights, before its own decision; and with the simplest routing rule.
+    At the share of the best rules, other rules replace them if their loss is higher by at most one standard error of
+    the paired difference (Breiman's rule). The fitted combination of both stages, of which the other decisions are
+    special cases, is preferred to the best rules' own decision; then the simplest routing rule is preferred.
     """
     allowed = [
         entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= _SAMPLING * most_routed
@@ -154,14 +153,14 @@ def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) ->
     return best
 
 
-def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None = None) -> FittedCascade:
+def fit_cascade(answers: StageLogits, terms: Terms, compared: list[Compared] | None = None) -> FittedCascade:
     """Return the calibrators, and the rules of :func:`choose` fitted on all pictures.
 
-    ``compared`` is what :func:`compare` said of the same answers, where it is known already.
+    ``compared`` is the result of :func:`compare` for the same answers, if it is known already.
 
-    Not to route at all is among them, so submodels that do not help are not asked. Where nothing else can be
-    compared, for want of doubtful pictures or because all rules route too many, the simplest rules are taken:
-    confidence below 0.8, or what keeps to the budget, and the product.
+    Routing nothing is one of the choices, so that submodels that do not help are not asked. If nothing else can be
+    compared, because too few pictures are doubtful or all rules route too many, the result is the simplest rules:
+    confidence below 0.8, or a lower threshold that the budget needs, and the product.
     """
     most = terms.most_routed
     compared = compared or compare(answers, terms, tuple(share for share in terms.shares if share <= most))
@@ -169,7 +168,7 @@ def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None 
     stages = answers.calibrated(calibrators)
     if not any(0 < entry.share <= most for entry in compared):
         threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(stages.main.max(axis=1), most)))
-        routing: Routing = settle(Confidence(threshold=threshold), stages.main)
+        routing: Routing = Confidence(threshold=threshold).settled(stages.main)
         return FittedCascade(calibrators, _with_mark(routing, Product(), stages, terms), 0)
     chosen = choose(compared, answers.targets, most)
     if chosen.share == 0:
@@ -180,32 +179,34 @@ def fit_cascade(answers: Answers, terms: Terms, compared: list[Compared] | None 
 
 
 def fit_rules(routing: str, decision: str, share: float, stages: Stages, candidates: int) -> tuple[Routing, Decision]:
-    """Return a named pair of rules fitted on all the pictures given, its threshold in a gap between two of them.
+    """Return a named pair of rules fitted on all the pictures, its threshold in a gap between two of them.
 
     Raises
     ------
     CanonistiaError
-        The pictures cannot fit the learned routing rule.
+        The learned routing rule cannot be fitted on these pictures.
     """
-    (fitted,) = fit_routings(routing, stages, gains(stages, _final(decision, stages, candidates)), np.array([share]))
+    (fitted,) = fit_routings(routing, stages, gains(stages, _final(decision, stages, candidates)), [share])
     if fitted is None:
-        raise CanonistiaError(f"the routing rule {routing} has nothing to learn from: the submodels mend no answer")
-    settled = settle(fitted, stages.main)
-    return settled, fit_decision(decision, stages, route(settled, stages.main), candidates)
+        raise CanonistiaError(
+            f"the routing rule {routing} cannot be fitted: the submodels correct no answer; use another routing rule"
+        )
+    settled = fitted.settled(stages.main)
+    return settled, fit_decision(decision, stages, settled.route(stages.main), candidates)
 
 
-def out_of_fold(answers: Answers, terms: Terms) -> OutOfFold:
-    """Return what cascades fitted on the other folds say about each picture (nested cross-validation)."""
+def out_of_fold(answers: StageLogits, terms: Terms) -> OutOfFold:
+    """Return the output about each picture of a cascade fitted on the other folds (nested cross-validation)."""
     every = np.empty(answers.main.shape)
     parts: dict[str, np.ndarray] = {}
-    for rows, held_rows in fold_rows(answers.targets, terms.seed + 1):
-        fitted = fit_cascade(answers.take(rows), terms)
-        held = answers.take(held_rows).calibrated(fitted.calibrators)
-        every[held_rows] = held.submodels
+    for indices, held_out in fold_indices(answers.targets, terms.seed + 1):
+        fitted = fit_cascade(answers.take(indices), terms)
+        held = answers.take(held_out).calibrated(fitted.calibrators)
+        every[held_out] = held.submodels
         output = run_cascade(fitted.rules, held.main, held.distance, known_answers(held.submodels))
         for field in fields(CascadeOutput):
             values = getattr(output, field.name)
-            parts.setdefault(field.name, np.empty((len(every), *values.shape[1:]), values.dtype))[held_rows] = values
+            parts.setdefault(field.name, np.empty((len(every), *values.shape[1:]), values.dtype))[held_out] = values
     return OutOfFold(CascadeOutput(**parts), every)
 
 
@@ -215,19 +216,19 @@ def _fitted_pairs(
     for decision in DECISIONS:
         gained = gains(stages, _final(decision, stages, candidates))
         for routing in ROUTINGS:
-            for share, rule in zip(shares, fit_routings(routing, stages, gained, np.array(shares)), strict=True):
+            for share, rule in zip(shares, fit_routings(routing, stages, gained, shares), strict=True):
                 if rule is None:
                     continue
-                settled = settle(rule, stages.main)
-                routed = route(settled, stages.main)
+                settled = rule.settled(stages.main)
+                routed = settled.route(stages.main)
                 if routed.sum() < MIN_ROUTED:
                     continue
                 fitted = fit_decision(decision, stages, routed, candidates)
-                yield routing, decision, share, CascadeRules(settled, candidates, fitted, _NO_MARK)
+                yield routing, decision, share, CascadeRules(settled, candidates, fitted, NO_MARK)
 
 
 def everything_routed(decision: Decision, stages: Stages, candidates: int) -> np.ndarray:
-    """Return the probabilities (N, K) when every picture is routed."""
+    """Return the probabilities (N, K) if every picture is routed."""
     asked = np.where(candidate_classes(stages.main, candidates), stages.submodels, np.nan)
     return decide(decision, stages.main, asked)
 
@@ -238,7 +239,7 @@ def _final(decision: str, stages: Stages, candidates: int) -> np.ndarray:
 
 
 def _with_mark(routing: Routing, decision: Decision, stages: Stages, terms: Terms) -> CascadeRules:
-    rules = CascadeRules(routing, terms.candidates, decision, _NO_MARK)
+    rules = CascadeRules(routing, terms.candidates, decision, NO_MARK)
     output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
     mark = fit_unsure(stages.distance, output.submodels, terms.false_alarm_rate)
     return CascadeRules(routing, terms.candidates, decision, mark)

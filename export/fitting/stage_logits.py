@@ -1,4 +1,4 @@
-"""What both stages answer about labelled pictures, and the folds that rules are fitted and judged on."""
+"""The logits of both stages for labelled pictures, and the folds that rules are fitted and judged on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MIN_PICTURES = 3
 
 
 @dataclass(frozen=True)
-class Answers:
+class StageLogits:
     """Logits of both stages (N, K) and the main model's distances (N,), for pictures of known class (N,)."""
 
     main: np.ndarray
@@ -23,12 +23,12 @@ class Answers:
     submodels: np.ndarray
     targets: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Answers":
-        """Return the answers of some rows."""
-        return Answers(self.main[rows], self.distance[rows], self.submodels[rows], self.targets[rows])
+    def take(self, indices: np.ndarray) -> "StageLogits":
+        """Return the logits of some pictures."""
+        return StageLogits(self.main[indices], self.distance[indices], self.submodels[indices], self.targets[indices])
 
     def calibrated(self, calibrators: Calibrators) -> "Stages":
-        """Return the answers as probabilities."""
+        """Return the logits as calibrated probabilities."""
         return Stages(calibrators.main(self.main), self.distance, calibrators.submodels(self.submodels), self.targets)
 
 
@@ -42,8 +42,8 @@ class Stages:
     targets: np.ndarray
 
 
-def fold_rows(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the rows to fit on and the rows to judge on, stratified by class."""
+def fold_indices(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, for each fold, the indices to fit on and the indices to judge on, stratified by class."""
     folds = min(FOLDS, int(np.bincount(targets).min()))
     return StratifiedKFold(folds, shuffle=True, random_state=seed).split(targets, targets)
 
@@ -55,5 +55,5 @@ def check_class_counts(targets: np.ndarray, classes: Sequence[str], where: str) 
     if counts[fewest] < MIN_PICTURES:
         raise CanonistiaError(
             f"{where} has {counts[fewest]} pictures of {classes[fewest]}; calibration and routing need at least "
-            f"{MIN_PICTURES} of every class: add pictures that are not trained on"
+            f"{MIN_PICTURES} of every class; add pictures that are not trained on"
         )

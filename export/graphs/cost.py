@@ -1,4 +1,4 @@
-"""Cost: multiply-adds of a picture's pass, the unit in which budgets are counted."""
+"""Cost: multiply-adds of one picture's pass through a network; budgets are counted in passes of the main model."""
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from trainers.runs.submodels import Submodels
 
 
 def multiply_adds(network: nn.Module, size: int) -> int:
-    """Return the multiply-adds of a picture of ``size`` by ``size`` pixels, convolutions and matrix products alone."""
+    """Return the multiply-adds per picture of ``size`` by ``size`` pixels: convolutions and matrix products only."""
     pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network.eval()(pixels)
@@ -17,9 +17,9 @@ def multiply_adds(network: nn.Module, size: int) -> int:
 
 
 def second_stage_cost(main: Classifier, main_size: int, submodels: Submodels, candidates: int) -> float:
-    """Return what asking about a routed picture costs, in passes of the main model.
+    """Return the cost of the second stage for one routed picture, in passes of the main model.
 
-    The main model's features, which heads may read, are there from its own pass.
+    The main model's features, which heads may read, cost nothing: its own pass has computed them.
     """
     size = submodels.common.preprocess.size
     if submodels.trunk:

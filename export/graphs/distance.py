@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 MOST_DIRECTIONS = 256
-_PICTURES_A_DIRECTION = 10
+_PICTURES_PER_DIRECTION = 10
 
 
 @dataclass(frozen=True)
 class ClassDistances:
-    """Class means (K, D) and one covariance for all: variances (R,) in R directions (D, R), ``floor`` in the others."""
+    """Class means (K, D) and a shared covariance: variances (R,) in R directions (D, R), ``floor`` in all others."""
 
     means: np.ndarray
     directions: np.ndarray
@@ -21,24 +21,24 @@ class ClassDistances:
 
 
 def fit_distances(features: np.ndarray, targets: np.ndarray) -> ClassDistances:
-    """Return what the Mahalanobis distance needs (Lee et al., arXiv 1807.03888), of training features (N, D).
+    """Fit the Mahalanobis distance (Lee et al., arXiv 1807.03888) on training features (N, D).
 
-    The covariance within the classes is kept in its main directions, at most one a ten pictures, and taken for
-    the same in all others: features of a few hundred pictures say no more, and a few directions take little space.
+    The covariance within the classes keeps its main directions, at most one per ten pictures. In all other directions
+    the variance is the same: a few hundred pictures determine no more, and a few directions take little space.
     """
-    wide = features.astype(np.float64)
-    means = np.stack([wide[targets == label].mean(axis=0) for label in range(int(targets.max()) + 1)])  # (K, D)
-    residuals = wide - means[targets]
+    exact = features.astype(np.float64)
+    means = np.stack([exact[targets == label].mean(axis=0) for label in range(int(targets.max()) + 1)])  # (K, D)
+    residuals = exact - means[targets]
     variances, directions = np.linalg.eigh(residuals.T @ residuals / len(residuals))  # ascending
 
     most = min(MOST_DIRECTIONS, len(variances) - 1)
-    kept = int(np.clip(len(features) // _PICTURES_A_DIRECTION, 1, most))
+    kept = int(np.clip(len(features) // _PICTURES_PER_DIRECTION, 1, most))
     floor = max(float(variances[:-kept].mean()), 1e-6 * float(variances[-1]), 1e-9)
     return ClassDistances(means, directions[:, -kept:], np.maximum(variances[-kept:], floor), floor)
 
 
 class DistanceGraph(nn.Module):
-    """Features (N, D) to the squared distance from the nearest class, a D-th of it, (N,): about 1 in training."""
+    """Features (N, D) to the squared distance from the nearest class, divided by D, (N,): about 1 in training."""
 
     means: torch.Tensor
     projected: torch.Tensor
@@ -69,4 +69,4 @@ def distances(fitted: ClassDistances, features: torch.Tensor) -> np.ndarray:
     """Return the distances (N,) of features (N, D)."""
     graph = DistanceGraph(fitted)
     with torch.inference_mode():
-        return torch.cat([graph(rows) for rows in features.split(256)]).numpy()
+        return torch.cat([graph(part) for part in features.split(256)]).numpy()

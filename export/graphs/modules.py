@@ -1,4 +1,4 @@
-"""Graphs: trained networks with their calibration inside, written as ONNX files."""
+"""Graphs: trained networks with their calibration inside, to be written as ONNX files."""
 
 import logging
 import warnings
@@ -13,16 +13,16 @@ from torch import nn
 from export.graphs.distance import ClassDistances, DistanceGraph
 from trainers.networks.classifier import Classifier, activation_maps
 
-# The oldest operator set that the exporter writes itself, for the widest choice of runtimes.
+# The oldest operator set that the exporter can write, for the widest choice of runtimes.
 OPSET = 18
 
 
 class MainGraph(nn.Module):
-    """uint8 pixels (N, H, W, 3) to what ``outputs`` names.
+    """uint8 pixels (N, H, W, 3) to the outputs that ``outputs`` names.
 
-    They are probabilities (N, K), logits (N, K), distance (N,), pooled features (N, M) and, where the backbone has a
-    feature map, activation maps (N, K, h, w); a runtime computes those that it is asked for. The temperature is a
-    tensor of the graph by that name, so that it can be set again.
+    The outputs are probabilities (N, K), logits (N, K), distance (N,), pooled features (N, M) and, if the backbone
+    has a feature map, activation maps (N, K, h, w). A runtime computes only the outputs that it is asked for. The
+    temperature is a tensor of the graph with that name, so that it can be changed in the file.
     """
 
     temperature: torch.Tensor
@@ -40,12 +40,12 @@ class MainGraph(nn.Module):
         return ("probabilities", "logits", "distance", "features", *maps)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs; the logits are the means of the maps."""
-        seen = self.network.backbone_output(pixels)  # (N, D, h, w) or (N, D)
-        features = seen.mean(dim=(2, 3)) if self.network.backbone.spatial else seen
+        """Return the outputs; the logits are the means of the activation maps."""
+        output = self.network.backbone_output(pixels)  # (N, D, h, w) or (N, D)
+        features = output.mean(dim=(2, 3)) if self.network.backbone.spatial else output
         logits = self.network.head(features)
-        answers = (torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features)
-        return (*answers, activation_maps(self.network, seen)) if self.network.backbone.spatial else answers
+        outputs = (torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features)
+        return (*outputs, activation_maps(self.network, output)) if self.network.backbone.spatial else outputs
 
 
 class TrunkGraph(nn.Module):
@@ -61,9 +61,9 @@ class TrunkGraph(nn.Module):
 
 
 class SubmodelGraph(nn.Module):
-    """Features (N, D), or pixels for a network of its own, to calibrated probability (N,) and logit (N,).
+    """Features (N, D), or pixels if the submodel has its own network, to calibrated probability (N,) and logit (N,).
 
-    Slope and intercept of the calibration are tensors of the graph by these names.
+    Slope and intercept of the calibration are tensors of the graph with these names.
     """
 
     slope: torch.Tensor
@@ -76,7 +76,7 @@ class SubmodelGraph(nn.Module):
         self.register_buffer("intercept", torch.tensor(float(intercept)))
 
     def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return both outputs."""
+        """Return probability and logit."""
         logit = self.network(inputs)[:, 0]
         return torch.sigmoid(logit * self.slope + self.intercept), logit
 
@@ -89,7 +89,7 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
     example
         An input of the right shape and type; its first dimension becomes the dynamic batch.
     """
-    # The exporter reports its own inner workings (deprecated calls, missing optional packages) to whoever listens.
+    # The exporter logs warnings that users cannot act on (deprecated calls, missing optional packages).
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -109,12 +109,12 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
 
 
 def set_scalars(path: Path, values: Mapping[str, float]) -> None:
-    """Set scalar tensors of a graph file by name, each of which must be there once."""
+    """Set scalar tensors of a graph file by name; each name must exist."""
     write_like(path, path, {name: np.array(value, dtype=np.float32) for name, value in values.items()})
 
 
 def write_like(template: Path, path: Path, values: Mapping[str, np.ndarray]) -> None:
-    """Write a graph that differs from that of another file in some tensors, by their names."""
+    """Write a copy of a graph file in which the named tensors have other values."""
     model = onnx.load(template)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for name, value in values.items():
@@ -123,7 +123,7 @@ def write_like(template: Path, path: Path, values: Mapping[str, np.ndarray]) -> 
 
 
 def _strip_traces(path: Path) -> None:
-    """Remove what the exporter notes on every node: stack traces, with the paths of the machine that exported."""
+    """Remove what the exporter records on every node: stack traces with file paths of the exporting machine."""
     model = onnx.load(path)
     graph = model.graph
     parts = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]

@@ -1,4 +1,4 @@
-"""8-bit networks: one ONNX file written again with integer weights and activations."""
+"""8-bit networks: an ONNX file rewritten with integer weights and activations."""
 
 import io
 import logging
@@ -13,23 +13,23 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-# How the range of a tensor is taken from the pictures: the whole of it, the range that loses least information
-# (after Migacz, 8-bit inference with TensorRT), or all but the most extreme values.
+# How the range of a tensor is calibrated on pictures: the full range, the range that loses the least information
+# (after Migacz, 8-bit inference with TensorRT), or the range without the most extreme values.
 METHODS = {
     "min-max": CalibrationMethod.MinMax,
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
-# Clip and Relu among them: the range of a convolution is then the one after its activation, and the node is not needed.
+# With Clip and Relu among them a convolution takes the range after its activation, which makes that node redundant.
 _OPERATORS = ("Conv", "MatMul", "Gemm", "Add", "Clip", "Relu", "MaxPool")
 _PERCENTILE = 99.99
-# The first convolutions have few channels of very different range: they make most of the error and little of the time.
+# The first convolutions have few channels with very different ranges: most of the error, and little of the time.
 _FLOAT_CONVOLUTIONS = 3
-_LARGE_MATRIX = 65_536  # numbers
+_LARGE_MATRIX = 65_536  # elements
 
 
 class _Batches(CalibrationDataReader):
-    """Gives batches of pixels to the calibration."""
+    """Feeds batches of pixels to the calibration."""
 
     def __init__(self, batches: Sequence[np.ndarray]) -> None:
         self._batches = batches
@@ -39,30 +39,30 @@ class _Batches(CalibrationDataReader):
         return len(self._batches)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Give these batches next."""
+        """Restrict what follows to these batches."""
         self._left = iter(self._batches[start_index:end_index])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next batch by the name of the network's input."""
+        """Return the next batch, keyed by the name of the network's input."""
         batch = next(self._left, None)
         return None if batch is None else {"pixels": batch}
 
 
-def write_integers(network: Path, path: Path, batches: Sequence[np.ndarray], method: str, dot_products: bool) -> None:
-    """Write a network with 8-bit weights, one scale a channel, and activations in ranges calibrated on pictures.
+def quantize_network(network: Path, path: Path, batches: Sequence[np.ndarray], method: str, dot_products: bool) -> None:
+    """Write a network with 8-bit weights, one scale per channel, and 8-bit activations in calibrated ranges.
 
-    What comes after the pooled features (heads, distances, calibration) stays as it is: it takes no time, and it is
-    where small differences count. So do the first convolutions. Large matrices there are stored with 8 bits, and
-    computed in floating point.
+    The first convolutions, and everything after the pooled features (heads, distances, calibration), stay in floating
+    point: they take little time, and small differences matter there. Large matrices after the features are stored
+    with 8 bits and computed in floating point.
 
     Parameters
     ----------
     batches
-        uint8 pixels (N, H, W, 3); the activations of one batch are in memory at a time.
+        uint8 pixels (N, H, W, 3) to calibrate on; memory holds the activations of one batch at a time.
     method
         One of ``METHODS``.
     dot_products
-        Whether the processor adds products of bytes without overflow; otherwise weights have 7 bits.
+        Whether the processor adds products of bytes without overflow; if not, weights have 7 bits.
     """
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder, "prepared.onnx")
@@ -86,7 +86,7 @@ def write_integers(network: Path, path: Path, batches: Sequence[np.ndarray], met
 
 
 def _pack_matrices(path: Path) -> None:
-    """Store large float matrices with 8 bits, one scale a column; the runtime unpacks them when it opens the file."""
+    """Store large float matrices with 8 bits, one scale per column; the runtime unpacks them when it opens the file."""
     model = onnx.load(path)
     graph = model.graph
     for tensor in list(graph.initializer):
@@ -106,7 +106,7 @@ def _pack_matrices(path: Path) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep what the library prints about every tensor, and tells the root logger, from the terminal."""
+    """Keep off the terminal what the library prints and logs about every tensor."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
@@ -118,38 +118,38 @@ def _silence() -> Iterator[None]:
 
 
 def relative_error(network: Path, other: Path, batches: Sequence[np.ndarray]) -> float:
-    """Return how far the features of two forms of a network lie apart: their squared distance over their square."""
+    """Return the squared error of another form's features, relative to the squared features of the network."""
     sessions = [onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]) for path in (network, other)]
     output = compared_output(onnx.load(network))
-    far = total = 0.0
+    error = total = 0.0
     for batch in batches:
         exact, rounded = (session.run([output], {"pixels": batch})[0] for session in sessions)
-        far += float(np.square(exact - rounded).sum())
+        error += float(np.square(exact - rounded).sum())
         total += float(np.square(exact).sum())
-    return far / total
+    return error / total
 
 
 def compared_output(model: onnx.ModelProto) -> str:
-    """Return the output whose change is measured: pooled features where the graph gives them, or else its logits."""
+    """Return the output whose change is measured: pooled features if the graph has them, or else its logits."""
     names = [output.name for output in model.graph.output]
     return next(name for name in ("features", "logits", "logit") if name in names)
 
 
 def _kept_in_float(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the first convolutions, and of the nodes that the features do not depend on."""
-    makers = {name: node for node in model.graph.node for name in node.output}
+    """Return the names of the first convolutions, and of all nodes that the features do not depend on."""
+    producers = {name: node for node in model.graph.node for name in node.output}
     end = compared_output(model)
     if end != "features":
-        node = makers[end]
+        node = producers[end]
         while node.op_type not in ("Gemm", "MatMul"):  # the head, which the calibration follows
-            node = makers[node.input[0]]
+            node = producers[node.input[0]]
         end = node.input[0]
     needed: set[str] = set()
     open_ends = [end]
     while open_ends:
-        maker = makers.get(open_ends.pop())
-        if maker is not None and maker.name not in needed:
-            needed.add(maker.name)
-            open_ends.extend(maker.input)
+        producer = producers.get(open_ends.pop())
+        if producer is not None and producer.name not in needed:
+            needed.add(producer.name)
+            open_ends.extend(producer.input)
     first = [node.name for node in model.graph.node if node.op_type == "Conv"][:_FLOAT_CONVOLUTIONS]
     return [*first, *(node.name for node in model.graph.node if node.name not in needed)]

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.outputs.journal import Terms, opened_journal
 from tests.conftest import CLASSES, Run, draw
+from tests.waiting import started, wait_until
 
 COLUMNS = ["path", "label_1", "probability_1", "label_2", "probability_2", "stage", "unsure", "error"]
 
@@ -89,7 +89,7 @@ def test_a_run_of_both_stages_does_not_go_on_with_the_main_model_alone(
         raise KeyboardInterrupt
     result = run("classify", photos, "--model", routing_bundle, "--out", out, "--resume", "--main-only")
     assert result.exit_code == 1
-    assert "begun with another bundle" in result.output
+    assert "started with another bundle" in result.output
 
 
 def test_without_out_a_table_is_printed(run: Run, tiny_bundle: Path, photos: Path) -> None:
@@ -164,12 +164,10 @@ def test_ctrl_c_leaves_rows_to_go_on_from_and_nothing_half_written(tiny_bundle: 
     for number in range(1, 400):
         os.link(folder / "0.png", folder / f"{number}.png")
     command = [sys.executable, "-m", "canonistia", "classify", str(folder), "--model", str(tiny_bundle)]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "rows.csv.progress").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with started([*command, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE) as process:
+        wait_until((tmp_path / "rows.csv.progress").exists, 60, "the first row")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
     # 1 from click; by the signal itself when it fell into an import, where Python remembers it until the end.
     assert process.returncode in (1, -signal.SIGINT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "rows.csv.progress"]
@@ -215,7 +213,7 @@ def test_evaluate_tells_pictures_from_outside_by_their_doubt(
     assert outside["pictures"] == 12
     assert outside["auroc_of_doubt"] > 0.9
     assert 0 <= outside["auroc_of_main_confidence"] <= 1
-    assert "12 pictures from outside: " in run(*words).output
+    assert "12 out-of-distribution pictures: " in run(*words).output
 
 
 def test_evaluate_refuses_an_empty_outside(run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -235,7 +233,7 @@ def test_evaluate_draws_three_pictures(run: Run, tiny_bundle: Path, tiny_data: P
 def test_evaluate_refuses_a_data_set_with_splits(run: Run, tiny_bundle: Path, tiny_data: Path) -> None:
     result = run("evaluate", tiny_data, "--model", tiny_bundle)
     assert result.exit_code == 1
-    assert "evaluate one of them" in result.output
+    assert "evaluate one split" in result.output
 
 
 def test_evaluate_refuses_unknown_classes(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_a_stopped_driver_keeps_its_rows_and_goes_on_by_content(
     wait_until(lambda: holds_rows(out), 60)
     process.send_signal(signal.SIGINT)
     said = finished(process, 1)
-    assert said.startswith(f"\nstopped; the rows so far are kept: go on with --resume --out {out}")
+    assert said.startswith(f"\nstopped; the rows so far are kept: run again with --resume --out {out}")
     assert "Traceback" not in said
     finished(start(*words, "--resume"))
     assert out.read_bytes() == many_rows

@@ -1,9 +1,9 @@
-"""Answer sets hold the true class as often as they promise."""
+"""Prediction sets contain the true class as often as they promise."""
 
 import numpy as np
 import pytest
 
-from cascade.evaluation.conformal import COVERAGES, answer_sets, conformal_limit, coverage_and_size
+from cascade.evaluation.conformal import COVERAGES, conformal_limit, coverage_and_size, prediction_sets
 
 
 def pictures(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,9 +31,9 @@ def test_the_limit_is_the_score_of_the_rank_that_the_definition_names() -> None:
 def test_too_few_pictures_for_the_coverage_give_every_class() -> None:
     probabilities, targets = pictures(20, 0)
     limit = conformal_limit(probabilities, targets, 0.99)
-    assert answer_sets(probabilities, limit).all()
+    assert prediction_sets(probabilities, limit).all()
 
 
 def test_no_set_is_empty() -> None:
-    sets = answer_sets(np.array([[0.4, 0.35, 0.25], [0.9, 0.05, 0.05]]), 0.3)
+    sets = prediction_sets(np.array([[0.4, 0.35, 0.25], [0.9, 0.05, 0.05]]), 0.3)
     assert sets.tolist() == [[True, False, False], [True, False, False]]

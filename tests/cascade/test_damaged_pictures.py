@@ -84,9 +84,9 @@ def test_every_orientation_is_turned_upright(orientation: int) -> None:
 @pytest.mark.parametrize("side", [None, 40])
 def test_a_jpeg_that_lacks_its_end_marker_alone_is_answered(options: dict[str, object], side: int | None) -> None:
     data = encoded(Image.fromarray(NOISE), "JPEG", **options)
-    whole = np.asarray(decode(data, least_side=side))
-    assert np.array_equal(np.asarray(decode(data[:-2], least_side=side)), whole)
-    assert np.array_equal(np.asarray(decode(data[:-1], least_side=side)), whole)
+    whole = np.asarray(decode(data, least_size=side))
+    assert np.array_equal(np.asarray(decode(data[:-2], least_size=side)), whole)
+    assert np.array_equal(np.asarray(decode(data[:-1], least_size=side)), whole)
 
 
 @pytest.mark.parametrize("missing", [20, 200, 1500, 4000])

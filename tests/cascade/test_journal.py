@@ -89,9 +89,9 @@ def test_another_bundle_is_refused_unless_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "o.csv"
     stopped(out, answered("a"))
     other = Terms("1" * 64, by_hash=False)
-    with pytest.raises(CanonistiaError, match="begun with another bundle"), opened_journal(out, other, resume=True):
+    with pytest.raises(CanonistiaError, match="started with another bundle"), opened_journal(out, other, resume=True):
         pass
-    with pytest.raises(CanonistiaError, match="go on without --hash"):
+    with pytest.raises(CanonistiaError, match="resume it without --hash"):
         opened_journal(out, Terms(TERMS.bundle, by_hash=True), resume=True).__enter__()
     with opened_journal(out, other, resume=True, any_bundle=True) as journal:
         assert journal.known(answered("a").item) is not None
@@ -175,7 +175,7 @@ def test_changed_new_and_removed_files_are_seen(
     interrupted(monkeypatch, after=9)
     assert run(*words, "--out", out).exit_code == 1
     assert not out.exists()
-    assert "was begun and stopped" in run(*words, "--out", out).output
+    assert "was started and stopped" in run(*words, "--out", out).output
     monkeypatch.undo()
 
     (photos / "01.png").unlink()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cascade.errors import PictureError, TooManyPixelsError
 from cascade.images.decoding import MAX_PIXELS, decode
-from cascade.images.preprocess import Interpolation, PreprocessSpec, least_side, preprocess
+from cascade.images.preprocess import Interpolation, PreprocessSpec, least_size, preprocess
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5  # (6, 8)
 COLOUR = np.stack([GREY, GREY[::-1], 255 - GREY], axis=2)  # (6, 8, 3)
@@ -183,7 +183,7 @@ def test_what_models_see_of_a_reduced_photo_is_within_six_levels(
         PreprocessSpec(size=224, interpolation=interpolation, colour="grey"),
         PreprocessSpec(size=352, interpolation=interpolation, resize="crop"),
     ):
-        reduced = decode(data, least_side=least_side(spec))
+        reduced = decode(data, least_size=least_size(spec))
         assert reduced.size == (math.ceil(size[0] / scale), math.ceil(size[1] / scale))
         assert min(reduced.size) >= 2 * spec.size
         difference = np.abs(preprocess(reduced, spec).astype(int) - preprocess(decode(data), spec))
@@ -191,22 +191,22 @@ def test_what_models_see_of_a_reduced_photo_is_within_six_levels(
         assert difference.mean() <= 1.5
 
 
-def test_a_picture_below_twice_the_least_side_and_other_formats_are_decoded_whole() -> None:
+def test_a_picture_below_twice_the_least_size_and_other_formats_are_decoded_whole() -> None:
     data = large_jpeg(1500, 1400, "RGB")
     whole = decode(data)
-    assert decode(data, least_side=704).tobytes() == whole.tobytes()
+    assert decode(data, least_size=704).tobytes() == whole.tobytes()
     file = io.BytesIO()
     whole.resize((2900, 2800)).save(file, "PNG", compress_level=1)
-    assert decode(file.getvalue(), least_side=704).size == (2900, 2800)
+    assert decode(file.getvalue(), least_size=704).size == (2900, 2800)
 
 
 def test_the_limit_holds_for_the_whole_picture_not_for_the_reduced_one() -> None:
     with pytest.raises(TooManyPixelsError, match="3000x2200"):
-        decode(large_jpeg(3000, 2200, "L"), max_pixels=3_000_000, least_side=704)
+        decode(large_jpeg(3000, 2200, "L"), max_pixels=3_000_000, least_size=704)
 
 
 def test_larger_models_keep_twice_their_side() -> None:
-    assert [least_side(PreprocessSpec(size=size)) for size in (16, 224, 352, 353, 704, 705)] == [
+    assert [least_size(PreprocessSpec(size=size)) for size in (16, 224, 352, 353, 704, 705)] == [
         *[704] * 3,
         *[1408] * 2,
         2816,

@@ -4,7 +4,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from cascade.errors import CanonistiaError, PictureError
-from cascade.inputs.sources import items_of_words
+from cascade.inputs.sources import items_of_inputs
 from tests.archives import write_tar, write_zip
 from tests.conftest import Run, draw
+from tests.waiting import started, wait_until
 from tests.webapps import encoded
 
 s3fs = pytest.importorskip("s3fs", reason="the batch extra is not installed")
@@ -35,18 +35,15 @@ def store() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+
+    def listens() -> bool:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        wait_until(listens, 60, "the store's start")
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -63,11 +60,11 @@ def bucket(store: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_pictures_of_a_bucket_come_in_order(bucket: str) -> None:
-    found = list(items_of_words([bucket]))
+    found = list(items_of_inputs([bucket]))
     assert [item.name for item in found] == [f"{bucket}/a.png", f"{bucket}/b/2.png", f"{bucket}/c.png"]
     assert [item.read() for item in found] == [encoded(draw("sky", seed)) for seed in (1, 2, 3)]
     assert len({item.stamp for item in found} - {""}) == 3
-    (one,) = items_of_words([f"{bucket}/b/2.png"])
+    (one,) = items_of_inputs([f"{bucket}/b/2.png"])
     assert one.stamp == found[1].stamp
 
 
@@ -96,30 +93,30 @@ def test_archives_and_tables_in_a_bucket_are_opened(bucket: str, tmp_path: Path,
     files.makedirs("shards", exist_ok=True)
     files.put_file(str(local), address)
     for word in (address, f"s3://shards/{ending}/*.{ending}"):
-        found = list(items_of_words([word]))
+        found = list(items_of_inputs([word]))
         assert {item.name: item.read() for item in found} == {f"{address}::{name}": pictures[name] for name in pictures}
     files.pipe(address, local.read_bytes()[: local.stat().st_size // 3])
-    *_, last = items_of_words([address])
-    with pytest.raises(PictureError, match="is no whole"):
+    *_, last = items_of_inputs([address])
+    with pytest.raises(PictureError, match="is not a complete"):
         last.read()
 
 
 def test_a_pattern_that_nothing_in_a_bucket_fits_is_an_item_that_says_so(bucket: str) -> None:
-    (item,) = items_of_words([f"{bucket}/*.tar"])
-    with pytest.raises(PictureError, match="no file fits"):
+    (item,) = items_of_inputs([f"{bucket}/*.tar"])
+    with pytest.raises(PictureError, match="no file matches"):
         item.read()
 
 
 @pytest.mark.parametrize("address", ["s3://photos/gone.png", "s3://nowhere/photos"])
 def test_what_is_not_there_is_an_item_that_says_so(bucket: str, address: str) -> None:
-    (item,) = items_of_words([address])
+    (item,) = items_of_inputs([address])
     with pytest.raises(PictureError, match="cannot be opened"):
         item.read()
 
 
 def test_addresses_of_an_unknown_kind_are_refused() -> None:
     with pytest.raises(CanonistiaError, match="cannot be opened"):
-        list(items_of_words(["nonsense://photos"]))
+        list(items_of_inputs(["nonsense://photos"]))
 
 
 @contextmanager
@@ -155,7 +152,7 @@ def test_a_busy_store_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = [503, 200, 503, 503, 200]
     with answering(statuses) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        (item,) = items_of_words(["s3://photos/a.png"])
+        (item,) = items_of_inputs(["s3://photos/a.png"])
         assert item.read() == encoded(draw("sky", 5))
     assert statuses == [200]
 
@@ -163,6 +160,6 @@ def test_a_busy_store_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_store_that_refuses_gives_a_row_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering([403]) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        (item,) = items_of_words(["s3://photos/a.png"])
+        (item,) = items_of_inputs(["s3://photos/a.png"])
         with pytest.raises(PictureError, match="cannot be opened: Forbidden"):
             item.read()

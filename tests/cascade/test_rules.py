@@ -1,5 +1,6 @@
 """Routing and decision rules."""
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,19 +10,19 @@ from hypothesis.extra.numpy import arrays
 from cascade.rules.cascade import candidate_classes
 from cascade.rules.decision import HighestSubmodel, LogLinear, Product, decide
 from cascade.rules.probabilities import top_two
-from cascade.rules.routing import Confidence, Deferral, Entropy, Margin, PerClass, doubt_features, route
-from cascade.rules.unsure import Unsure
+from cascade.rules.routing import Confidence, Deferral, Entropy, Margin, PerClass, doubt_features
+from cascade.rules.unsure import Unsure, doubtfulness
 
 MAIN = np.array([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04]])
 
 
 def test_confidence_routes_below_its_threshold() -> None:
-    assert route(Confidence(threshold=0.6), MAIN).tolist() == [True, False]
+    assert Confidence(threshold=0.6).route(MAIN).tolist() == [True, False]
 
 
 def test_margin_routes_when_the_first_two_are_near() -> None:
-    assert route(Margin(threshold=0.3), MAIN).tolist() == [True, False]
-    assert route(Margin(threshold=0.1), MAIN).tolist() == [False, False]
+    assert Margin(threshold=0.3).route(MAIN).tolist() == [True, False]
+    assert Margin(threshold=0.1).route(MAIN).tolist() == [False, False]
 
 
 def test_candidates_are_the_most_likely_classes() -> None:
@@ -52,13 +53,13 @@ def test_a_class_not_asked_about_keeps_its_probability() -> None:
 def test_entropy_routes_spread_out_answers() -> None:
     even = np.full((1, 4), 0.25)
     certain = np.eye(4)[:1]
-    assert Entropy.score(np.concatenate([even, certain])) == pytest.approx([0, 1])
-    assert route(Entropy(threshold=0.3), MAIN).tolist() == [True, False]
+    assert Entropy(threshold=0.3).score(np.concatenate([even, certain])) == pytest.approx([0, 1])
+    assert Entropy(threshold=0.3).route(MAIN).tolist() == [True, False]
 
 
 def test_each_class_has_its_own_threshold() -> None:
     three = np.array([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0], [0.3, 0.1, 0.6]])
-    assert route(PerClass(thresholds=[0.5, 0.7, 0.6]), three).tolist() == [False, True, False]
+    assert PerClass(thresholds=[0.5, 0.7, 0.6]).route(three).tolist() == [False, True, False]
 
 
 def test_the_learned_rule_routes_where_help_is_likelier_than_harm() -> None:
@@ -67,7 +68,7 @@ def test_the_learned_rule_routes_where_help_is_likelier_than_harm() -> None:
     rule = Deferral(helps=helps, hurts=nothing, threshold=0.5)
     answers = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1]])
     assert doubt_features(answers).shape == (2, 7)
-    assert route(rule, answers).tolist() == [True, False]
+    assert rule.route(answers).tolist() == [True, False]
     assert rule.score(answers)[0] == pytest.approx((1 + 0.5 - 1 / (1 + np.exp(-5))) / 2)
 
 
@@ -97,3 +98,35 @@ def test_every_decision_gives_probabilities(
     final = decide(decision, main, asked)
     assert (final >= 0).all()
     assert final.sum(axis=1) == pytest.approx(np.ones(4))
+
+
+def test_a_rule_says_whether_it_routes_nothing_and_then_it_does_not() -> None:
+    even = np.full((3, 7), 1 / 7, dtype=np.float32)
+    nothing = [rule(threshold=0) for rule in (Confidence, Margin, Entropy)]
+    for rule in (*nothing, PerClass(thresholds=[0] * 7), Deferral(helps=[0] * 11, hurts=[0] * 11, threshold=0)):
+        assert rule.routes_nothing
+        assert not rule.route(even).any()
+    assert not PerClass(thresholds=[0, 0.2, 0]).routes_nothing
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (PerClass(thresholds=[0.5]), "1 routing thresholds, expected one for each of 3"),
+        (Deferral(helps=[0] * 7, hurts=[0] * 6, threshold=0.5), "needs 7 weights for 3 classes"),
+    ],
+)
+def test_a_rule_for_another_number_of_classes_is_refused(rule: PerClass | Deferral, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        rule.check(3)
+
+
+def test_a_learned_rule_is_stored_as_before() -> None:
+    rule = Deferral(helps=[1.0], hurts=[2.0], threshold=0.5)
+    assert msgspec.json.encode(rule) == b'{"rule":"deferral","helps":[1.0],"hurts":[2.0],"threshold":0.5}'
+
+
+def test_the_unsure_are_the_most_doubtful_and_then_those_between_two_classes() -> None:
+    answers = [(False, 0.9, 0.1), (False, 0.4, 0.2), (True, 0.9, 0.05), (False, 0.5, 0.45), (True, 0.6, 0.3)]
+    ordered = sorted(answers, key=lambda answer: doubtfulness(*answer), reverse=True)
+    assert [answers.index(answer) for answer in ordered] == [4, 2, 3, 1, 0]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cascade.errors import CanonistiaError, PictureError
+from cascade.errors import CanonistiaError, PictureError, UsageError
 from cascade.inputs.item import Item
-from cascade.inputs.sources import InputError, check_words, items_of_words
+from cascade.inputs.sources import check_inputs, items_of_inputs
 from tests.archives import write_tar, write_zip
 from tests.conftest import draw
 from tests.webapps import encoded
@@ -42,7 +42,7 @@ def test_pictures_of_an_archive_come_in_its_order(tmp_path: Path, ending: str) -
         write_zip(path, MEMBERS)
     else:
         write_tar(path, MEMBERS, "w" if ending == "tar" else "w:gz")
-    found = list(items_of_words([str(path)]))
+    found = list(items_of_inputs([str(path)]))
     assert [item.name for item in found] == [f"{path}::b/1.png", f"{path}::a.png"]
     assert [item.read() for item in found] == [picture(1), picture(2)]
     assert len({item.stamp for item in found}) == 2
@@ -52,7 +52,7 @@ def test_pictures_of_an_archive_come_in_its_order(tmp_path: Path, ending: str) -
 def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, write: object) -> None:
     name = "x.zip" if write is write_zip else "x.tar.gz"
     path = write(tmp_path / name, {"../out.png": picture(1), "/root.png": picture(1), "in.png": picture(2)})
-    found = contents(items_of_words([str(path)]))
+    found = contents(items_of_inputs([str(path)]))
     assert found[f"{path}::in.png"] == picture(2)
     assert "leads out of the archive" in str(found[f"{path}::../out.png"])
     assert "leads out of the archive" in str(found[f"{path}::/root.png"])
@@ -60,8 +60,8 @@ def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, write: ob
 
 def test_a_bomb_is_refused_without_being_unpacked(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "bomb.zip", {"bomb.png": b"\0" * 50_000_000, "good.png": picture(1)})
-    found = contents(items_of_words([str(path)]))
-    assert "as no picture does" in str(found[f"{path}::bomb.png"])
+    found = contents(items_of_inputs([str(path)]))
+    assert "which no picture does" in str(found[f"{path}::bomb.png"])
     assert found[f"{path}::good.png"] == picture(1)
 
 
@@ -69,7 +69,7 @@ def test_a_member_that_lies_about_its_size_is_refused(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "lies.zip", {"large.png": b"\0" * 40_000})
     data = path.read_bytes()
     path.write_bytes(data.replace((40_000).to_bytes(4, "little"), (4_000).to_bytes(4, "little")))
-    (found,) = contents(items_of_words([str(path)])).values()
+    (found,) = contents(items_of_inputs([str(path)])).values()
     assert isinstance(found, str)
 
 
@@ -80,8 +80,8 @@ def test_links_and_devices_inside_a_tar_are_refused(tmp_path: Path) -> None:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, "/etc/passwd"
             archive.addfile(entry)
-    assert set(contents(items_of_words([str(path)])).values()) == {
-        "is a link or a device inside the archive; a file was expected"
+    assert set(contents(items_of_inputs([str(path)])).values()) == {
+        "is a link or a device inside the archive; expected a file"
     }
 
 
@@ -90,8 +90,8 @@ def test_a_damaged_archive_is_an_item_that_says_so(tmp_path: Path, ending: str) 
     path = tmp_path / f"photos.{ending}"
     whole = write_zip(path, MEMBERS) if ending == "zip" else write_tar(path, MEMBERS)
     whole.write_bytes(whole.read_bytes()[:700])
-    *_, last = contents(items_of_words([str(whole)])).values()
-    assert "is no whole archive" in str(last)
+    *_, last = contents(items_of_inputs([str(whole)])).values()
+    assert "is not a complete archive" in str(last)
 
 
 def test_lists_patterns_and_folders_are_taken_in_the_order_given(tmp_path: Path) -> None:
@@ -103,15 +103,15 @@ def test_lists_patterns_and_folders_are_taken_in_the_order_given(tmp_path: Path)
     names = tmp_path / "names.txt"
     names.write_bytes(os.fsencode(strange) + b"\n\n" + os.fsencode(tmp_path / "a") + b"\r\n")
     words = [f"{tmp_path}/z/**/*.png", f"@{names}", f"{tmp_path}/a/3.png"]
-    check_words(words)
-    found = [str(Path(item.name).relative_to(tmp_path)) for item in items_of_words(words)]
+    check_inputs(words)
+    found = [str(Path(item.name).relative_to(tmp_path)) for item in items_of_inputs(words)]
     assert found == ["z/1.png", "z/deep/2.png", strange.name, "a/3.png", "a/3.png"]
 
 
 @pytest.mark.parametrize("word", ["nowhere.jpg", "@nowhere.txt", "nowhere/*.jpg"])
 def test_a_word_that_names_nothing_is_refused(word: str) -> None:
-    with pytest.raises(InputError, match="nowhere"):
-        check_words([word])
+    with pytest.raises(UsageError, match="nowhere"):
+        check_inputs([word])
 
 
 def test_standard_input_is_a_list(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -130,16 +130,16 @@ def test_pictures_in_a_parquet_table_are_found(tmp_path: Path) -> None:
     pq.write_table(plain, tmp_path / "plain.parquet")
     nested = pa.table({"image": [{"bytes": picture(3), "path": "x.png"}], "label": [1]})
     pq.write_table(nested, tmp_path / "nested.parquet")
-    found = contents(items_of_words([str(tmp_path / "plain.parquet"), str(tmp_path / "nested.parquet")]))
+    found = contents(items_of_inputs([str(tmp_path / "plain.parquet"), str(tmp_path / "nested.parquet")]))
     assert found == {
         f"{tmp_path}/plain.parquet::one": picture(1),
-        f"{tmp_path}/plain.parquet::two": "holds no bytes of a picture",
+        f"{tmp_path}/plain.parquet::two": "has no bytes of a picture",
         f"{tmp_path}/plain.parquet::2": picture(2),
         f"{tmp_path}/nested.parquet::x.png": picture(3),
     }
     pq.write_table(pa.table({"label": [1]}), tmp_path / "none.parquet")
     with pytest.raises(CanonistiaError, match="has the columns label; expected"):
-        list(items_of_words([str(tmp_path / "none.parquet")]))
+        list(items_of_inputs([str(tmp_path / "none.parquet")]))
     (tmp_path / "torn.parquet").write_bytes((tmp_path / "plain.parquet").read_bytes()[:200])
-    (torn,) = contents(items_of_words([str(tmp_path / "torn.parquet")])).values()
-    assert "is no whole Parquet file" in str(torn)
+    (torn,) = contents(items_of_inputs([str(tmp_path / "torn.parquet")])).values()
+    assert "is not a complete Parquet file" in str(torn)

@@ -20,7 +20,7 @@ from cascade.images.decoding import decode
 from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine
 from export.bundles.parity import ParityError, check_parity, reference
-from export.fitting.stage_logits import Answers
+from export.fitting.stage_logits import StageLogits
 from tests.conftest import SMALL, Run
 
 
@@ -83,8 +83,8 @@ def test_an_existing_bundle_is_replaced_only_when_asked(
 def test_submodels_may_be_whole_networks_of_their_own(
     run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path
 ) -> None:
-    words = ("--main", tiny_main, "--out", tmp_path / "own", *SMALL, "--own-networks", "--unfreeze", "last-1")
-    assert run("train-sub", tiny_data, *words, "--epochs", 2).exit_code == 0
+    options = ("--main", tiny_main, "--out", tmp_path / "own", *SMALL, "--own-networks", "--unfreeze", "last-1")
+    assert run("train-sub", tiny_data, *options, "--epochs", 2).exit_code == 0
     out = tmp_path / "models" / "own"
     result = export(run, tiny_data, tiny_main, tmp_path / "own", out)
     assert result.exit_code == 0, result.output
@@ -118,8 +118,8 @@ def test_heads_that_read_both_stages_are_exported_as_such(both_bundle: Path, bot
 def test_heads_are_not_exported_with_another_main_model_than_the_one_they_read(
     run: Run, tiny_data: Path, both_subs: Path, tmp_path: Path
 ) -> None:
-    words = ("--backbone", "efficientnet_lite0", "--size", 72, "--tracker", "none", "--epochs", 1)
-    assert run("train-main", tiny_data, "--out", tmp_path / "other", *words).exit_code == 0
+    options = ("--backbone", "efficientnet_lite0", "--size", 72, "--tracker", "none", "--epochs", 1)
+    assert run("train-main", tiny_data, "--out", tmp_path / "other", *options).exit_code == 0
     result = export(run, tiny_data, tmp_path / "other", both_subs, tmp_path / "models" / "b")
     assert result.exit_code == 1
     assert "read the features of another main model than the last checkpoint" in result.output
@@ -133,13 +133,13 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
     main, distance = engine.main_outputs(pictures, "logits", "distance")
     submodels = engine.ask_submodels(pictures, np.ones(main.shape, dtype=bool), "logit")
     fitted = fitted_as(engine)
-    honest = Answers(main, distance, submodels, np.zeros(len(paths), dtype=int))
+    honest = StageLogits(main, distance, submodels, np.zeros(len(paths), dtype=int))
     check_parity(engine, paths, honest, fitted)
     assert np.array_equal(reference(honest, fitted).routed, engine.run(pictures).routed)
-    for stage, words in (("main", "main model"), ("submodels", "submodels")):
+    for stage, name in (("main", "main model"), ("submodels", "submodels")):
         logits = {"main": main.copy(), "submodels": submodels.copy()}
         logits[stage][7, 1] += 0.01
-        with pytest.raises(ParityError, match=rf"exported {words} and PyTorch differ .*{paths[7].name}"):
+        with pytest.raises(ParityError, match=rf"exported {name} and PyTorch differ .*{paths[7].name}"):
             check_parity(engine, paths, replace(honest, **logits), fitted)
     with pytest.raises(ParityError, match="main model and PyTorch differ by nan"):
         check_parity(engine, paths, replace(honest, main=main * np.nan), fitted)
@@ -165,7 +165,7 @@ def test_when_parity_fails_no_bundle_is_left(
     import export.commands.export_bundle as recipe
 
     honest = recipe._submodel_logits
-    monkeypatch.setattr(recipe, "_submodel_logits", lambda *words: honest(*words) + 0.5)
+    monkeypatch.setattr(recipe, "_submodel_logits", lambda *arguments: honest(*arguments) + 0.5)
     result = export(run, tiny_data, tiny_main, tiny_subs, tmp_path / "models" / "bad")
     assert result.exit_code == 1
     assert "no bundle was written" in result.output
@@ -176,8 +176,18 @@ def test_a_full_disk_leaves_nothing_behind(tiny_data: Path, tiny_main: Path, tin
     # No file of this process may grow beyond 4 MB: the main model's file cannot be finished.
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)); import canonistia; canonistia.main()"
-    words = ["export", "--main", tiny_main, "--subs", tiny_subs, "--data", tiny_data, "--out", tmp_path / "models/bad"]
-    command = [sys.executable, "-c", limited, *map(str, words)]
+    arguments = [
+        "export",
+        "--main",
+        tiny_main,
+        "--subs",
+        tiny_subs,
+        "--data",
+        tiny_data,
+        "--out",
+        tmp_path / "models/bad",
+    ]
+    command = [sys.executable, "-c", limited, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
@@ -226,7 +236,7 @@ def test_submodels_of_more_classes_than_the_data_set_has_are_refused(
     shutil.copytree(subs / "classes" / "sky", subs / "classes" / "tree")
     result = export(run, tiny_data, tiny_main, subs, tmp_path / "b")
     assert result.exit_code == 1
-    assert "there must be one submodel a class" in result.output
+    assert "there must be one submodel per class" in result.output
     assert not (tmp_path / "b").exists()
 
 

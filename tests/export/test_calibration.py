@@ -9,7 +9,7 @@ from export.fitting.calibration import fit_calibrators, fit_platt, fit_temperatu
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-def test_the_temperature_that_spoilt_the_logits_is_found(temperature: float) -> None:
+def test_the_temperature_that_scaled_the_logits_is_found(temperature: float) -> None:
     rng = np.random.default_rng(0)
     honest = 2 * rng.normal(size=(6000, 4))
     targets = np.array([rng.choice(4, p=row) for row in softmax(honest, axis=1)])

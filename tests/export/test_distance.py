@@ -26,15 +26,15 @@ def test_with_all_directions_it_is_the_mahalanobis_distance() -> None:
     assert distances(fitted, torch.from_numpy(new)) == pytest.approx(expected, rel=1e-3)
 
 
-def test_training_pictures_lie_at_about_one_and_strangers_far_away() -> None:
+def test_training_pictures_lie_at_about_one_and_others_far_away() -> None:
     seen, targets = features(900, 0)
     fitted = fit_distances(seen, targets)
     assert distances(fitted, torch.from_numpy(seen)).mean() == pytest.approx(1, abs=0.05)
-    # As long as a picture's features, but in directions where pictures do not vary.
-    strangers = np.zeros((5, 40), dtype=np.float32)
-    strangers[:, :5] = 20 * np.eye(5)
-    strangers[:3] *= -1
-    assert (distances(fitted, torch.from_numpy(strangers)) > 5).all()
+    # Features of the same length, but in directions in which training pictures do not vary.
+    others = np.zeros((5, 40), dtype=np.float32)
+    others[:, :5] = 20 * np.eye(5)
+    others[:3] *= -1
+    assert (distances(fitted, torch.from_numpy(others)) > 5).all()
 
 
 def test_few_pictures_give_few_directions_and_finite_distances() -> None:

@@ -113,12 +113,15 @@ def test_what_would_lose_too_much_is_not_written(
 
 def test_bad_input_is_one_sentence(run: Run, quantised: Path, tiny_data: Path, tmp_path: Path) -> None:
     other = write_data_set(tmp_path / "data", training=3, validation=3)
-    for words, said in (
-        ((quantised, tiny_data), "int8 exists; --overwrite replaces it"),
-        ((quantised / "int8", tiny_data), "is quantised already; give the bundle that it was made from"),
+    for arguments, message in (
+        ((quantised, tiny_data), "int8 exists; replace it with --overwrite"),
+        (
+            (quantised / "int8", tiny_data),
+            "is quantised already, expected a float bundle; give the bundle",
+        ),
         ((quantised, other, "--overwrite"), "is not the data set that"),
     ):
-        done = run("quantize", *words)
+        done = run("quantize", *arguments)
         assert done.exit_code == 1
-        assert said in done.output
+        assert message in done.output
     assert read_bundle(quantised / "int8").manifest.quantised

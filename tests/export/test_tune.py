@@ -33,7 +33,7 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
     assert after.measured.split == "seen"
     assert after.calibration.temperature != before.calibration.temperature
     assert after.provenance.commands == [*before.provenance.commands, "canonistia tune tiny seen --budget 3"]
-    # The tensor inside the graph is the one that the manifest tells of.
+    # The tensor inside the graph is the temperature in the manifest.
     pictures = [decode(path) for path in pictures_below(tmp_path / "seen")[:8]]
     logits, probabilities = Engine.load(bundle).main_outputs(pictures, "logits", "probabilities")
     assert probabilities == pytest.approx(softmax(logits / after.calibration.temperature, axis=1), abs=1e-4)
@@ -69,22 +69,26 @@ def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run
 
 
 @pytest.mark.parametrize(
-    ("counts", "words", "sentence"),
+    ("counts", "options", "sentence"),
     [
         ({**dict.fromkeys(CLASSES, 4), "moon": 4}, (), "has classes that the bundle does not know: moon"),
         ({"dots": 9}, (), "has 0 pictures of rows; calibration and routing need at least 3 of every class"),
         ({}, (), "holds no pictures in class folders"),
         (dict.fromkeys(CLASSES, 4), ("--budget", 1), "leaves nothing for the second stage"),
-        (dict.fromkeys(CLASSES, 4), ("--plot", "curve.docx"), "the curve is drawn into a file that ends in .png"),
+        (
+            dict.fromkeys(CLASSES, 4),
+            ("--plot", "curve.docx"),
+            "ends in '.docx', expected '.png'; give a name",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(
-    run: Run, bundle: Path, tmp_path: Path, counts: dict[str, int], words: tuple[object, ...], sentence: str
+    run: Run, bundle: Path, tmp_path: Path, counts: dict[str, int], options: tuple[object, ...], sentence: str
 ) -> None:
     (tmp_path / "data").mkdir()
     write_class_folders(tmp_path / "data", counts, 900)
     before = content(bundle)
-    done = run("tune", bundle, tmp_path / "data", *words)
+    done = run("tune", bundle, tmp_path / "data", *options)
     assert done.exit_code == 1
     assert sentence in done.output
     assert content(bundle) == before

@@ -62,7 +62,7 @@ def test_json_and_text_name_the_same_files(run: Run, faulty: Path) -> None:
 def test_an_empty_folder_is_one_sentence(run: Run, tmp_path: Path) -> None:
     result = run("check-data", tmp_path)
     assert result.exit_code == 1
-    assert "one folder a class" in result.output
+    assert "one folder per class" in result.output
 
 
 def test_scene15_identical_pictures_across_the_splits_are_named(run: Run, scene15: Path) -> None:

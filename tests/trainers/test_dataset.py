@@ -50,16 +50,16 @@ FAULTS = {
     "no validation": (lambda f: shutil.rmtree(f / "validation"), "has no validation split"),
     "class not validated": (lambda f: shutil.rmtree(f / "validation/sky"), "validation split has no picture of sky"),
     "class unknown to training": (lambda f: shutil.rmtree(f / "training/sky"), r"classes that training lacks \(sky\)"),
-    "empty": (lambda f: (shutil.rmtree(f), f.mkdir()), "one folder a class"),
+    "empty": (lambda f: (shutil.rmtree(f), f.mkdir()), "one folder per class"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_an_unusable_data_set_is_one_sentence_and_leaves_no_run(run: Run, tmp_path: Path, fault: str) -> None:
     folder = write_data_set(tmp_path / "data", training=2, validation=2)
-    spoil, words = FAULTS[fault]
-    spoil(folder)
-    with pytest.raises(CanonistiaError, match=words):
+    damage, message = FAULTS[fault]
+    damage(folder)
+    with pytest.raises(CanonistiaError, match=message):
         load_data_set(folder, 0)
     result = run("train-main", folder, "--out", tmp_path / "run", "--tracker", "none")
     assert result.exit_code == 1
@@ -77,7 +77,7 @@ def test_copies_of_one_picture_cannot_be_split(tmp_path: Path) -> None:
     write_class_folders(tmp_path, {"dots": 6, "sky": 1}, 0)
     for number in range(5):
         shutil.copy(tmp_path / "sky/000.png", tmp_path / f"sky/copy{number}.png")
-    with pytest.raises(CanonistiaError, match=r"class sky has 1 picture \(the same one twice counts once\)"):
+    with pytest.raises(CanonistiaError, match=r"class sky has 1 picture \(copies count once\)"):
         load_data_set(tmp_path, 0)
 
 

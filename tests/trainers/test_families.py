@@ -17,10 +17,10 @@ from export.commands.export_bundle import export_bundle
 from export.plan import ExportPlan
 from tests.conftest import CLASSES, draw, run_command, write_data_set
 from trainers.commands.train_main import train_main
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS
 
-# The side is the smallest that the network sees anything at; maxvit's windows divide no other.
+# The smallest image size that the network takes; maxvit's windows divide no other.
 FAMILIES = {
     "resnet18": 64,
     "resnext50_32x4d": 64,
@@ -62,8 +62,8 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def light_subs(few: Path) -> Path:
     main, subs = few.parent / "main", few.parent / "subs"
-    for words in (("train-main", few, "--out", main), ("train-sub", few, "--main", main, "--out", subs)):
-        done = run_command(*words, *LIGHT)
+    for arguments in (("train-main", few, "--out", main), ("train-sub", few, "--main", main, "--out", subs)):
+        done = run_command(*arguments, *LIGHT)
         assert done.exit_code == 0, done.output
     return subs
 

@@ -56,13 +56,13 @@ def test_top2_with_two_classes_and_large_logits_stays_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "smoothing", "classes", "words"),
+    ("name", "smoothing", "classes", "message"),
     [
         ("hinge", 0.0, 5, "unknown loss 'hinge'; expected one of cross_entropy, top2"),
         ("top2", 0.1, 5, "takes no label smoothing"),
         ("top2", 0.0, 2, "nothing to learn"),
     ],
 )
-def test_a_loss_that_cannot_be_is_refused(name: str, smoothing: float, classes: int, words: str) -> None:
-    with pytest.raises(CanonistiaError, match=words):
+def test_a_loss_that_cannot_be_is_refused(name: str, smoothing: float, classes: int, message: str) -> None:
+    with pytest.raises(CanonistiaError, match=message):
         multiclass_loss(name, smoothing, classes)

@@ -49,23 +49,23 @@ def test_a_manifest_without_splits_is_split_and_extra_columns_are_passed_over(tm
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
-        ({"path": "gone.png"}, r"missing files; correct the paths, which start from .* \(.*gone.png\)"),
+        ({"path": "gone.png"}, r"missing files; correct the paths, which are relative to .* \(.*gone.png\)"),
         ({"split": "dev"}, r"unknown splits; expected training, train, .* \(row 1: 'dev'\)"),
         ({"split": ""}, r"rows without a split among rows with one; .* \(row 1\)"),
         ({"label": " "}, r"rows without a path or a label; .* \(row 1\)"),
     ],
 )
-def test_a_wrong_row_is_named(tmp_path: Path, change: dict[str, str], words: str) -> None:
+def test_a_wrong_row_is_named(tmp_path: Path, change: dict[str, str], message: str) -> None:
     first, *rest = rows_of(write_data_set(tmp_path / "data", training=1, validation=1), tmp_path)
-    with pytest.raises(CanonistiaError, match=words):
+    with pytest.raises(CanonistiaError, match=message):
         read_manifest(write_csv(tmp_path / "m.csv", [first | change, *rest]))
 
 
 def test_a_path_twice_a_missing_column_and_another_file_are_refused(tmp_path: Path) -> None:
     rows = rows_of(write_data_set(tmp_path / "data", training=1, validation=1), tmp_path)
-    with pytest.raises(CanonistiaError, match="paths that are there twice"):
+    with pytest.raises(CanonistiaError, match="paths that appear twice"):
         read_manifest(write_csv(tmp_path / "m.csv", [*rows, rows[0]]))
     with pytest.raises(CanonistiaError, match="lacks the column label; expected path, label, split"):
         read_manifest(write_csv(tmp_path / "m.csv", [{"path": row["path"]} for row in rows]))
@@ -86,7 +86,7 @@ def test_fix_keeps_one_of_each_picture_and_touches_none(run: Run, tmp_path: Path
     before = {path: path.read_bytes() for path in folder.rglob("*.png")}
     done = run("check-data", folder, "--fix", tmp_path / "clean.csv")
     assert done.exit_code == 0, done.output
-    assert "under two labels" in done.output
+    assert "have two labels" in done.output
     assert before == {path: path.read_bytes() for path in folder.rglob("*.png")}
     with (tmp_path / "clean.left_out.csv").open(newline="") as file:
         out = {Path(row["path"]).name: row for row in csv.DictReader(file)}
@@ -106,10 +106,20 @@ def test_fix_keeps_one_of_each_picture_and_touches_none(run: Run, tmp_path: Path
 @pytest.mark.parametrize("options", [("--workers", 2), ("--cache", "memory"), ("--cache", "disk", "--workers", 1)])
 def test_workers_and_caches_change_nothing_but_speed(run: Run, tmp_path: Path, options: tuple[object, ...]) -> None:
     folder = write_data_set(tmp_path / "data", training=3, validation=2)
-    words = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "none", "--unfreeze", "all")
-    words = (*words, "--epochs", 2, "--augment", "strong", "--batch-size", 4, "--sampler", "balanced")
+    arguments = (
+        "--backbone",
+        "timm/test_vit",
+        "--no-pretrained",
+        "--size",
+        32,
+        "--tracker",
+        "none",
+        "--unfreeze",
+        "all",
+    )
+    arguments = (*arguments, "--epochs", 2, "--augment", "strong", "--batch-size", 4, "--sampler", "balanced")
     for name, more in (("plain", ()), ("other", options)):
-        done = run("train-main", folder, "--out", tmp_path / name, *words, *more)
+        done = run("train-main", folder, "--out", tmp_path / name, *arguments, *more)
         assert done.exit_code == 0, done.output
     plain, other = ((tmp_path / name / "last.safetensors").read_bytes() for name in ("plain", "other"))
     assert plain == other
@@ -117,8 +127,19 @@ def test_workers_and_caches_change_nothing_but_speed(run: Run, tmp_path: Path, o
 
 def test_a_balanced_batch_larger_than_the_classes_allow_is_refused(run: Run, tmp_path: Path) -> None:
     folder = write_data_set(tmp_path / "data", training=3, validation=1)
-    words = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "none", "--unfreeze", "all")
-    done = run("train-main", folder, "--out", tmp_path / "run", *words, "--sampler", "balanced", "--batch-size", 12)
+    arguments = (
+        "--backbone",
+        "timm/test_vit",
+        "--no-pretrained",
+        "--size",
+        32,
+        "--tracker",
+        "none",
+        "--unfreeze",
+        "all",
+    )
+    done = run("train-main", folder, "--out", tmp_path / "run", *arguments, "--sampler", "balanced", "--batch-size", 12)
     assert done.exit_code == 1
-    assert "holds 4 pictures of each of the 3 classes, and the smallest has 3; lower --batch-size to 9" in done.output
+    assert "the smallest class has 3 pictures, expected 4 for a balanced batch of 12 of 3 classes" in done.output
+    assert "lower --batch-size to 9" in done.output
     assert not (tmp_path / "run").exists()

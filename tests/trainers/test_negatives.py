@@ -10,17 +10,17 @@ TARGETS = np.repeat(np.arange(8), [4, 6, 6, 6, 6, 6, 6, 6])
 CONFUSION = np.full((8, 8), 0.01)
 CONFUSION[0, 1:4] = (0.3, 0.2, 0.1)
 CONFUSION[5, 0] = 0.25
-UNSEEN = CONFUSION[TARGETS]  # every picture of a class is taken for the others alike
+OUT_OF_FOLD = CONFUSION[TARGETS]  # every picture of a class is taken for the others alike
 
 
 def by_class(policy: str) -> np.ndarray:
-    weights = example_weights(policy, TARGETS, 0, UNSEEN)
+    weights = example_weights(policy, TARGETS, 0, OUT_OF_FOLD)
     return np.array([weights[label == TARGETS].mean() for label in range(8)])
 
 
 @pytest.mark.parametrize("policy", ["all", "siblings", "weighted", "hard"])
 def test_positives_and_negatives_weigh_the_same(policy: str) -> None:
-    weights = example_weights(policy, TARGETS, 0, UNSEEN)
+    weights = example_weights(policy, TARGETS, 0, OUT_OF_FOLD)
     assert weights[TARGETS == 0].sum() == pytest.approx(weights[TARGETS != 0].sum())
     assert weights.mean() == pytest.approx(1)
 
@@ -43,11 +43,11 @@ def test_weighted_counts_the_hardest_class_most() -> None:
 
 
 def test_hard_counts_the_mistaken_pictures_most() -> None:
-    unseen = np.full((len(TARGETS), 8), 0.02)
-    unseen[np.arange(len(TARGETS)), TARGETS] = 0.86
-    unseen[10, 0], unseen[10, TARGETS[10]] = 0.8, 0.08  # another class taken for this one
-    unseen[2, 0], unseen[2, 4] = 0.1, 0.78  # this class taken for another
-    weights = example_weights("hard", TARGETS, 0, unseen)
+    out_of_fold = np.full((len(TARGETS), 8), 0.02)
+    out_of_fold[np.arange(len(TARGETS)), TARGETS] = 0.86
+    out_of_fold[10, 0], out_of_fold[10, TARGETS[10]] = 0.8, 0.08  # another class taken for this one
+    out_of_fold[2, 0], out_of_fold[2, 4] = 0.1, 0.78  # this class taken for another
+    weights = example_weights("hard", TARGETS, 0, out_of_fold)
     assert weights[10] / weights[11] == pytest.approx((1 + HARD_WEIGHT * 0.8) / (1 + HARD_WEIGHT * 0.02))
     assert weights[2] / weights[1] == pytest.approx((1 + HARD_WEIGHT * 0.9) / (1 + HARD_WEIGHT * 0.14))
 
@@ -56,12 +56,12 @@ def test_confusion_comes_from_pictures_not_fitted_on() -> None:
     rng = np.random.default_rng(0)
     targets = np.repeat(np.arange(3), 30)
     features = rng.normal(size=(90, 20))  # nothing to learn: a fitted head would be sure all the same
-    unseen = cross_fitted(features, targets)
-    assert unseen.sum(axis=1) == pytest.approx(np.ones(90))
-    by_class = np.stack([unseen[targets == label].mean(axis=0) for label in range(3)])
+    out_of_fold = cross_fitted(features, targets)
+    assert out_of_fold.sum(axis=1) == pytest.approx(np.ones(90))
+    by_class = np.stack([out_of_fold[targets == label].mean(axis=0) for label in range(3)])
     assert np.abs(by_class - 1 / 3).max() < 0.2
 
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(CanonistiaError, match="unknown negative policy 'some'"):
-        example_weights("some", TARGETS, 0, UNSEEN)
+        example_weights("some", TARGETS, 0, OUT_OF_FOLD)

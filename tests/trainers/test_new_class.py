@@ -26,16 +26,16 @@ def test_a_class_is_added_and_the_other_submodels_are_the_same_files(run: Run, t
     assert run("train-sub", data, "--main", tmp_path / "main", "--out", tmp_path / "subs", *LIGHT).exit_code == 0
     more = grown(data, tmp_path / "more")
     assert run("train-main", more, "--out", tmp_path / "main2", *LIGHT).exit_code == 0
-    words = ("new-class", more, "--main", tmp_path / "main2", "--subs", tmp_path / "subs", *QUICK)
-    done = run(*words, "--out", tmp_path / "subs2")
+    arguments = ("new-class", more, "--main", tmp_path / "main2", "--subs", tmp_path / "subs", *QUICK)
+    done = run(*arguments, "--out", tmp_path / "subs2")
     assert done.exit_code == 0, done.output
     assert "trained plain and kept 3 submodels" in done.output
     for label in ("dots", "rows", "sky"):
         old, new = (class_run(tmp_path / name, label) / "last.safetensors" for name in ("subs", "subs2"))
         assert old.read_bytes() == new.read_bytes()
     out = tmp_path / "models" / "grown"
-    words = ("--main", tmp_path / "main2", "--subs", tmp_path / "subs2", "--data", more, "--out", out)
-    exported = run("export", *words)
+    arguments = ("--main", tmp_path / "main2", "--subs", tmp_path / "subs2", "--data", more, "--out", out)
+    exported = run("export", *arguments)
     assert exported.exit_code == 0, exported.output
     engine = canonistia.load(str(out), threads=1)
     assert engine.classes == ("dots", "plain", "rows", "sky")
@@ -48,21 +48,21 @@ def test_a_class_is_added_and_the_other_submodels_are_the_same_files(run: Run, t
     assert once.exit_code == 0, once.output
     assert (class_run(tmp_path / "subs2", "sky") / "last.safetensors").read_bytes() == before
     assert json.loads((class_run(tmp_path / "subs2", "rows") / "summary.json").read_text())["epochs"] == 3
-    assert run("export", *words, "--overwrite").exit_code == 0
+    assert run("export", *arguments, "--overwrite").exit_code == 0
 
 
 def test_growth_that_cannot_be_is_one_sentence_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     data = write_data_set(tmp_path / "data", training=3, validation=2)
     assert run("train-main", data, "--out", tmp_path / "main", *LIGHT).exit_code == 0
     assert run("train-sub", data, "--main", tmp_path / "main", "--out", tmp_path / "subs", *LIGHT).exit_code == 0
-    words = ("--main", tmp_path / "main", "--subs", tmp_path / "subs", "--out", tmp_path / "subs2", *QUICK)
-    same = run("new-class", data, *words)
+    arguments = ("--main", tmp_path / "main", "--subs", tmp_path / "subs", "--out", tmp_path / "subs2", *QUICK)
+    same = run("new-class", data, *arguments)
     assert same.exit_code == 1
     assert "has no class that" in same.output
-    unsplit = run("new-class", data / "training", *words)
+    unsplit = run("new-class", data / "training", *arguments)
     assert unsplit.exit_code == 1
-    assert "is not split, and would be split anew" in unsplit.output
-    other = run("new-class", grown(data, tmp_path / "more"), *words)
+    assert "is not split, expected splits" in unsplit.output
+    other = run("new-class", grown(data, tmp_path / "more"), *arguments)
     assert other.exit_code == 1
     assert "the run" in other.output
     assert not (tmp_path / "subs2").exists()

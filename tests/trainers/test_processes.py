@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Run, run_command, write_class_folders, write_data_set
+from tests.waiting import started, wait_until
 from trainers.runs.submodels import class_run, load_submodels
 
 TINY = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", "32", "--tracker", "none", "--seed", "1")
@@ -27,8 +27,8 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data_set(tmp_path_factory.mktemp("few") / "data", training=4, validation=3)
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "canonistia", *map(str, words)]
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "canonistia", *map(str, arguments)]
 
 
 def metrics(run: Path) -> list[list[float]]:
@@ -43,8 +43,8 @@ def test_two_processes_and_one_with_the_same_batch_give_the_same(backbone: str, 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for name, processes in (("one", 1), ("two", 2)):
         options = ("--out", tmp_path / name, "--backbone", backbone, "--processes", processes)
-        words = command("train-main", few, *PLAIN, *options)
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+        arguments = command("train-main", few, *PLAIN, *options)
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert len(one) == len(two) == 2
@@ -55,14 +55,34 @@ def test_two_processes_and_one_with_the_same_batch_give_the_same(backbone: str, 
     assert done.stderr.count("next: canonistia train-sub") == 1
 
 
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """Return a folder with modules that are named as packages of canonistia and cannot be imported."""
+    for name in ("cascade", "trainers", "export"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the current folder was imported')")
+    return tmp_path
+
+
+def test_modules_of_the_current_folder_are_not_imported_by_processes(few: Path, hostile: Path) -> None:
+    started = [sys.executable, "-P", "-m", "canonistia"]  # as the installed command starts: without the current folder
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    arguments = ("train-main", few, "--out", "main", *TINY, "--epochs", 1, "--no-report", "--processes", 2)
+    subs = ("train-sub", few, "--main", "main", "--out", "subs", *TINY, "--epochs", 1, "--class", "sky")
+    for inputs in (arguments, (*subs, "--engine", "ray")):
+        asked = [*started, *map(str, inputs)]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment, cwd=hostile)
+        assert done.returncode == 0, done.stderr
+    assert (class_run(hostile / "subs", "sky") / "summary.json").exists()
+
+
 def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import trainers.commands.train_main as recipe
     from cascade.errors import CanonistiaError
     from trainers.distributed.process_context import ProcessContext
-    from trainers.loop.training import NetworkConfig
+    from trainers.networks.config import NetworkConfig
     from trainers.recipe import Recipe
 
-    monkeypatch.setattr(recipe, "placement", lambda device: ProcessContext("cpu", 0, 13))
+    monkeypatch.setattr(recipe, "process_context", lambda device: ProcessContext("cpu", 0, 13))
     monkeypatch.setattr(ProcessContext, "wait", lambda self: None)
     network_config = NetworkConfig("timm/test_vit", size=32, pretrained=False)
     with pytest.raises(CanonistiaError, match="13 processes share 12 training pictures, expected at least one each"):
@@ -89,17 +109,16 @@ def test_ray_trains_all_fifteen_submodels_though_a_worker_is_killed_half_way(tmp
     write_class_folders(data / "training", dict.fromkeys(labels, 2), 0)
     write_class_folders(data / "validation", dict.fromkeys(labels, 1), 500)
     assert run_command("train-main", data, "--out", main, *TINY, "--epochs", 1).exit_code == 0
-    words = command("train-sub", data, "--main", main, "--out", subs, *TINY, "--epochs", 30, "--engine", "ray")
+    arguments = command("train-sub", data, "--main", main, "--out", subs, *TINY, "--epochs", 30, "--engine", "ray")
     environment = os.environ | {"CANONISTIA_MARK": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
-    killed = []
-    while process.poll() is None and not killed:
-        if len(list(subs.glob("classes/*/summary.json"))) >= 7 and (running := workers(str(tmp_path))):
-            os.kill(running[0], signal.SIGKILL)
-            killed = running[:1]
-        time.sleep(0.02)
-    _, said = process.communicate(timeout=300)
-    assert killed
+    with started(arguments, stderr=subprocess.PIPE, text=True, env=environment) as process:
+
+        def workers_half_way() -> list[int]:
+            assert process.poll() is None, process.communicate()
+            return workers(str(tmp_path)) if len(list(subs.glob("classes/*/summary.json"))) >= 7 else []
+
+        os.kill(wait_until(workers_half_way, 300, "the seventh submodel")[0], signal.SIGKILL)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "trained 15 submodels" in said
     assert len(load_submodels(subs).networks) == 15
@@ -109,10 +128,10 @@ def test_ray_trains_all_fifteen_submodels_though_a_worker_is_killed_half_way(tmp
 def test_a_resumed_set_keeps_the_finished_submodels(run: Run, few: Path, tmp_path: Path) -> None:
     main, subs = tmp_path / "main", tmp_path / "subs"
     assert run("train-main", few, "--out", main, *TINY, "--epochs", 1).exit_code == 0
-    words = ("train-sub", few, "--main", main, "--out", subs, *TINY, "--epochs", 2)
-    assert run(*words, "--class", "sky").exit_code == 0
+    arguments = ("train-sub", few, "--main", main, "--out", subs, *TINY, "--epochs", 2)
+    assert run(*arguments, "--class", "sky").exit_code == 0
     before = (class_run(subs, "sky") / "last.safetensors").stat().st_mtime_ns
-    done = run(*words, "--resume")
+    done = run(*arguments, "--resume")
     assert done.exit_code == 0, done.output
     assert (class_run(subs, "sky") / "last.safetensors").stat().st_mtime_ns == before
     assert len(load_submodels(subs).networks) == 3

@@ -13,6 +13,7 @@ from trainers.loop.batch_size import largest_batch
 from trainers.loop.fit import EpochSchedule, TensorBatches
 from trainers.loop.training import rate_groups
 from trainers.networks.classifier import build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.networks.unfreeze import unfreeze_plan
 from trainers.recipe import Recipe
 from trainers.runs.folder import load_run
@@ -30,7 +31,7 @@ def test_an_epoch_schedule_gives_each_epoch_its_batches_and_stays_at_the_last() 
 
 
 def test_rates_fall_from_the_head_towards_the_picture() -> None:
-    network = build_classifier("efficientnet_lite0", 3, 0.0, pretrained=False)
+    network = build_classifier(NetworkConfig("efficientnet_lite0", pretrained=False), 3)
     for parameter in network.backbone.stage_parameters(0):
         parameter.requires_grad_(False)
     groups = rate_groups(network, Recipe(lr=1e-2, backbone_lr=1e-3, layer_decay=0.5))
@@ -44,8 +45,8 @@ def test_rates_fall_from_the_head_towards_the_picture() -> None:
 def test_a_training_on_small_then_large_mixed_pictures_runs_and_is_recorded(
     run: Run, tiny_data: Path, tmp_path: Path
 ) -> None:
-    words = ("--unfreeze", "last-2", "--epochs", 3, "--early-size", 48, "--final-epochs", 1, "--mix", "both")
-    done = run("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, *words, "--layer-decay", 0.8)
+    arguments = ("--unfreeze", "last-2", "--epochs", 3, "--early-size", 48, "--final-epochs", 1, "--mix", "both")
+    done = run("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, *arguments, "--layer-decay", 0.8)
     assert done.exit_code == 0, done.output
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["early_size"], config["mix"], config["preprocess"]["size"]) == (48, "both", 64)
@@ -55,18 +56,18 @@ def test_a_training_on_small_then_large_mixed_pictures_runs_and_is_recorded(
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (("--mix", "mixup"), "a frozen one sees each picture once; add --unfreeze all"),
         (("--early-size", 48), "a frozen one sees each picture once; add --unfreeze all"),
-        (("--unfreeze", "last-1", "--early-size", 64), "at a side from 32 to below 64"),
+        (("--unfreeze", "last-1", "--early-size", 64), "at an image size from 32 to below 64"),
         (("--unfreeze", "last-1", "--early-size", 48, "--epochs", 2), "before the last 2 of 2"),
     ],
 )
 def test_a_setting_that_would_do_nothing_is_refused(
-    run: Run, tiny_data: Path, tmp_path: Path, words: tuple[object, ...], sentence: str
+    run: Run, tiny_data: Path, tmp_path: Path, arguments: tuple[object, ...], sentence: str
 ) -> None:
-    done = run("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, *words)
+    done = run("train-main", tiny_data, "--out", tmp_path / "run", *SMALL, *arguments)
     assert done.exit_code == 1
     assert sentence in done.output
     assert not (tmp_path / "run").exists()
@@ -83,15 +84,15 @@ def test_heads_on_a_shared_trunk_refuse_what_they_would_ignore(
 def test_submodels_of_a_fine_tuned_main_model_are_trained_with_hard_pictures_of_a_clean_one(
     run: Run, tiny_data: Path, tmp_path: Path
 ) -> None:
-    words = ("--unfreeze", "last-1", "--epochs", 1)
-    assert run("train-main", tiny_data, "--out", tmp_path / "main", *SMALL, *words).exit_code == 0
-    words = ("--main", tmp_path / "main", "--out", tmp_path / "subs", *SMALL, "--negatives", "hard", "--epochs", 2)
-    done = run("train-sub", tiny_data, *words, "--flip")
+    arguments = ("--unfreeze", "last-1", "--epochs", 1)
+    assert run("train-main", tiny_data, "--out", tmp_path / "main", *SMALL, *arguments).exit_code == 0
+    arguments = ("--main", tmp_path / "main", "--out", tmp_path / "subs", *SMALL, "--negatives", "hard", "--epochs", 2)
+    done = run("train-sub", tiny_data, *arguments, "--flip")
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "subs" / "submodels.json").read_text())["flip"] is True
     out = tmp_path / "models" / "flipped"
-    words = ("--main", tmp_path / "main", "--subs", tmp_path / "subs", "--data", tiny_data, "--out", out)
-    exported = run("export", *words)
+    arguments = ("--main", tmp_path / "main", "--subs", tmp_path / "subs", "--data", tiny_data, "--out", out)
+    exported = run("export", *arguments)
     assert exported.exit_code == 0, exported.output
     manifest = json.loads((out / "bundle.json").read_text())
     assert manifest["second_stage_cost"] == pytest.approx(2, rel=0.02)  # the same backbone, twice
@@ -104,7 +105,7 @@ VIT = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracke
 def test_a_schedule_thaws_stages_during_training() -> None:
     plan = unfreeze_plan("head,last-2@2,all@4", 9, epochs=5)
     assert [plan.frozen(epoch) for epoch in range(1, 6)] == [9, 7, 7, 0, 0]
-    network = build_classifier("efficientnet_lite0", 3, 0.0, pretrained=False)
+    network = build_classifier(NetworkConfig("efficientnet_lite0", pretrained=False), 3)
     for epoch, thawed in ((1, 0), (2, 2), (4, 9)):
         plan.apply(network, epoch)
         stages = range(len(network.backbone.stages))
@@ -122,9 +123,9 @@ def test_a_schedule_that_cannot_be_is_refused(text: str) -> None:
 
 
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(run: Run, tiny_data: Path, tmp_path: Path) -> None:
-    words = (*VIT, "--unfreeze", "all", "--epochs", 1, "--dropout", 0, "--batch-size", 8, "--optimizer", "sgd")
+    arguments = (*VIT, "--unfreeze", "all", "--epochs", 1, "--dropout", 0, "--batch-size", 8, "--optimizer", "sgd")
     for name, parts in (("whole", 1), ("parts", 3)):
-        done = run("train-main", tiny_data, "--out", tmp_path / name, *words, "--accumulate", parts)
+        done = run("train-main", tiny_data, "--out", tmp_path / name, *arguments, "--accumulate", parts)
         assert done.exit_code == 0, done.output
     whole, parts = (load_run(tmp_path / name).network.state_dict() for name in ("whole", "parts"))
     assert all(torch.allclose(whole[name], parts[name], atol=1e-5) for name in whole)
@@ -132,14 +133,14 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(run: Run, tiny_data: 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_fewer_bits_train_too(run: Run, tiny_data: Path, tmp_path: Path, precision: str) -> None:
-    words = (*VIT, "--unfreeze", "all", "--epochs", 1, "--precision", precision)
-    done = run("train-main", tiny_data, "--out", tmp_path / "run", *words)
+    arguments = (*VIT, "--unfreeze", "all", "--epochs", 1, "--precision", precision)
+    done = run("train-main", tiny_data, "--out", tmp_path / "run", *arguments)
     assert done.exit_code == 0, done.output
 
 
 def test_find_lr_suggests_a_rate_and_draws_it(run: Run, tiny_data: Path, tmp_path: Path) -> None:
-    words = ("--steps", 40, "--plot", tmp_path / "lr.png", *VIT[:-1], "--batch-size", 8)
-    done = run("find-lr", tiny_data, *words, "--unfreeze", "all")
+    arguments = ("--steps", 40, "--plot", tmp_path / "lr.png", *VIT[:-1], "--batch-size", 8)
+    done = run("find-lr", tiny_data, *arguments, "--unfreeze", "all")
     assert done.exit_code == 0, done.output
     _, lr, _, backbone = done.stdout.split()
     assert 1e-6 < float(lr) < 1

@@ -39,8 +39,8 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_stands_alone_and_shows_curves_mistakes_maps_and_label_errors(
     run: Run, mislabelled: Path, browser: Browser, tmp_path: Path
 ) -> None:
-    words = ("--backbone", "efficientnet_lite0", "--size", 64, "--epochs", 12, "--lr", 0.01, "--tracker", "none")
-    done = run("train-main", mislabelled, "--out", tmp_path / "run", *words)
+    arguments = ("--backbone", "efficientnet_lite0", "--size", 64, "--epochs", 12, "--lr", 0.01, "--tracker", "none")
+    done = run("train-main", mislabelled, "--out", tmp_path / "run", *arguments)
     assert done.exit_code == 0, done.output
     asked: list[str] = []
     context = browser.new_context(viewport={"width": 900, "height": 900})
@@ -56,7 +56,7 @@ def test_the_report_stands_alone_and_shows_curves_mistakes_maps_and_label_errors
     assert all(image.evaluate("image => image.naturalWidth > 0") for image in images.all())
     mistake = page.locator("#mistakes figure", has_text="sky501.png")
     assert mistake.locator("img").count() == 2  # the picture, and where the evidence for its answer lies
-    assert "sky003.png" in (page.locator("#suspects").text_content() or "")
+    assert "sky003.png" in (page.locator("#label-issues").text_content() or "")
     taken = tmp_path / "report.png"
     page.screenshot(path=taken, full_page=True)
     assert taken.stat().st_size > 20_000
@@ -65,14 +65,14 @@ def test_the_report_stands_alone_and_shows_curves_mistakes_maps_and_label_errors
     context.close()
 
 
-def test_label_errors_are_those_that_unseen_answers_contradict() -> None:
+def test_label_errors_are_those_that_out_of_fold_probabilities_contradict() -> None:
     random = np.random.default_rng(0)
     targets = np.repeat(np.arange(3), 20)
-    unseen = np.full((60, 3), 0.1) + 0.7 * np.eye(3)[targets] + random.uniform(0, 0.02, (60, 3))
-    unseen /= unseen.sum(axis=1, keepdims=True)
+    out_of_fold = np.full((60, 3), 0.1) + 0.7 * np.eye(3)[targets] + random.uniform(0, 0.02, (60, 3))
+    out_of_fold /= out_of_fold.sum(axis=1, keepdims=True)
     wrong = targets.copy()
     wrong[5:8] = 1
-    found = likely_label_errors([Path(str(row)) for row in range(60)], wrong, unseen, CLASSES)
+    found = likely_label_errors([Path(str(row)) for row in range(60)], wrong, out_of_fold, CLASSES)
     said = {(item.path.name, item.label, item.likely) for item in found}
     assert said
     assert said <= {(str(row), CLASSES[1], CLASSES[0]) for row in (5, 6, 7)}  # its pruning may spare one

@@ -20,12 +20,12 @@ from tests.conftest import Run, write_data_set
 from trainers.commands.train_main import train_main
 from trainers.data.loader import Batch
 from trainers.loop.step import Stepper
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS, Recipe
 from trainers.runs.checkpoint import load_state
 from trainers.runs.folder import STATE
 
-EYES = NetworkConfig("timm/test_vit", size=32, pretrained=False)
+NETWORK = NetworkConfig("timm/test_vit", size=32, pretrained=False)
 # Everything that has a state: averaging, a schedule, mixing, dropout, augmentation, small then large, thawing.
 RECIPE = replace(
     MAIN_DEFAULTS,
@@ -51,12 +51,12 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(few: Path) -> Path:
-    train_main(few, few.parent / "whole", EYES, RECIPE, report=False)
+    train_main(few, few.parent / "whole", NETWORK, RECIPE, report=False)
     return few.parent / "whole"
 
 
 def killed_after(steps: int, few: Path, out: Path, spot: str) -> None:
-    """Train in a process of its own that is gone, without a farewell, in or after so many steps."""
+    """Train in another process, which is killed in or after a number of steps."""
     process = FORKS.Process(target=train_until, args=(steps, few, out, spot))
     process.start()
     process.join()
@@ -84,7 +84,7 @@ def train_until(steps: int, few: Path, out: Path, spot: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Stepper.step, trainers.loop.fit.save_state = step, save
-    train_main(few, out, EYES, RECIPE, report=False)
+    train_main(few, out, NETWORK, RECIPE, report=False)
 
 
 def same(first: Path, second: Path) -> bool:
@@ -99,7 +99,7 @@ def test_after_a_kill_at_a_random_moment_the_final_weights_are_the_same(
     chance = random.Random(number)
     steps, spot = chance.randint(1, STEPS), chance.choice(["step", "before saving", "after saving"])
     killed_after(steps, few, tmp_path / "run", spot)
-    train_main(few, tmp_path / "run", EYES, RECIPE, resume=True, report=False)
+    train_main(few, tmp_path / "run", NETWORK, RECIPE, resume=True, report=False)
     assert same(uninterrupted, tmp_path / "run"), (steps, spot)
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert [row.partition(",")[0] for row in rows] == ["epoch", "1", "2", "3", "4"]
@@ -120,11 +120,11 @@ def test_a_signal_saves_in_the_midst_of_an_epoch_and_says_how_to_go_on(
 
     monkeypatch.setattr(Stepper, "step", step)
     with pytest.raises(CanonistiaError, match=rf"ended by {sign.name} in epoch 2, step 2 of 3; .*--resume"):
-        train_main(few, tmp_path / "run", EYES, RECIPE, report=False)
+        train_main(few, tmp_path / "run", NETWORK, RECIPE, report=False)
     state = load_state(tmp_path / "run")
     assert state is not None
     assert (state.epoch, state.step) == (2, 2)
-    train_main(few, tmp_path / "run", EYES, RECIPE, resume=True, report=False)
+    train_main(few, tmp_path / "run", NETWORK, RECIPE, resume=True, report=False)
     assert len(taken) == STEPS  # no step was taken twice
     assert same(uninterrupted, tmp_path / "run")
 
@@ -133,24 +133,24 @@ def test_a_finished_run_is_left_alone(
     run: Run, few: Path, uninterrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (uninterrupted / "last.safetensors").stat().st_mtime_ns
-    train_main(few, uninterrupted, EYES, RECIPE, resume=True, report=False)
+    train_main(few, uninterrupted, NETWORK, RECIPE, resume=True, report=False)
     assert "nothing to resume" in capsys.readouterr().err
     assert (uninterrupted / "last.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"lr": 0.5}, "other settings .lr 0.001, now 0.5"),
         ({"epochs": 9, "seed": 3}, "epochs 4, now 9, seed 0, now 3"),
     ],
 )
 def test_a_resume_with_other_settings_is_refused(
-    few: Path, uninterrupted: Path, change: dict[str, float], words: str
+    few: Path, uninterrupted: Path, change: dict[str, float], message: str
 ) -> None:
     recipe: Recipe = replace(RECIPE, **change)
-    with pytest.raises(CanonistiaError, match=words):
-        train_main(few, uninterrupted, EYES, recipe, resume=True, report=False)
+    with pytest.raises(CanonistiaError, match=message):
+        train_main(few, uninterrupted, NETWORK, recipe, resume=True, report=False)
 
 
 def test_a_resume_after_a_class_vanished_is_refused(few: Path, uninterrupted: Path, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_resume_after_a_class_vanished_is_refused(few: Path, uninterrupted: Pa
     for split in ("training", "validation"):
         (data / split / "sky").rename(data / split / ".sky")
     with pytest.raises(CanonistiaError, match="trained on the classes dots, rows, sky; the data has dots, rows"):
-        train_main(data, uninterrupted, EYES, RECIPE, resume=True, report=False)
+        train_main(data, uninterrupted, NETWORK, RECIPE, resume=True, report=False)
 
 
 def test_a_picture_that_vanishes_ends_the_training_with_one_sentence(
@@ -175,7 +175,7 @@ def test_a_picture_that_vanishes_ends_the_training_with_one_sentence(
 
     monkeypatch.setattr(Stepper, "step", step)
     with pytest.raises(CanonistiaError, match=r"^\S*sky/\d+.png: cannot be opened.*; remove it"):
-        train_main(data, tmp_path / "run", EYES, replace(RECIPE, workers=1), report=False)
+        train_main(data, tmp_path / "run", NETWORK, replace(RECIPE, workers=1), report=False)
     state = load_state(tmp_path / "run")
     assert state is not None
     assert state.epoch == 2  # the first epoch is kept
@@ -189,9 +189,9 @@ def test_a_full_disk_keeps_the_last_state(few: Path, uninterrupted: Path, tmp_pa
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)); "
-        "from pathlib import Path; from tests.trainers.test_resume import EYES, RECIPE; "
+        "from pathlib import Path; from tests.trainers.test_resume import NETWORK, RECIPE; "
         "from trainers.commands.train_main import train_main; import cascade.errors\n"
-        "try: train_main(Path(sys.argv[1]), Path(sys.argv[2]), EYES, RECIPE, resume=True)\n"
+        "try: train_main(Path(sys.argv[1]), Path(sys.argv[2]), NETWORK, RECIPE, resume=True)\n"
         "except cascade.errors.CanonistiaError as error: sys.exit(str(error))"
     )
     done = subprocess.run([sys.executable, "-c", script, few, out], capture_output=True, text=True, check=False)
@@ -200,7 +200,7 @@ def test_a_full_disk_keeps_the_last_state(few: Path, uninterrupted: Path, tmp_pa
     assert "--resume" in done.stderr
     assert (out / STATE).read_bytes() == before
     assert not list(out.glob("*.partial"))
-    train_main(few, out, EYES, RECIPE, resume=True, report=False)
+    train_main(few, out, NETWORK, RECIPE, resume=True, report=False)
     assert same(uninterrupted, out)
 
 
@@ -210,17 +210,17 @@ def test_a_full_gpu_is_one_sentence(few: Path, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Stepper, "_gradients", full)
     with pytest.raises(CanonistiaError, match=r"too little memory for a step of 4 pictures; lower --batch-size"):
-        train_main(few, tmp_path / "run", EYES, RECIPE, report=False)
+        train_main(few, tmp_path / "run", NETWORK, RECIPE, report=False)
 
 
 def test_patience_ends_a_training_that_no_longer_improves(few: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, unfreeze="head", mix="none", lr=1e-12, epochs=50, patience=2, augment="light")
-    train_main(few, tmp_path / "run", EYES, recipe, report=False)
+    train_main(few, tmp_path / "run", NETWORK, recipe, report=False)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 3
 
 
 def test_resume_starts_what_was_not_begun(run: Run, few: Path, tmp_path: Path) -> None:
-    words = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "none", "--epochs", 1)
-    done = run("train-main", few, "--out", tmp_path / "run", *words, "--resume")
+    arguments = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "none", "--epochs", 1)
+    done = run("train-main", few, "--out", tmp_path / "run", *arguments, "--resume")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "run" / "summary.json").exists()

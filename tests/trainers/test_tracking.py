@@ -15,6 +15,7 @@ import canonistia
 from cascade.errors import CanonistiaError
 from tests import wandb_file
 from tests.conftest import CLASSES, Run, run_command
+from tests.waiting import wait_until
 from trainers.runs.tracking import start_tracker
 
 
@@ -69,10 +70,10 @@ def table(path: Path, name: str) -> list[list[Any]]:
 def unsure_main(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a main run that was hardly trained, so that it makes mistakes, with a submodel of it."""
     folder = tmp_path_factory.mktemp("unsure")
-    words = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "offline", "--epochs", 1)
-    assert run_command("train-main", tiny_data, "--out", folder / "main", *words).exit_code == 0
+    arguments = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "offline", "--epochs", 1)
+    assert run_command("train-main", tiny_data, "--out", folder / "main", *arguments).exit_code == 0
     subs = ("--main", folder / "main", "--out", folder / "subs", "--class", "sky")
-    assert run_command("train-sub", tiny_data, *subs, *words).exit_code == 0
+    assert run_command("train-sub", tiny_data, *subs, *arguments).exit_code == 0
     return folder / "main"
 
 
@@ -129,9 +130,17 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(tmp_path: Path) -> None:
 def test_submodels_join_the_group_of_their_main_model(
     run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path
 ) -> None:
-    words = ("--main", tiny_main, "--out", tmp_path / "subs", "--class", "sky", "--size", 64, "--epochs", 2)
+    arguments = ("--main", tiny_main, "--out", tmp_path / "subs", "--class", "sky", "--size", 64, "--epochs", 2)
     result = run(
-        "train-sub", tiny_data, *words, "--backbone", "efficientnet_lite0", "--tracker", "offline", "--negatives", "all"
+        "train-sub",
+        tiny_data,
+        *arguments,
+        "--backbone",
+        "efficientnet_lite0",
+        "--tracker",
+        "offline",
+        "--negatives",
+        "all",
     )
     assert result.exit_code == 0, result.output
     assert "wandb sync" not in result.output
@@ -172,9 +181,8 @@ def test_an_account_without_a_network_records_offline(
     tracker.log({"epoch": 1})
     assert "wandb sync" in tracker.finish({})
     assert "Recording this run offline" in capsys.readouterr().err
-    deadline = time.monotonic() + 20  # the service that writes the file may be still busy with the run before
-    while "seed" not in wandb_file.config(run_file(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    # The service that writes the file may still be busy with the run before.
+    wait_until(lambda: "seed" in wandb_file.config(run_file(tmp_path)), 20, "the record of the settings")
     assert wandb_file.config(run_file(tmp_path))["seed"] == 4
 
 
@@ -186,13 +194,13 @@ def test_the_sweep_calls_train_main_with_options_that_it_has(monkeypatch: pytest
     trial = {
         name: {"value": (given.get("values") or [given.get("min")])[0]} for name, given in sweep["parameters"].items()
     }
-    words = create_sweep_command(sweep["command"])
-    assert words[:3] == ["${env}", "canonistia", "train-main"]
-    words = [*words[3:-1], *create_sweep_command_args({"args": trial})["args"]]
-    assert "runs/abc123" in words
+    arguments = create_sweep_command(sweep["command"])
+    assert arguments[:3] == ["${env}", "canonistia", "train-main"]
+    arguments = [*arguments[3:-1], *create_sweep_command_args({"args": trial})["args"]]
+    assert "runs/abc123" in arguments
     command = canonistia.main.get_command(click.Context(canonistia.main), "train-main")
     assert command is not None
-    context = command.make_context("train-main", ["." if word == "photos" else word for word in words])
+    context = command.make_context("train-main", ["." if word == "photos" else word for word in arguments])
     assert context.params["lr"] == 0.0003
     assert context.params["mix"] == "none"
     assert sweep["metric"]["name"] == "best_top1"

@@ -1,4 +1,4 @@
-"""Corrections: kept once, without metadata, most doubtful first; what cannot be kept harms nothing."""
+"""Corrections: stored once, without metadata, most doubtful first; a failed one changes nothing."""
 
 import csv
 import http.client
@@ -62,7 +62,7 @@ def test_no_metadata_is_kept(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_one_picture_is_kept_once_and_the_last_word_counts(tiny_bundle: Path, tmp_path: Path) -> None:
-    for label in ("rows", "dots"):  # the second time in another process's place
+    for label in ("rows", "dots"):  # the second time as a new process would
         client = application(tiny_bundle, collector=Collector(tmp_path, 10**9)).test_client()
         assert correct(client, encoded(draw("sky", 83)), label).status_code == 200
     (row,) = rows(tmp_path)

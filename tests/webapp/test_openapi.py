@@ -1,4 +1,4 @@
-"""The OpenAPI document: whole, browsable, and kept to, as schemathesis finds out."""
+"""The OpenAPI document: complete, readable as a page, and true for every response (schemathesis)."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_no_request_breaks_the_contract(app: Flask, method: str, path: str) -> N
     @given(st.one_of(made))
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     def check(case: schemathesis.Case) -> None:
-        # No schema can say what makes bytes a picture: that a well-formed request may be refused is in the contract.
+        # No schema can describe valid pictures, so a well-formed request may be refused.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     check()

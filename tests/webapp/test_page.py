@@ -1,4 +1,4 @@
-"""The page, asked through Flask's test client."""
+"""The page, through Flask's test client."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def test_too_much_is_told_in_the_form(tiny_bundle: Path) -> None:
     asked = application(tiny_bundle, settings=Settings(max_upload_bytes=2000)).test_client()
     answer = asked.post("/?lang=es", data=pictures((b"x" * 3000, "a.png")))
     assert answer.status_code == 413
-    assert "Es demasiado a la vez" in answer.text
+    assert "La subida es demasiado grande" in answer.text
     assert "<form id" in answer.text
 
 
@@ -99,7 +99,7 @@ def test_nothing_on_a_page_needs_a_looser_policy(client: FlaskClient) -> None:
 def test_corrections_are_neither_offered_nor_taken_without_a_folder(client: FlaskClient) -> None:
     page = client.post("/", data=pictures((PICTURE, "a.png"))).text
     assert 'name="token"' not in page
-    assert "looked at and forgotten" in page
+    assert "classified and not stored" in page
     assert client.post("/corrections", data={"token": "x", "label": "sky"}).status_code == 404
 
 
@@ -110,7 +110,7 @@ def test_a_correction_that_cannot_be_kept_says_why(tiny_bundle: Path, tmp_path: 
     assert asked.post("/corrections", data={"token": "gone", "label": "sky"}).status_code == 410
     refused = asked.post("/corrections", data={"token": token, "label": "moon"}, headers=HTMX)
     assert refused.status_code == 422
-    assert "knows no such class" in refused.text
+    assert "does not know this class" in refused.text
     kept = asked.post("/corrections", data={"token": token, "label": "sky"}, headers=HTMX)
     assert "<html" not in kept.text
     assert "sky" in kept.text
@@ -138,7 +138,7 @@ def test_the_page_about_a_model_shows_what_was_measured(client: FlaskClient, tin
 def test_an_older_bundle_says_what_it_does_not_hold(older: Path) -> None:
     asked = application(older).test_client()
     page = asked.get("/model/older").text
-    assert page.count("exported before that was kept") == 3
+    assert page.count("exported by an older version") == 3
     assert "<circle" not in page
     answers = asked.post("/", data=pictures((PICTURE, "a.png"))).text
-    assert "It sees the central square alone" in answers
+    assert "It only sees the central square" in answers

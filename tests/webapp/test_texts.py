@@ -1,4 +1,4 @@
-"""The page's words in every language."""
+"""The texts of the page in every language."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def blanks(sentence: str) -> set[str]:
 
 
 def test_every_sentence_is_used_and_none_is_missing() -> None:
-    sources = "".join(path.read_text() for path in [*WEBAPP.glob("*.py"), *WEBAPP.glob("templates/*.html")])
+    sources = "".join(path.read_text() for path in [*WEBAPP.rglob("*.py"), *WEBAPP.glob("templates/*.html")])
     asked = set(re.findall(r"""["']((?:\w+\.)+\w+)["']""", sources))
     counted = {f"{key}.{number}" for key in asked for number in ("one", "many")}
     by_name = {f"model.{name}" for name in ("stage_main", "stage_submodels", "stage_cascade", "grey", "rgb")}

@@ -1,4 +1,4 @@
-"""The upload path under mutated pictures: every one is answered or refused in a sentence, and nothing breaks."""
+"""Uploads of mutated pictures: each one is answered or refused in one sentence, and nothing breaks."""
 
 import random
 from collections import Counter
@@ -37,7 +37,7 @@ def mutated(seed: bytes, edits: list[tuple[str, float, Any]]) -> bytes:
     return bytes(data)
 
 
-# Pillow warns of some damage; outside of tests that is a line in the log.
+# Pillow warns about some damage; in production this is a line in the log.
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 def test_a_thousand_mutated_pictures_never_break_the_service(tiny_bundle: Path) -> None:
     client = application(tiny_bundle).test_client()
@@ -51,7 +51,7 @@ def test_a_thousand_mutated_pictures_never_break_the_service(tiny_bundle: Path) 
         assert answer.status_code in (200, 400, 413, 415, 422), answer.text
 
     check()
-    # Both happened often, or the mutations are too timid or too wild to say anything.
+    # Both must happen often; otherwise the mutations are too small or too large for this test.
     assert statuses[200] > 100
     assert statuses.total() - statuses[200] > 100
 

@@ -1,4 +1,4 @@
-"""A search for the learning rate: one short training with rising rates, and where its loss fell fastest."""
+"""A search for the learning rate: a short training with rising rates; the rate where the loss fell fastest."""
 
 import math
 from collections.abc import Sequence
@@ -12,26 +12,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cascade.errors import CanonistiaError
-from trainers.commands.train_main import examples
 from trainers.data.dataset import load_data_set
 from trainers.data.decode_cache import decoder
+from trainers.data.examples import split_examples
 from trainers.distributed.process_context import process_context
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.step import Stepper
-from trainers.loop.training import NetworkConfig, preprocessing, rate_groups, thaw, training_batches
+from trainers.loop.training import preprocessing, rate_groups, thaw, training_batches
+from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.networks.unfreeze import unfreeze_plan
 from trainers.progress import track
 from trainers.recipe import Recipe
 
-_LOWEST, _HIGHEST = 1e-6, 1.0  # of the factor that all rates of the recipe, scaled to a head's rate of 1, get
+_LOWEST, _HIGHEST = 1e-6, 1.0  # factor on the rates of the recipe, which are scaled to a head's rate of 1
 _SMOOTHING = 0.9
 _DIVERGED = 4.0  # times the lowest loss
 
 
 @dataclass(frozen=True)
 class Found:
-    """The rates tried for the head with the smoothed loss at each, and the one to use."""
+    """The rates that were tried for the head, the smoothed loss at each, and the suggested rate."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -39,9 +41,9 @@ class Found:
 
 
 def find_lr(folder: Path, network_config: NetworkConfig, recipe: Recipe, steps: int) -> Found:
-    """Train for some steps with rates that rise a million times, and return the losses (arXiv 1506.01186).
+    """Train for some steps while the rates rise by a factor of a million, and return the losses (arXiv 1506.01186).
 
-    All rates keep their ratio to the head's, as the recipe has it.
+    All rates keep the recipe's ratio to the head's.
 
     Raises
     ------
@@ -49,30 +51,23 @@ def find_lr(folder: Path, network_config: NetworkConfig, recipe: Recipe, steps: 
         The data set, backbone or a setting is not usable, or the loss never fell.
     """
     torch.manual_seed(recipe.seed)
-    place = process_context(recipe.device)
+    process = process_context(recipe.device)
+    backbone = backbone_spec(network_config.backbone)
     data = load_data_set(folder, recipe.seed)
-    spec = preprocessing(network_config, data)
+    spec = preprocessing(network_config, backbone, data)
     classes = len(data.classes)
-    network = build_classifier(
-        network_config.backbone,
-        classes,
-        0.0,
-        network_config.pretrained,
-        network_config.weights,
-        network_config.flip,
-        spec.size,
-    )
-    network.to(place.device).to(memory_format=torch.channels_last)
+    network = build_classifier(network_config, classes, 0.0, backbone)
+    network.to(process.device).to(memory_format=torch.channels_last)
     plan = unfreeze_plan(recipe.unfreeze, len(network.backbone.stages))
     thaw(network, plan)
     plan.apply(network, epoch=max(first for first, _ in plan.steps))
     scaled = replace(recipe, lr=1.0, backbone_lr=recipe.backbone_lr / recipe.lr, ema=0.0, early_size=0)
     groups = rate_groups(network, scaled)
-    stepper = Stepper(network, groups, scaled, multiclass_loss(recipe.loss, 0.0, classes), place, steps)
+    stepper = Stepper(network, groups, scaled, multiclass_loss(recipe.loss, 0.0, classes), process, steps)
     rising = [_LOWEST * (_HIGHEST / _LOWEST) ** (step / (steps - 1)) for step in range(steps)]
     stepper.schedule = torch.optim.lr_scheduler.LambdaLR(stepper.optimizer, rising.__getitem__)
-    training = examples(data, "training")
-    batches = training_batches(training, spec, scaled, place, decoder(recipe.cache, training.paths))
+    training = split_examples(data).training
+    batches = training_batches(training, spec, scaled, process, decoder(recipe.cache, training.paths))
     losses: list[float] = []
     mean = 0.0
     endless = (batch for epoch in count(1) for batch in batches.epoch(epoch))
@@ -95,7 +90,7 @@ def suggestion(rates: Sequence[float], losses: Sequence[float]) -> float:
     lowest = int(np.argmin(losses))
     if lowest < 2:
         raise CanonistiaError(
-            "the loss never fell, at any rate; look at the data (canonistia check-data), or add --steps"
+            "the loss never fell, at any learning rate; look at the data (canonistia check-data), or raise --steps"
         )
     slopes = np.gradient(losses[: lowest + 1], np.log(rates[: lowest + 1]))
     return float(rates[int(np.argmin(slopes))])

@@ -1,4 +1,4 @@
-"""A class more: its submodel is trained, and the others are taken over as they are."""
+"""A new class for a cascade: its submodel is trained, and the others are kept unchanged."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from cascade.errors import CanonistiaError
 from trainers.commands.train_sub import SubmodelPlan, train_sub
 from trainers.data.dataset import load_data_set
 from trainers.data.manifest import labelled_pictures
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 from trainers.runs.folder import check_same_data, load_run
 from trainers.runs.submodels import copy_set, read_submodel_set
@@ -18,28 +18,28 @@ from trainers.runs.submodels import copy_set, read_submodel_set
 
 @dataclass(frozen=True)
 class Growth:
-    """The classes that were added, and those whose submodels were kept."""
+    """The added classes, and those whose submodels were kept."""
 
     added: list[str]
     kept: list[str]
 
 
 def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: str, recipe: Recipe) -> Growth:
-    """Write a folder of submodels for a data set that has grown by classes, training those of the new classes alone.
+    """Write a folder of submodels for a data set that has new classes; only the submodels of these are trained.
 
-    The trunk and the other submodels are those of ``subs``, which is not changed. The main model must be one of the
-    grown data set: its head is the cheap part.
+    The trunk and the other submodels are those of ``subs``, which is not changed. The main model must have been
+    trained on the grown data set, which is cheap: only its head is trained.
 
     Raises
     ------
     CanonistiaError
         No class is new, one is gone, the main run is of other data, or the data set is not split: it would be split
-        anew, and pictures that the old submodels were trained on could become validation pictures.
+        again, and pictures that the old submodels were trained on could become validation pictures.
     """
     if not labelled_pictures(folder)[0].split:
         raise CanonistiaError(
-            f"{folder} is not split, and would be split anew now that it has grown: pictures that kept submodels were "
-            "trained on could be measured on. Put it into training/ and validation/, or into a manifest with splits"
+            f"{folder} is not split, expected splits: a new split could put pictures that the kept submodels were "
+            "trained on into validation; make folders training/ and validation/, or a manifest with splits"
         )
     main = load_run(main_run)
     data = load_data_set(folder, main.sidecar.seed)
@@ -51,11 +51,11 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
         raise CanonistiaError(f"{folder} lacks {', '.join(gone)}, which {subs} has; run train-sub for all classes")
     if not added:
         raise CanonistiaError(
-            f"{folder} has no class that {subs} lacks; to train one of them anew: canonistia train-sub --class NAME "
-            "--overwrite"
+            f"{folder} has no class that {subs} lacks, expected a new one; to train one of them again: canonistia "
+            "train-sub --class NAME --overwrite"
         )
     if out.exists():
-        raise CanonistiaError(f"{out} exists; choose another --out: {subs} is kept as it is")
+        raise CanonistiaError(f"{out} exists; choose another --out: {subs} is not changed")
     grown = msgspec.structs.replace(old, classes=list(data.classes), data_fingerprint=data.fingerprint)
     try:
         copy_set(subs, out, grown, old.classes)

@@ -1,23 +1,25 @@
-"""Submodels trained side by side with Ray, on one machine or a cluster that shares the run's folder."""
+"""Submodels trained in parallel with Ray, on one machine or a cluster that shares the run's folder."""
 
 import logging
 import os
+import pickle
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import ray
 
 from cascade.errors import CanonistiaError
-from trainers.commands.submodel import Prepared, train_submodel
+from trainers.commands.submodel import Prepared
 
 RETRIES = 3  # of a submodel whose worker died
 
 
 def train_side_by_side(prepared: Prepared, labels: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
-    """Train submodels, one a task, and yield each with its scores as it is done.
+    """Train submodels, one per task, and yield each with its scores when it is done.
 
     The cluster of ``$RAY_ADDRESS`` is used, else one of this machine's processors. A submodel whose worker dies is
-    begun again, from its last saved state, up to three times.
+    started again from its last saved state, up to three times.
 
     Raises
     ------
@@ -27,22 +29,32 @@ def train_side_by_side(prepared: Prepared, labels: Sequence[str]) -> Iterator[tu
     started = not ray.is_initialized()
     if started:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    # The task is sent as code and its argument as bytes, so that a worker imports nothing before the task begins.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        shared = ray.put(replace(prepared, out=prepared.out.resolve(), resume=True))
+        shared = ray.put(pickle.dumps(replace(prepared, out=prepared.out.resolve(), resume=True)))
         train = ray.remote(_train).options(max_retries=RETRIES, num_cpus=1)
-        waiting = {train.remote(shared, label, os.environ.get("CANONISTIA_CACHE")): label for label in labels}
+        cache, current = os.environ.get("CANONISTIA_CACHE"), os.getcwd()
+        unwanted = None if current in sys.path else current
+        waiting = {train.remote(shared, label, cache, unwanted): label for label in labels}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             yield waiting.pop(done), _result(done)
     finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
         if started:
             ray.shutdown()
 
 
-def _train(prepared: Prepared, label: str, cache: str | None) -> dict[str, float]:
+def _train(prepared: bytes, label: str, cache: str | None, unwanted: str | None) -> dict[str, float]:
+    # Ray adds the driver's current folder to the path of its workers, and a file in it may be named as a package of
+    # canonistia.
+    sys.path[:] = [folder for folder in sys.path if folder != unwanted]
     if cache:
         os.environ["CANONISTIA_CACHE"] = cache
-    return train_submodel(prepared, label)
+    from trainers.commands.submodel import train_submodel
+
+    return train_submodel(pickle.loads(prepared), label)
 
 
 def _result(done: "ray.ObjectRef[dict[str, float]]") -> dict[str, float]:
@@ -52,5 +64,6 @@ def _result(done: "ray.ObjectRef[dict[str, float]]") -> dict[str, float]:
         raise CanonistiaError(str(error.cause)) from error
     except ray.exceptions.WorkerCrashedError as error:
         raise CanonistiaError(
-            f"the worker of a submodel died {RETRIES + 1} times; look at its machine's memory, and go on with --resume"
+            f"the worker of a submodel died {RETRIES + 1} times; look at its machine's memory, and continue with "
+            "--resume"
         ) from error

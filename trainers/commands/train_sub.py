@@ -1,9 +1,9 @@
-"""The submodels' training: one binary model a class, on a shared trunk or each on a network of its own."""
+"""The submodels' training: one binary model per class, on a shared trunk or each with its own network."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import torch
@@ -12,20 +12,18 @@ from cascade.bundle.manifest import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
 from trainers.commands.submodel import Prepared, train_submodel
-from trainers.commands.train_main import examples
 from trainers.data.dataset import DataSet, load_data_set
+from trainers.data.examples import SplitExamples, split_examples
 from trainers.distributed.device import resolve_device
-from trainers.features.cache import cached_features, features_sha256, weights_sha256
+from trainers.features.cache import SplitFeatures, cached_features, features_sha256, weights_sha256
 from trainers.features.out_of_fold import out_of_fold_probabilities
-from trainers.loop.training import (
-    NetworkConfig,
-    check_used,
-    preprocessing,
-)
+from trainers.loop.training import check_recipe, check_used, preprocessing
+from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
-from trainers.networks.unfreeze import unfreeze_plan
+from trainers.networks.config import NetworkConfig
 from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
-from trainers.runs.folder import TrainedRun, check_run_folder, check_same_data, is_begun, load_run
+from trainers.runs.folder import TrainedRun, check_same_data, is_started, load_run
+from trainers.runs.opening import check_run_folder
 from trainers.runs.submodels import (
     MainFeatures,
     SubmodelSet,
@@ -41,8 +39,8 @@ from trainers.runs.submodels import (
 class SubmodelPlan:
     """Which submodels are trained, and on what.
 
-    ``trunk`` is a finished run whose network all of them share; ``features`` says what their heads read of it, or of
-    it and the main model.
+    ``trunk`` is a finished run whose network all of them share; with ``features`` "both" their heads read its features
+    and the main model's.
     """
 
     network_config: NetworkConfig
@@ -52,7 +50,7 @@ class SubmodelPlan:
     negatives: str = DEFAULT_POLICY
     features: HeadFeatures = "trunk"
     engine: Literal["local", "ray"] = "local"
-    kept: Path | None = None  # a folder of submodels whose trunk is used
+    kept: Path | None = None  # a folder of submodels, whose trunk is used
 
 
 def train_sub(
@@ -66,7 +64,7 @@ def train_sub(
 ) -> list[str]:
     """Train a binary submodel for the named classes, or for all, and return the classes trained.
 
-    With ``resume`` finished submodels are kept and an interrupted one goes on.
+    With ``resume`` finished submodels are kept and an interrupted one continues.
 
     Raises
     ------
@@ -79,51 +77,33 @@ def train_sub(
     check_same_data(folder, data, main)
     wanted = _wanted_classes(plan.classes, data.classes)
     for label in wanted:
-        if not (resume and is_begun(class_run(out, label))):
+        if not (resume and is_started(class_run(out, label))):
             check_run_folder(class_run(out, label), overwrite)
     _check_plan(plan, recipe)
     torch.manual_seed(recipe.seed)
     trunk, spec = _trunk(plan, folder, data, recipe.dropout)
-    unfreeze_plan(recipe.unfreeze, len(trunk.backbone.stages), recipe.epochs)
-    common = SubmodelSet(
-        kind=plan.kind,
-        backbone=trunk.backbone_name,
-        preprocess=spec,
-        classes=list(data.classes),
-        data_fingerprint=data.fingerprint,
-        backbone_sha256=weights_sha256(trunk.backbone),
-        flip=trunk.flip,
-        main_features=_described(main) if plan.features == "both" else None,
-    )
+    check_recipe(recipe, trunk, spec.size)
+    common = _common(plan, main, data, trunk, spec)
     check_set(out, common)
 
-    training, validation = (examples(data, split) for split in ("training", "validation"))
-    unseen = out_of_fold_probabilities(main, training.paths, training.targets, device)  # (N, K)
+    examples = split_examples(data)
+    training = examples.training
+    out_of_fold = out_of_fold_probabilities(main, training.paths, training.targets, device)  # (N, K)
     features = None
     if plan.kind == "shared":
         read = [(trunk, spec), *([(main.network, main.sidecar.preprocess)] if plan.features == "both" else [])]
-        seen, checked = (_side_by_side(read, part.paths, device, recipe.workers) for part in (training, validation))
-        features = seen, checked
-
+        features = _features(read, examples, device, recipe.workers)
     join_set(out, common, trunk, plan.trunk)
     prepared = Prepared(
         out=out,
         data=data,
-        training=training,
-        validation=validation,
-        unseen=unseen,
+        examples=examples,
+        out_of_fold=out_of_fold,
         features=features,
         start=None if features else trunk.backbone.state_dict(),
         common=common,
         recipe=recipe,
-        config={
-            "data": folder.resolve().name,
-            "kind": plan.kind,
-            "negatives": plan.negatives,
-            "main": main_run.name,
-            "trunk": plan.trunk.name if plan.trunk else None,
-            "features": plan.features,
-        },
+        config=_set_config(plan, folder, main_run),
         group=main_run.name,
         negatives=plan.negatives,
         overwrite=overwrite,
@@ -134,38 +114,71 @@ def train_sub(
     return wanted
 
 
+def _common(
+    plan: SubmodelPlan, main: TrainedRun, data: DataSet, trunk: Classifier, spec: PreprocessSpec
+) -> SubmodelSet:
+    main_features = None
+    if plan.features == "both":
+        sha256 = features_sha256(main.network, main.sidecar.preprocess)
+        main_features = MainFeatures(main.network.backbone.features, sha256)
+    return SubmodelSet(
+        kind=plan.kind,
+        backbone=trunk.backbone_name,
+        preprocess=spec,
+        classes=list(data.classes),
+        data_fingerprint=data.fingerprint,
+        backbone_sha256=weights_sha256(trunk.backbone),
+        flip=trunk.flip,
+        main_features=main_features,
+    )
+
+
+def _set_config(plan: SubmodelPlan, folder: Path, main_run: Path) -> dict[str, Any]:
+    """Return what the ``config.json`` of every submodel holds besides its recipe and sidecar."""
+    return {
+        "data": folder.resolve().name,
+        "kind": plan.kind,
+        "negatives": plan.negatives,
+        "main": main_run.name,
+        "trunk": plan.trunk.name if plan.trunk else None,
+        "features": plan.features,
+    }
+
+
+def _features(
+    networks: Sequence[tuple[Classifier, PreprocessSpec]], examples: SplitExamples, device: str, workers: int
+) -> SplitFeatures:
+    """Return the features of several networks side by side, for each picture (N, sum of their numbers)."""
+    training, validation = (
+        torch.cat([cached_features(network, part.paths, spec, device, workers) for network, spec in networks], dim=1)
+        for part in (examples.training, examples.validation)
+    )
+    return SplitFeatures(training, validation)
+
+
 def _check_plan(plan: SubmodelPlan, recipe: Recipe) -> None:
     if plan.negatives not in POLICIES:
         raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
     if recipe.batch_size == 0:
-        raise CanonistiaError("a batch is fitted to a GPU's memory by train-main alone; give --batch-size a number")
+        raise CanonistiaError(
+            "--batch-size is 0, and only train-main fits a batch to a GPU's memory; give the number of images per batch"
+        )
     if plan.kind == "own":
         if plan.features == "both":
             raise CanonistiaError(
-                "--own-networks see pixels and read no features; leave --features both out, or share a trunk"
+                "--own-networks read pixels and no features; leave --features both out, or share a trunk"
             )
         return
     check_used(recipe)
     if recipe.unfreeze != "head":
         raise CanonistiaError(
-            "a shared trunk is frozen while its heads are trained; fine-tune it once with train-main and give "
-            "that run as --trunk, or train every submodel whole with --own-networks"
+            f"--unfreeze is {recipe.unfreeze}, expected head: a shared trunk stays frozen; fine-tune it with "
+            "train-main and give that run as --trunk, or train whole networks with --own-networks"
         )
 
 
-def _described(main: TrainedRun) -> MainFeatures:
-    return MainFeatures(main.network.backbone.features, features_sha256(main.network, main.sidecar.preprocess))
-
-
-def _side_by_side(
-    networks: Sequence[tuple[Classifier, PreprocessSpec]], paths: Sequence[Path], device: str, workers: int
-) -> torch.Tensor:
-    """Return the features of several networks for each picture, (N, sum of their numbers)."""
-    return torch.cat([cached_features(network, paths, spec, device, workers) for network, spec in networks], dim=1)
-
-
 def trained_by(engine: str) -> Callable[[Prepared, Sequence[str]], Iterator[tuple[str, dict[str, float]]]]:
-    """Return what trains submodels: one after another here, or side by side with Ray."""
+    """Return the function that trains submodels: one after another in this process, or in parallel with Ray."""
     if engine == "ray":
         from trainers.commands.ray_engine import train_side_by_side
 
@@ -182,17 +195,10 @@ def _trunk(plan: SubmodelPlan, folder: Path, data: DataSet, dropout: float) -> t
         check_same_data(folder, data, finished)
         finished.network.flip = finished.network.flip or plan.network_config.flip
         return finished.network, finished.sidecar.preprocess
-    network_config, spec = plan.network_config, preprocessing(plan.network_config, data)
-    network = build_classifier(
-        network_config.backbone,
-        1,
-        dropout,
-        network_config.pretrained,
-        network_config.weights,
-        network_config.flip,
-        spec.size,
-    )
-    return network, spec
+    config = plan.network_config
+    backbone = backbone_spec(config.backbone)
+    spec = preprocessing(config, backbone, data)
+    return build_classifier(config, 1, dropout, backbone), spec
 
 
 def _wanted_classes(named: Sequence[str], known: Sequence[str]) -> list[str]:

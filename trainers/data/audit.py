@@ -1,4 +1,4 @@
-"""The audit of a data set: what is in it, and what is wrong with it."""
+"""The audit of a data set: its content and its faults."""
 
 import os
 from collections import Counter
@@ -27,7 +27,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class SamePicture:
-    """Files that show one picture: ``identical`` byte by byte, or near-identical to the eye."""
+    """Files of the same picture: ``identical`` byte by byte, or near-identical by perceptual hash."""
 
     paths: tuple[str, ...]
     identical: bool
@@ -39,8 +39,8 @@ class SamePicture:
 class Audit:
     """What ``check-data`` reports; sizes are (width, height) in pixels.
 
-    ``passed_over`` counts the files that are not taken for pictures, by their ending; ``empty`` names the folders
-    that hold no picture and so are no class.
+    ``passed_over`` counts the files that are ignored because of their suffix; ``empty`` names the folders without a
+    picture, which are no classes.
     """
 
     pictures: int
@@ -73,12 +73,12 @@ class Examined:
 def examine(source: Path, added: Sequence[Path] = ()) -> Examined:
     """Read every picture of a data set, a folder or a manifest, and of others that are added to it.
 
-    Added to a data set without splits, pictures lose theirs.
+    Pictures that are added to a data set without splits lose their splits.
 
     Raises
     ------
     CanonistiaError
-        It holds no labelled pictures.
+        A data set holds no labelled pictures.
     """
     pictures = labelled_pictures(source)
     more = [picture for other in added for picture in labelled_pictures(other)]
@@ -142,7 +142,7 @@ def _same_pictures(
 
     known = [index for index, item in enumerate(prints) if item.sha256]
     groups = identical_groups([prints[index].sha256 for index in known])
-    same = [describe([known[place] for place in group], True) for group in groups]
+    same = [describe([known[position] for position in group], True) for group in groups]
     readable = [index for index, item in enumerate(prints) if item.perceptual is not None]
     if readable:
         bits = np.stack([item.perceptual for item in prints if item.perceptual is not None])  # (N, 64)

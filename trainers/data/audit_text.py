@@ -1,10 +1,10 @@
-"""The audit in words."""
+"""The audit as text."""
 
 from trainers.data.audit import Audit, SamePicture
 
 
 def describe(report: Audit) -> str:
-    """Return the report as text for a terminal; every file that needs a look is named."""
+    """Return the report as text for a terminal, with the name of every faulty file."""
     splits = list(report.counts)
     width = max(len(name) for name in (*report.classes, "class"))
     lines = [f"{'class':<{width}}  " + "  ".join(f"{split:>10}" for split in splits)]
@@ -16,7 +16,7 @@ def describe(report: Audit) -> str:
     if report.smallest and report.median and report.largest:
         sizes = (report.smallest, report.median, report.largest)
         lines.append(
-            "sizes: smallest {}x{}, median {}x{}, largest {}x{}".format(*(side for size in sizes for side in size))
+            "sizes: smallest {}x{}, median {}x{}, largest {}x{}".format(*(length for size in sizes for length in size))
         )
     lines.append("modes: " + ", ".join(f"{mode} {count}" for mode, count in sorted(report.modes.items())))
     for title, found in (

@@ -12,9 +12,9 @@ Augmentation = Callable[[Image.Image], Image.Image]
 
 
 def augmentation(name: str, size: int) -> Augmentation | None:
-    """Return the named policy for models that see ``size`` pixels; None for ``none``.
+    """Return a policy by name, for an image size in pixels; None for ``none``.
 
-    ``light`` mirrors and crops at random (60 to 100% of the area); ``strong`` crops tighter, turns by up to 10
+    ``light`` mirrors and crops at random (60 to 100% of the area); ``strong`` crops tighter, rotates by up to 10
     degrees, changes brightness and contrast, and applies one random operation (TrivialAugment, arXiv 2103.10158).
 
     Raises

@@ -1,4 +1,4 @@
-"""Cleaning: a manifest of a data set without its faults; the pictures themselves are not touched."""
+"""Cleaning: a manifest of a data set without its faults; no picture is changed."""
 
 import os
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from trainers.data.audit import Examined
 from trainers.data.fingerprints import same_picture_groups
 from trainers.data.manifest import COLUMNS, write_manifest
 
-# Of the same picture in several splits the one stays that others are measured on.
+# When several splits have the same picture, it stays in the first of these.
 _KEPT_FIRST = ("test", "validation", "training", "")
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The pictures to keep, and those left out with their reason; ``groups`` number the same picture alike."""
+    """The pictures to keep, and those left out, each with its group and the reason; copies are of one group."""
 
     kept: tuple[LabelledPicture, ...]
     left_out: tuple[tuple[LabelledPicture, int, str], ...]
@@ -29,10 +29,10 @@ class Cleaned:
 
 
 def clean(examined: Examined) -> Cleaned:
-    """Return a data set without unreadable files, copies, and pictures under two labels.
+    """Return a data set without unreadable files, copies, and pictures with two labels.
 
-    Of identical and near-identical files one is kept: in the test split before validation before training. A picture
-    that stands under two labels is left out whole, for nobody but its owner knows which is right.
+    Of identical and near-identical files one is kept, from the test split before validation before training. All files
+    of a picture with two labels are left out: only the owner of the data knows which label is right.
     """
     numbers = same_picture_groups(examined.prints)
     groups: dict[int, list[LabelledPicture]] = {}
@@ -55,7 +55,7 @@ def clean(examined: Examined) -> Cleaned:
 
 
 def write_cleaned(cleaned: Cleaned, out: Path) -> Path:
-    """Write the kept pictures as a manifest, what was left out as a table beside it, and return that one's path.
+    """Write the kept pictures as a manifest and the left-out ones as a table beside it; return the table's path.
 
     Raises
     ------
@@ -63,13 +63,13 @@ def write_cleaned(cleaned: Cleaned, out: Path) -> Path:
         One of the files exists, or cannot be written.
     """
     if out.suffix != ".csv":
-        raise CanonistiaError(f"{out} is no name for a manifest; expected one ending with .csv")
+        raise CanonistiaError(f"{out} is no name for a manifest, expected one ending with .csv; choose another name")
     beside = out.with_suffix(".left_out.csv")
     for path in (out, beside):
         if path.exists():
             raise CanonistiaError(f"{path} exists; choose another name")
     if not out.parent.is_dir():
-        raise CanonistiaError(f"{out.parent} is no folder; make it first")
+        raise CanonistiaError(f"{out.parent} is no folder, expected one to write {out.name} into; make it first")
 
     def row(picture: LabelledPicture) -> dict[str, object]:
         return {"path": os.path.relpath(picture.path, out.parent), "label": picture.label, "split": picture.split}

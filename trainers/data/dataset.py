@@ -19,7 +19,7 @@ _FOLDS = 5  # an unsplit data set gives one fifth to validation
 
 @dataclass(frozen=True)
 class DataSet:
-    """The pictures of each split, the class names in the order of the labels, and a hash of it all.
+    """The pictures of each split, the class names in the order of the class indices, and a hash of all files.
 
     ``seen_in_training`` counts the validation pictures that are byte-identical to a training picture.
     """
@@ -43,8 +43,8 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
     Raises
     ------
     CanonistiaError
-        Nothing to read, fewer than two classes, a split that is missing or lacks a class, or a class that only
-        the validation or test split has.
+        There is nothing to read, there are fewer than two classes, a split is missing or lacks a class, or only the
+        validation or test split has a class.
     """
     pictures = labelled_pictures(folder)
     if not pictures[0].split:
@@ -64,8 +64,8 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
 
 
 def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledPicture]:
-    """Return the pictures with a split each: stratified by class, the same picture twice on one side only."""
-    groups = same_picture_groups([fingerprint(p.path) for p in track(pictures, "looking for the same picture twice")])
+    """Return the pictures with a split each: stratified by class, with copies of a picture in the same split."""
+    groups = same_picture_groups([fingerprint(p.path) for p in track(pictures, "looking for copies of pictures")])
     labels = [picture.label for picture in pictures]
     different: dict[str, set[int]] = {}
     for label, group in zip(labels, groups, strict=True):
@@ -73,12 +73,12 @@ def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledP
     fewest = min(different, key=lambda label: len(different[label]))
     if len(different[fewest]) < 2:
         raise CanonistiaError(
-            f"class {fewest} has {len(different[fewest])} picture (the same one twice counts once), expected at least "
-            "2 to split it into training and validation; add pictures or remove the class"
+            f"class {fewest} has {len(different[fewest])} picture (copies count once), expected at least 2 to split it "
+            "into training and validation; add pictures or remove the class"
         )
     folds = StratifiedGroupKFold(min(_FOLDS, len(different[fewest])), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # Copies make a class smaller in groups than in pictures; what matters was checked above.
+        # With copies a class has fewer groups than pictures, which is warned of; the check above is the right one.
         warnings.simplefilter("ignore", UserWarning)
         _, validation = next(folds.split(labels, labels, groups))
     chosen = set(validation.tolist())
@@ -97,7 +97,7 @@ def _check(folder: Path, data_set: DataSet) -> None:
         if not getattr(data_set, split):
             raise CanonistiaError(
                 f"{folder} has no {split} split; expected folders training/ and validation/ (or train/ and val/), "
-                "or one unsplit tree of class folders, which is split for you"
+                "or an unsplit folder with one folder per class, which is split automatically"
             )
     known = set(data_set.classes)
     if len(known) < 2:

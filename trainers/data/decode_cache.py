@@ -1,4 +1,4 @@
-"""Decoded pictures: from files each time, or kept in memory or on disk for the epochs that follow."""
+"""Decoded pictures: from files each time, or cached in memory or on disk for later epochs."""
 
 import hashlib
 import os
@@ -18,13 +18,13 @@ Decoder = Callable[[Path, int | None], Image.Image]
 
 
 def decoder(cache: str, paths: Sequence[Path]) -> Decoder:
-    """Return the function that gives the picture of a file.
+    """Return the function that returns the picture of a file.
 
     Parameters
     ----------
     cache
         ``none``; ``memory``: all pictures are decoded now, and processes that are forked later share them; ``disk``:
-        each is kept below ``$CANONISTIA_CACHE`` when it is first seen.
+        each is written below ``$CANONISTIA_CACHE`` when it is first decoded.
 
     Raises
     ------
@@ -35,37 +35,37 @@ def decoder(cache: str, paths: Sequence[Path]) -> Decoder:
         return decoded
     if cache == "memory":
         kept = {path: decoded(path) for path in track(paths, "decoding pictures")}
-        return _reduced_anew(kept.__getitem__)
+        return _with_reduced(kept.__getitem__)
     if cache == "disk":
-        return _reduced_anew(_from_disk)
+        return _with_reduced(_from_disk)
     raise CanonistiaError(f"unknown cache '{cache}'; expected none, memory or disk")
 
 
-def decoded(path: Path, side: int | None = None) -> Image.Image:
-    """Return the picture of a file; a large JPEG with this least side (see :func:`cascade.images.decoding.decode`).
+def decoded(path: Path, least_size: int | None = None) -> Image.Image:
+    """Return the picture of a file; a large JPEG is reduced (see :func:`cascade.images.decoding.decode`).
 
     Raises
     ------
     CanonistiaError
-        It is no picture, or gone.
+        The file is missing or no picture.
     """
     try:
-        return decode(path, least_side=side)
+        return decode(path, least_size=least_size)
     except PictureError as error:
         raise CanonistiaError(f"{path}: {error}; remove it ('canonistia check-data' lists all such files)") from error
 
 
 def cache_folder() -> Path:
-    """Return where features and decoded pictures are kept: ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``."""
+    """Return the folder of features and decoded pictures: ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``."""
     return Path(os.environ.get("CANONISTIA_CACHE", Path.home() / ".cache" / "canonistia"))
 
 
-def _reduced_anew(whole: Callable[[Path], Image.Image]) -> Decoder:
-    """Keep whole pictures; one that is large enough to be decoded smaller for evaluation is decoded again for that."""
+def _with_reduced(whole: Callable[[Path], Image.Image]) -> Decoder:
+    """Return a decoder from a cache of whole pictures; one that evaluation takes reduced is decoded again for it."""
 
-    def give(path: Path, side: int | None) -> Image.Image:
+    def give(path: Path, least_size: int | None) -> Image.Image:
         picture = whole(path)
-        return decoded(path, side) if side and min(picture.size) >= 2 * side else picture
+        return decoded(path, least_size) if least_size and min(picture.size) >= 2 * least_size else picture
 
     return give
 
@@ -74,7 +74,7 @@ def _from_disk(path: Path) -> Image.Image:
     try:
         status = path.stat()
     except OSError:
-        return decoded(path)  # which says what is wrong
+        return decoded(path)  # raises the error of a missing file
     key = hashlib.sha256(f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}".encode()).hexdigest()
     kept = cache_folder() / "decoded" / f"{key}.npy"
     try:
@@ -90,6 +90,6 @@ def _from_disk(path: Path) -> Image.Image:
             np.save(file, np.asarray(picture))
     except OSError as error:
         raise CanonistiaError(
-            f"{kept} cannot be written ({error.strerror}); make room, or leave --cache out"
+            f"{kept} cannot be written ({error.strerror}); free some disk space, or leave --cache out"
         ) from error
     return picture

@@ -22,7 +22,7 @@ _BANDS = 5  # NEAR_BITS differing bits leave at least one of NEAR_BITS + 1 bands
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What one file is: ``sha256`` of its bytes and, when it can be decoded, ``perceptual`` bits (64,) bool.
+    """The fingerprint of a file: ``sha256`` of its bytes and, when it can be decoded, ``perceptual`` bits (64,) bool.
 
     ``size`` is that of the upright picture, ``mode`` the one that the file is stored in.
     """
@@ -35,7 +35,7 @@ class Fingerprint:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return the fingerprint of a file; one that cannot be decoded carries the reason in ``error``."""
+    """Return the fingerprint of a file; ``error`` is the reason when it cannot be decoded."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -80,16 +80,16 @@ def identical_groups(hashes: Sequence[str]) -> list[list[int]]:
 
 
 def near_pairs(bits: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of rows of ``bits`` (N, 64) that differ in at most ``NEAR_BITS`` places.
+    """Return the pairs of indices of ``bits`` (N, 64) that differ in at most ``NEAR_BITS`` bits.
 
-    Only rows with an equal band are compared, so the work grows with the number of likely pairs, not with N².
+    Only pictures with an equal band are compared, so the work grows with the number of likely pairs, not with N².
     """
     pairs: set[tuple[int, int]] = set()
     for band in np.array_split(np.arange(bits.shape[1]), _BANDS):
         keys = np.packbits(bits[:, band], axis=1)  # (N, bytes)
         buckets: dict[bytes, list[int]] = {}
-        for row, key in enumerate(keys):
-            buckets.setdefault(key.tobytes(), []).append(row)
+        for index, key in enumerate(keys):
+            buckets.setdefault(key.tobytes(), []).append(index)
         for bucket in buckets.values():
             for first, second in _near_in_bucket(bits, bucket):
                 pairs.add((first, second))
@@ -98,8 +98,8 @@ def near_pairs(bits: np.ndarray) -> list[tuple[int, int]]:
 
 def _near_in_bucket(bits: np.ndarray, bucket: list[int]) -> Iterable[tuple[int, int]]:
     members = np.array(bucket)
-    for place, first in enumerate(bucket[:-1]):
-        rest = members[place + 1 :]
+    for position, first in enumerate(bucket[:-1]):
+        rest = members[position + 1 :]
         near = (bits[rest] != bits[first]).sum(axis=1) <= NEAR_BITS
         for second in rest[near]:
             yield first, int(second)

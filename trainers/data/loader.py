@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from cascade.errors import CanonistiaError
-from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
+from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
 from trainers.data.augment import Augmentation
 from trainers.data.decode_cache import Decoder, decoded
 from trainers.data.sampling import in_order, share_of
@@ -20,13 +20,13 @@ from trainers.progress import track
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs (N, ...), targets (N,), weights (N,)
 Order = Callable[[int], list[np.ndarray]]
-Key = tuple[int, float, int]  # row, factor on its weight, epoch
+Key = tuple[int, float, int]  # index, factor on its weight, epoch
 
 
 class PictureDataset(Dataset[Batch]):
     """Pixels uint8 (size, size, 3), target and weight of each picture, decoded and preprocessed as in serving.
 
-    What the augmentation does to a picture follows from the seed, the epoch and the picture's row alone.
+    What the augmentation does to a picture depends on the seed, the epoch and the picture's index alone.
     """
 
     def __init__(
@@ -51,52 +51,52 @@ class PictureDataset(Dataset[Batch]):
         return len(self.paths)
 
     def __getitem__(self, key: Key) -> Batch:
-        row, factor, epoch = key
-        # Random crops want every pixel; what is only evaluated is decoded as in serving.
-        picture = self.decode(self.paths[row], None if self.augment else least_side(self.spec))
+        index, factor, epoch = key
+        # Random crops need every pixel; for evaluation a picture is decoded as in serving.
+        picture = self.decode(self.paths[index], None if self.augment else least_size(self.spec))
         if self.augment:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, row]).generate_state(1)[0]))
+                torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
                 picture = self.augment(picture)
         pixels = torch.from_numpy(preprocess(picture, self.spec).copy())
-        return pixels, self.targets[row], self.weights[row] * factor
+        return pixels, self.targets[index], self.weights[index] * factor
 
 
 class PictureBatches:
-    """Batches of pictures in the order of each epoch, decoded by so many worker processes; this process's share."""
+    """Batches of pictures in the order of each epoch, decoded by worker processes; this process's share of each."""
 
     def __init__(
-        self, data: PictureDataset, order: Order, workers: int = 0, place: ProcessContext | None = None
+        self, data: PictureDataset, order: Order, workers: int = 0, process: ProcessContext | None = None
     ) -> None:
         self.data = data
         self.order = order
         self.workers = workers
-        self.place = place or ProcessContext("cpu")
+        self.process = process or ProcessContext("cpu")
         self._length = len(order(1))
 
     def __len__(self) -> int:
         return self._length
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from one step on.
+        """Yield the batches of an epoch, beginning with step ``start``.
 
         Raises
         ------
         CanonistiaError
             A picture cannot be read.
         """
-        shares = [share_of(rows, self.place.index, self.place.count) for rows in self.order(number)[start:]]
-        keys = [[(int(row), share.factor, number) for row in share.rows] for share in shares]
-        # A generator of its own: the loader draws a seed, which must not move the training's random state.
+        shares = [share_of(indices, self.process.index, self.process.count) for indices in self.order(number)[start:]]
+        keys = [[(int(index), share.factor, number) for index in share.indices] for share in shares]
+        # The loader draws a seed from this generator, so that the training's random state does not change.
         generator = torch.Generator().manual_seed(number)
-        pinned = self.place.device.startswith("cuda")
+        pinned = self.process.device.startswith("cuda")
         batches = DataLoader(
             self.data, batch_sampler=keys, num_workers=self.workers, generator=generator, pin_memory=pinned
         )
         try:
             yield from batches
         except CanonistiaError as error:
-            # A worker process hands over its whole traceback; the last line is the sentence.
+            # The error of a worker process holds its whole traceback; the last line is the message.
             line = str(error).strip().splitlines()[-1].removeprefix("cascade.errors.CanonistiaError: ")
             raise CanonistiaError(line) from error
 
@@ -118,7 +118,7 @@ def pictures_in_order(
 def all_grey(paths: Sequence[Path]) -> bool:
     """Return whether every picture is grey: stored so, or with equal channels.
 
-    Every picture is decoded, so that one that cannot be read is told before the training starts.
+    Every picture is decoded, so that one that cannot be read is reported before the training starts.
 
     Raises
     ------

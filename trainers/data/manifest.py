@@ -1,4 +1,4 @@
-"""Manifests: data sets as tables of ``path,label,split``, beside the folders of classes."""
+"""Manifests: data sets as tables with the columns ``path,label,split``, instead of folders of classes."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ _SHOWN = 3  # how many of the wrong rows an error names
 
 
 def labelled_pictures(source: Path) -> list[LabelledPicture]:
-    """Return the pictures of a data set: a folder of class folders, split or not, or a manifest.
+    """Return the pictures of a data set: a folder with one folder per class, split or not, or a manifest.
 
     Raises
     ------
     CanonistiaError
-        There is nothing to read, or it is no data set.
+        The source has no pictures, or is no data set.
     """
     return read_data_set(source) if source.is_dir() else read_manifest(source)
 
@@ -33,20 +33,20 @@ def root_of(source: Path) -> Path:
 
 
 def read_manifest(path: Path) -> list[LabelledPicture]:
-    """Return the pictures of a CSV or Parquet table with the columns path, label and split; others are passed over.
+    """Return the pictures of a CSV or Parquet table with the columns path, label and split; others are ignored.
 
-    Relative paths start from the manifest's folder. A manifest without a split column, or with every split empty, is
-    split for training as an unsplit folder is.
+    Paths are relative to the manifest's folder. A manifest without a split column, or with every split empty, is split
+    for training as an unsplit folder is.
 
     Raises
     ------
     CanonistiaError
-        A column or a file is missing, a label is empty, a split is unknown or given to some rows only, or a path is
-        there twice.
+        A column or a file is missing, a label is empty, a split is unknown or only some rows have one, or two rows
+        have the same path.
     """
     rows = _rows(path)
     if not rows:
-        raise CanonistiaError(f"{path} has no rows; expected one a picture, with {', '.join(COLUMNS)}")
+        raise CanonistiaError(f"{path} has no rows; expected one per picture, with {', '.join(COLUMNS)}")
     missing = [name for name in COLUMNS[:2] if name not in rows[0]]
     if missing:
         raise CanonistiaError(f"{path} lacks the column {' and '.join(missing)}; expected {', '.join(COLUMNS)}")
@@ -61,15 +61,15 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
             unlabelled.append(f"row {number}")
         pictures.append(LabelledPicture(path.parent / str(row["path"]), label, split_of(split)))
     _refuse(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
-    _refuse(path, unlabelled, "rows without a path or a label; fill them in or take them out")
+    _refuse(path, unlabelled, "rows without a path or a label; fill them in or remove them")
     if len({bool(picture.split) for picture in pictures}) > 1:
         empty = [f"row {number}" for number, picture in enumerate(pictures, start=1) if not picture.split]
         _refuse(path, empty, "rows without a split among rows with one; fill them in, or empty them all")
     _refuse(path, [str(p.path) for p in pictures if not p.path.is_file()], "missing files; correct the paths, which "
-            f"start from {path.parent.resolve()}")  # fmt: skip
-    seen: set[Path] = set()
-    twice = [str(p.path) for p in pictures if p.path in seen or seen.add(p.path)]  # type: ignore[func-returns-value]
-    _refuse(path, twice, "paths that are there twice; take one of each out")
+            f"are relative to {path.parent.resolve()}")  # fmt: skip
+    known: set[Path] = set()
+    twice = [str(p.path) for p in pictures if p.path in known or known.add(p.path)]  # type: ignore[func-returns-value]
+    _refuse(path, twice, "paths that appear twice; remove one of each")
     return pictures
 
 
@@ -98,7 +98,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CanonistiaError(f"{path} cannot be read ({error}); expected a table in UTF-8") from error
     raise CanonistiaError(
-        f"{path} is neither a folder of class folders nor a manifest; expected a file ending with {' or '.join(_KINDS)}"
+        f"{path} is neither a folder with one folder per class nor a manifest; expected a file ending with "
+        f"{' or '.join(_KINDS)}"
     )
 
 

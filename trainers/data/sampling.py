@@ -10,64 +10,64 @@ from cascade.errors import CanonistiaError
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of one batch that one process takes, and the factor on the weight of each.
+    """The indices of one batch that one process takes, and the factor on the weight of each.
 
-    The mean over the processes of each one's mean is then the mean over the batch.
+    With it the mean over the processes of their means is the mean over the batch.
     """
 
-    rows: np.ndarray
+    indices: np.ndarray
     factor: float
 
 
 def shuffled(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the rows of each batch of an epoch: every row once, in an order that follows from seed and epoch."""
+    """Return the indices of each batch of an epoch: every index once, in an order set by seed and epoch."""
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return [order[start : start + batch_size] for start in range(0, count, batch_size)]
 
 
 def in_order(count: int, batch_size: int) -> list[np.ndarray]:
-    """Return the rows of each batch, in order."""
+    """Return the indices of each batch, in order."""
     return [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
 
 
 def balanced(targets: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return batches that hold every class equally often, none of them a picture twice; as many as without balance.
+    """Return as many batches as :func:`shuffled`, each with every class equally often and no picture twice.
 
     Raises
     ------
     CanonistiaError
-        The smallest class has fewer pictures than a batch needs of it.
+        The smallest class has fewer pictures than a batch takes of each class.
     """
     classes, counts = np.unique(targets, return_counts=True)
     each = math.ceil(batch_size / len(classes))
     if counts.min() < each:
         raise CanonistiaError(
-            f"a balanced batch of {batch_size} holds {each} pictures of each of the {len(classes)} classes, and the "
-            f"smallest has {counts.min()}; lower --batch-size to {counts.min() * len(classes)}, or take "
+            f"the smallest class has {counts.min()} pictures, expected {each} for a balanced batch of {batch_size} of "
+            f"{len(classes)} classes; lower --batch-size to {counts.min() * len(classes)}, or take "
             "--sampler shuffled"
         )
     random = np.random.default_rng([seed, epoch])
     drawn: dict[int, np.ndarray] = {int(label): np.empty(0, dtype=np.int64) for label in classes}
     batches = []
     for _ in range(math.ceil(len(targets) / batch_size)):
-        rows = []
+        indices = []
         for label in random.permutation(classes):
-            if len(drawn[label]) < each:  # the class is gone through once more; what is left of it comes first
+            if len(drawn[label]) < each:  # the class starts over; its remaining pictures come first
                 left = drawn[label]
                 again = random.permutation(np.setdiff1d(np.flatnonzero(targets == label), left))
                 drawn[label] = np.concatenate([left, again])
-            rows.append(drawn[label][:each])
+            indices.append(drawn[label][:each])
             drawn[label] = drawn[label][each:]
-        batches.append(random.permutation(np.concatenate(rows))[:batch_size])
+        batches.append(random.permutation(np.concatenate(indices))[:batch_size])
     return batches
 
 
-def share_of(rows: np.ndarray, process: int, processes: int) -> Share:
-    """Return one process's share of a batch; where there is no row for it, one that counts nothing."""
-    mine = rows[process::processes]
-    return Share(mine, len(mine) * processes / len(rows)) if len(mine) else Share(rows[:1], 0.0)
+def share_of(indices: np.ndarray, process: int, processes: int) -> Share:
+    """Return one process's share of a batch; where none is left for it, one index with factor 0."""
+    mine = indices[process::processes]
+    return Share(mine, len(mine) * processes / len(indices)) if len(mine) else Share(indices[:1], 0.0)
 
 
 def slice_of(count: int, process: int, processes: int) -> slice:
-    """Return one process's part of ``count`` rows in order; the parts join to all of them."""
+    """Return one process's part of ``count`` indices in order; together the parts are all of them."""
     return slice(count * process // processes, count * (process + 1) // processes)

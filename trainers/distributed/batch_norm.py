@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 class SharedStatistics(TorchFunctionMode):
     """Within it every batch norm in training mode takes mean and variance over the pictures of all processes.
 
-    The call itself is caught: libraries have layers of their own around it, which a conversion of modules would miss.
+    The function call is replaced, not the modules: libraries wrap it in layers that a conversion of modules misses.
     """
 
     def __torch_function__(
@@ -20,12 +20,12 @@ class SharedStatistics(TorchFunctionMode):
         """Replace ``torch.nn.functional.batch_norm`` in training, and nothing else."""
         kwargs = kwargs or {}
         if func is functional.batch_norm and _argument("training", 5, False, args, kwargs):
-            given = (_argument(name, place, default, args, kwargs) for place, name, default in _ARGUMENTS)
+            given = (_argument(name, position, default, args, kwargs) for position, name, default in _ARGUMENTS)
             return _shared_batch_norm(*given)
         return func(*args, **kwargs)
 
 
-# Of torch.nn.functional.batch_norm, by place and name.
+# Of torch.nn.functional.batch_norm: position, name and default.
 _ARGUMENTS = (
     (0, "input", None),
     (1, "running_mean", None),
@@ -37,12 +37,12 @@ _ARGUMENTS = (
 )
 
 
-def _argument(name: str, place: int, default: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, default)
+def _argument(name: str, position: int, default: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name, default)
 
 
 class _Summed(torch.autograd.Function):
-    """The sum of a tensor over the processes; so is its gradient."""
+    """The sum of a tensor over the processes; its gradient is summed, too."""
 
     @staticmethod
     def forward(context: Any, value: torch.Tensor) -> torch.Tensor:
@@ -66,7 +66,7 @@ def _shared_batch_norm(
     momentum: float,
     eps: float,
 ) -> torch.Tensor:
-    """Return x (N, C, ...) normalised a channel; the variance is taken about the common mean, for its digits."""
+    """Return x (N, C, ...) normalised per channel; the variance is taken about the common mean, for precision."""
     over = [0, *range(2, x.ndim)]
     shape = [1, -1, *[1] * (x.ndim - 2)]
     wide = x.float()

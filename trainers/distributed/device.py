@@ -1,4 +1,4 @@
-"""Where a network is trained: the device, the arithmetic it multiplies in."""
+"""The device that a network is trained on, and the precision that it computes in."""
 
 import ctypes
 import sys
@@ -16,7 +16,7 @@ def resolve_device(device: str) -> str:
     Raises
     ------
     CanonistiaError
-        The device is no CPU or GPU, or is not there.
+        The device is no CPU or GPU, or this machine has no such device.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,10 +41,10 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory that tensors give back, where it is glibc.
+    """Let glibc keep the memory that tensors free.
 
-    It returns large blocks to the system at once, and every batch then pays for fresh, zeroed pages: half the time
-    of a pass on a CPU (docs/decisions.md).
+    By default glibc returns large blocks to the system, and every batch then waits for fresh, zeroed pages: half the
+    time of a pass on a CPU (docs/decisions.md).
     """
     if not sys.platform.startswith("linux"):
         return

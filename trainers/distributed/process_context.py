@@ -1,4 +1,4 @@
-"""ProcessContext: the device and the process that a training runs in, one of several when accelerate launched it."""
+"""The process that a training runs in, with its device: one of several when accelerate launched it."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """One process's place: its device, its number and how many there are."""
+    """One process of a training: its device, its number, and how many processes there are."""
 
     device: str
     index: int = 0
@@ -33,7 +33,7 @@ class ProcessContext:
 
     @property
     def alone(self) -> "ProcessContext":
-        """Return the same place, as if there were no other process."""
+        """Return the same process, as if there were no other."""
         return ProcessContext(self.device)
 
     def shared(self, network: nn.Module) -> nn.Module:
@@ -48,7 +48,7 @@ class ProcessContext:
         return SharedStatistics() if self.count > 1 else nullcontext()
 
     def gathered(self, value: T) -> list[T]:
-        """Return the value of every process, in their order."""
+        """Return the value of every process, in the order of their numbers."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -62,7 +62,7 @@ class ProcessContext:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the main process go through alone, and the others after it: they find what it fetched or computed."""
+        """Let the main process run first and alone, then the others: they find what it fetched or computed."""
         if not self.is_main:
             self.wait()
         yield
@@ -71,12 +71,12 @@ class ProcessContext:
 
 
 def process_context(device: str) -> ProcessContext:
-    """Return the place of this process.
+    """Return the context of this process.
 
     Raises
     ------
     CanonistiaError
-        The device is no CPU or GPU, or is not there.
+        The device is no CPU or GPU, or this machine has no such device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ProcessContext(resolve_device(device))
@@ -87,18 +87,21 @@ def process_context(device: str) -> ProcessContext:
     return ProcessContext(str(state.device), state.process_index, state.num_processes)
 
 
-def without_processes(words: Sequence[str]) -> list[str]:
-    """Return a command's words without ``--processes N`` and ``--processes=N``."""
+def without_processes(arguments: Sequence[str]) -> list[str]:
+    """Return a command's arguments without ``--processes N`` and ``--processes=N``."""
     left, skip = [], False
-    for word in words:
-        if not skip and not word.startswith("--processes"):
-            left.append(word)
-        skip = word == "--processes"
+    for argument in arguments:
+        if not skip and not argument.startswith("--processes"):
+            left.append(argument)
+        skip = argument == "--processes"
     return left
 
 
-def launch(processes: int, device: str, words: Sequence[str]) -> int:
+def launch(processes: int, device: str, arguments: Sequence[str]) -> int:
     """Run a canonistia command in several processes through ``accelerate launch``; return its exit status.
+
+    The processes do not import modules from the current folder, which is the user's: one of its files may be named as
+    a package of canonistia.
 
     Raises
     ------
@@ -108,10 +111,11 @@ def launch(processes: int, device: str, words: Sequence[str]) -> int:
     kind = resolve_device(device)
     if kind.startswith("cuda") and torch.cuda.device_count() < processes:
         raise CanonistiaError(
-            f"{processes} processes need a GPU each, and PyTorch sees {torch.cuda.device_count()}; lower "
+            f"PyTorch sees {torch.cuda.device_count()} GPUs, expected one for each of {processes} processes; lower "
             "--processes or use --device cpu"
         )
     where = ["--multi_gpu"] if kind.startswith("cuda") else ["--cpu"]
     options = ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *where, *options, "--dynamo_backend", "no"]
-    return subprocess.call([*command, "-m", "canonistia", *words])
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}  # accelerate hands it on to the processes
+    return subprocess.call([*command, "-m", "canonistia", *arguments], env=environment)

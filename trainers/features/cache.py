@@ -1,7 +1,8 @@
-"""Features: a frozen network's pooled output for many pictures, computed once and kept."""
+"""Features: a frozen network's pooled output for many pictures, computed once and cached."""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from cascade.images.preprocess import PreprocessSpec, least_side
+from cascade.images.preprocess import PreprocessSpec, least_size
 from trainers.data.decode_cache import cache_folder
 from trainers.data.fingerprints import file_sha256
 from trainers.data.loader import pictures_in_order
@@ -24,14 +25,22 @@ from trainers.runs.folder import save_tensors
 _BATCH = 32
 
 
+@dataclass(frozen=True)
+class SplitFeatures:
+    """The features of the training pictures (N, D) and of the validation pictures (M, D)."""
+
+    training: torch.Tensor
+    validation: torch.Tensor
+
+
 def cached_features(
     network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, workers: int = 0
 ) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features), from the cache where they are known.
 
-    The key is made of the backbone's weights, the preprocessing, the kind of device and the bytes of every file, so
-    a stale answer cannot come back. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is
-    safe, and without a place to write to the features are computed each time.
+    The key depends on the backbone's weights, the preprocessing, the kind of device and the bytes of every file, so
+    cached features are never stale. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is
+    safe, and where it cannot be written the features are computed each time.
     """
     cache = cache_folder()
     path = cache / f"features-{_key(network, paths, spec, device)}.safetensors"
@@ -52,7 +61,7 @@ def cached_features(
 
 def features_sha256(network: Classifier, spec: PreprocessSpec) -> str:
     """Return one sha256 for all that a picture's features depend on: backbone weights, preprocessing, flip."""
-    return hashlib.sha256(_look(network, spec)).hexdigest()
+    return hashlib.sha256(_settings(network, spec)).hexdigest()
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -73,18 +82,18 @@ def compute_features(
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     shown = track(batches.epoch(0), network.backbone_name, len(batches))
     with torch.inference_mode():
-        rows = [network.features(pixels.to(device)).cpu() for pixels, _, _ in shown]  # each (batch, features)
-    return torch.cat(rows)
+        parts = [network.features(pixels.to(device)).cpu() for pixels, _, _ in shown]  # each (batch, features)
+    return torch.cat(parts)
 
 
 def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
-    digest = hashlib.sha256(_look(network, spec))
-    digest.update(device.partition(":")[0].encode())  # another kind of processor rounds otherwise
-    digest.update(str(least_side(spec)).encode())  # large pictures are decoded no smaller than this
+    digest = hashlib.sha256(_settings(network, spec))
+    digest.update(device.partition(":")[0].encode())  # another kind of processor rounds differently
+    digest.update(str(least_size(spec)).encode())  # large pictures are decoded at this size or above
     for path in paths:
         digest.update(file_sha256(path).encode())
     return digest.hexdigest()
 
 
-def _look(network: Classifier, spec: PreprocessSpec) -> bytes:
+def _settings(network: Classifier, spec: PreprocessSpec) -> bytes:
     return msgspec.json.encode(spec) + (b"flip" if network.flip else b"") + weights_sha256(network.backbone).encode()

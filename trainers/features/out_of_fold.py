@@ -1,4 +1,4 @@
-"""Out-of-fold answers: what models that have not seen a training picture say of it."""
+"""Out-of-fold probabilities of training pictures, from models that were not trained on the picture in question."""
 
 import hashlib
 import io
@@ -11,6 +11,7 @@ from cascade.files import write_bytes
 from trainers.features.cache import cached_features
 from trainers.features.negatives import cross_fitted
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.runs.folder import TrainedRun, read_config
 
 _FILE = "out_of_fold.npz"
@@ -22,7 +23,7 @@ def out_of_fold_probabilities(main: TrainedRun, paths: Sequence[Path], targets: 
     Raises
     ------
     CanonistiaError
-        A class has one picture only.
+        A class has only one picture.
     """
     kept = main.folder / _FILE
     key = _key(paths, targets)
@@ -38,21 +39,21 @@ def out_of_fold_probabilities(main: TrainedRun, paths: Sequence[Path], targets: 
 def keep_out_of_fold_probabilities(
     folder: Path, paths: Sequence[Path], targets: np.ndarray, probabilities: np.ndarray
 ) -> None:
-    """Write what :func:`out_of_fold_probabilities` found into the main run's folder, for its submodels."""
+    """Write what :func:`out_of_fold_probabilities` returned into the main run's folder, for its submodels."""
     content = io.BytesIO()
     np.savez(content, probabilities=probabilities, key=np.array(_key(paths, targets)))
     write_bytes(folder / _FILE, content.getbuffer())
 
 
 def untrained(main: TrainedRun) -> Classifier:
-    """Return the main model's network as it was before it saw a training picture, but for its head."""
+    """Return the main model's network with its backbone as it was before the training."""
     config = read_config(main.folder)
     if config["unfreeze"] == "head" and config.get("pretrained", True):
         return main.network
     weights = Path(config["weights"]) if config.get("weights") else None
-    seen = main.sidecar
-    size = seen.preprocess.size
-    return build_classifier(seen.backbone, 1, seen.dropout, config.get("pretrained", True), weights, seen.flip, size)
+    sidecar, pretrained = main.sidecar, config.get("pretrained", True)
+    before = NetworkConfig(sidecar.backbone, weights, sidecar.preprocess.size, flip=sidecar.flip, pretrained=pretrained)
+    return build_classifier(before, 1, sidecar.dropout)
 
 
 def _key(paths: Sequence[Path], targets: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""The largest batch that a GPU's memory holds, found by trying."""
+"""The largest batch that fits a GPU's memory, found by trying."""
 
 from collections.abc import Callable
 
@@ -8,11 +8,11 @@ from cascade.errors import CanonistiaError
 from trainers.networks.classifier import Classifier
 
 _FIRST, _MOST = 8, 4096
-_KEPT_FREE = 0.8  # share of the largest batch that fits which is used: validation and other pictures need room, too
+_USED = 0.8  # fraction of the largest batch that fits: validation and other pictures need memory, too
 
 
 def largest_batch(fits: Callable[[int], bool], most: int = _MOST) -> int:
-    """Return a multiple of 8, a fifth below the largest batch that fits, by doubling and then halving the gap.
+    """Return a multiple of 8, a fifth below the largest batch that fits; doubling, then bisection finds it.
 
     Raises
     ------
@@ -25,11 +25,11 @@ def largest_batch(fits: Callable[[int], bool], most: int = _MOST) -> int:
     while bad - good > 8:
         tried = min(2 * good, (good + bad) // 2) // 8 * 8
         good, bad = (tried, bad) if fits(tried) else (good, tried)
-    return max(_FIRST, int(good * _KEPT_FREE) // 8 * 8)
+    return max(_FIRST, int(good * _USED) // 8 * 8)
 
 
 def fitting_batch(network: Classifier, size: int, device: str) -> int:
-    """Return the number of pictures of this side that a step of fine-tuning the whole network may have.
+    """Return how many pictures of an image size a step of fine-tuning the whole network may have.
 
     Raises
     ------
@@ -52,7 +52,9 @@ def fitting_batch(network: Classifier, size: int, device: str) -> int:
             torch.cuda.empty_cache()
         return True
 
-    before = {name: value.clone() for name, value in network.state_dict().items()}  # trying moves the statistics
+    before = {
+        name: value.clone() for name, value in network.state_dict().items()
+    }  # the trials change batch-norm statistics
     try:
         return largest_batch(fits)
     finally:

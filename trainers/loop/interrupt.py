@@ -10,12 +10,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Holds the name of the signal that came, or nothing; a second one ends the process as usual."""
+    """Holds the name of the signal that was received, or nothing; a second signal ends the process as usual."""
 
     name = ""
 
     def ask(self, number: int, _: FrameType | None) -> None:
-        """Note a signal, and let the next one through."""
+        """Keep the name of a signal, and restore the usual handlers for the next one."""
         self.name = signal.Signals(number).name
         for other in _SIGNALS:
             signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
@@ -23,14 +23,14 @@ class Interruption:
 
 @contextmanager
 def interruptions() -> Iterator[Interruption]:
-    """Give an object that says whether the process was asked to end; in a thread that is never known."""
-    asked = Interruption()
+    """Yield an object that says whether the process was asked to end; outside of the main thread it never is."""
+    interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield interruption
         return
-    before = {number: signal.signal(number, asked.ask) for number in _SIGNALS}
+    before = {number: signal.signal(number, interruption.ask) for number in _SIGNALS}
     try:
-        yield asked
+        yield interruption
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

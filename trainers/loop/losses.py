@@ -1,4 +1,4 @@
-"""Losses by name: from logits and targets to one number a picture."""
+"""Losses by name: from logits and targets to one number per picture."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def multiclass_loss(name: str, label_smoothing: float, classes: int) -> Loss:
     Raises
     ------
     CanonistiaError
-        The name is unknown, or top2 is asked of two classes or with label smoothing.
+        The name is unknown, or it is top2 with two classes or with label smoothing.
     """
     if name == "cross_entropy":
         return lambda logits, targets: functional.cross_entropy(
@@ -26,18 +26,20 @@ def multiclass_loss(name: str, label_smoothing: float, classes: int) -> Loss:
     if name == "top2" and label_smoothing:
         raise CanonistiaError("the loss top2 takes no label smoothing; leave --label-smoothing at 0")
     if name == "top2" and classes < 3:
-        raise CanonistiaError("the loss top2 forgives second place: with two classes it has nothing to learn")
+        raise CanonistiaError(
+            f"the loss top2 has nothing to learn from {classes} classes, expected 3 or more; take --loss cross_entropy"
+        )
     if name == "top2":
         return smooth_top2
     raise CanonistiaError(f"unknown loss '{name}'; expected one of {', '.join(LOSSES)}")
 
 
 def smooth_top2(logits: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Return the smooth top-2 loss, which forgives a true class in second place, (N,).
+    """Return the smooth top-2 loss, which is low when the true class is among the two likeliest, (N,).
 
     It is the smooth top-k SVM of Berrada, Zisserman and Kumar (arXiv 1802.07595, equation 8) with k = 2 and a
-    margin of 1: a soft maximum over all pairs of classes, where pairs without the true class bear the margin,
-    less the soft maximum over the pairs that hold it. Sums over pairs are taken in log space, in O(K).
+    margin of 1: a soft maximum over all pairs of classes, with the margin on pairs without the true class, minus the
+    soft maximum over the pairs with it. Sums over pairs are taken in log space, in O(K).
 
     Parameters
     ----------
@@ -55,7 +57,7 @@ def smooth_top2(logits: torch.Tensor, targets: torch.Tensor, temperature: float 
 
 
 def _log_sum_of_pairs(logs: torch.Tensor) -> torch.Tensor:
-    """Return log of the sum over pairs i < j of exp(logs_i + logs_j), (N,); needs two finite entries a row."""
+    """Return log of the sum over pairs i < j of exp(logs_i + logs_j), (N,); needs two finite entries per row."""
     ordered = logs.sort(dim=1, descending=True).values  # finite entries first: no -inf minus -inf in the gradient
     before = ordered.logcumsumexp(dim=1)[:, :-1]
     return (ordered[:, 1:] + before).logsumexp(dim=1)

@@ -1,4 +1,4 @@
-"""Mixing: pairs of pictures of one batch shown as one, with both targets."""
+"""Mixing: two pictures of a batch are combined into one, with both targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from cascade.errors import CanonistiaError
 from trainers.loop.losses import Loss
 from trainers.recipe import MIXES
 
-MIXUP_ALPHA = 0.2  # of the symmetric beta distribution that the share of a blend is drawn from
+MIXUP_ALPHA = 0.2  # of the symmetric beta distribution of a blend's share
 CUTMIX_ALPHA = 1.0
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """A batch of pictures (N, H, W, 3), each holding ``share`` of its own and the rest of its partner's."""
+    """A batch of pictures (N, H, W, 3), each with ``share`` of its own content and the rest of its partner's."""
 
     inputs: torch.Tensor
-    partners: torch.Tensor  # (N,) rows of the batch
+    partners: torch.Tensor  # (N,) indices into the batch
     share: float
 
     def loss(self, loss: Loss, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,7 @@ Mix = Callable[[torch.Tensor], Mixed]
 
 
 def mixing(name: str) -> Mix:
-    """Return the named way of mixing: ``mixup`` (arXiv 1710.09412), ``cutmix`` (1905.04899), ``both`` at random.
+    """Return a way of mixing by name: ``mixup`` (arXiv 1710.09412), ``cutmix`` (1905.04899), ``both`` at random.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def mixing(name: str) -> Mix:
 
 
 def mixup(inputs: torch.Tensor) -> Mixed:
-    """Blend every picture with another: one share a batch, drawn from Beta(0.2, 0.2), at least one half its own."""
+    """Blend every picture with another: one share per batch, drawn from Beta(0.2, 0.2), at least one half its own."""
     share = _share(MIXUP_ALPHA)
     share = max(share, 1 - share)
     partners = torch.randperm(len(inputs))
@@ -63,12 +63,12 @@ def mixup(inputs: torch.Tensor) -> Mixed:
 
 
 def cutmix(inputs: torch.Tensor) -> Mixed:
-    """Paste a box of another picture into every picture; the share left is uniform, but for boxes over the edge."""
+    """Paste a box of another picture into every picture; the share left is uniform, unless a box crosses the edge."""
     height, width = inputs.shape[1:3]
-    side = (1 - _share(CUTMIX_ALPHA)) ** 0.5
+    fraction = (1 - _share(CUTMIX_ALPHA)) ** 0.5  # of height and width that the box has
     row, column = (int(torch.randint(length, ())) for length in (height, width))
-    top, bottom = _within(row, side * height / 2, height)
-    left, right = _within(column, side * width / 2, width)
+    top, bottom = _within(row, fraction * height / 2, height)
+    left, right = _within(column, fraction * width / 2, width)
     partners = torch.randperm(len(inputs))
     mixed = inputs.clone()
     mixed[:, top:bottom, left:right] = inputs[partners, top:bottom, left:right]

@@ -19,21 +19,21 @@ from trainers.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
-_MOMENTUM = 0.9  # of SGD, with Nesterov's look ahead
+_MOMENTUM = 0.9  # Nesterov's, of SGD
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stepper:
-    """What changes from step to step; :meth:`state` and :meth:`restore` carry all of it over a break.
+    """What changes from step to step; :meth:`state` and :meth:`restore` carry all of it over an interruption.
 
     Parameters
     ----------
     network
-        Gives logits (N, K), or (N, 1) for a binary task.
+        Returns logits (N, K), or (N, 1) for a binary task.
     groups
         Parameter groups, each with its ``lr``.
     steps
-        How many steps the whole training has: the rates rise and fall over them.
+        The number of steps of the whole training, over which the learning rates rise and fall.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class Stepper:
         groups: list[dict[str, Any]],
         recipe: Recipe,
         loss: Loss,
-        place: ProcessContext,
+        process: ProcessContext,
         steps: int,
     ) -> None:
         self.network = network
         self.recipe = recipe
         self.loss = loss
-        self.place = place
+        self.process = process
         self.mix = mixing(recipe.mix)
-        self.kind = place.device.partition(":")[0]
-        self.precision = resolve_precision(recipe.precision, place.device)
+        self.kind = process.device.partition(":")[0]
+        self.precision = resolve_precision(recipe.precision, process.device)
         self.scaler = torch.amp.GradScaler(self.kind, enabled=self.precision == "fp16")
         self.optimizer = _optimizer(groups, recipe)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -67,8 +67,8 @@ class Stepper:
         return self.averaged.module if self.averaged else self.network
 
     def share(self) -> None:
-        """Average gradients over the processes from now on; again after a change of what is trained."""
-        self.shared = self.place.shared(self.network)
+        """Average gradients over the processes from now on; call it again when other stages are trained."""
+        self.shared = self.process.shared(self.network)
 
     def step(self, batch: Batch, epoch: int) -> float:
         """Take one step and return its mean loss.
@@ -76,13 +76,13 @@ class Stepper:
         Raises
         ------
         CanonistiaError
-            The loss is no finite number, or the GPU has too little memory.
+            The loss is not finite, or the GPU has too little memory.
         """
         try:
             loss = self._gradients(batch)
         except torch.OutOfMemoryError as error:
             raise CanonistiaError(
-                f"{self.place.device} has too little memory for a step of {len(batch[1])} pictures; lower "
+                f"{self.process.device} has too little memory for a step of {len(batch[1])} pictures; lower "
                 f"--batch-size, or raise --accumulate (now {self.recipe.accumulate}); the last checkpoint is kept"
             ) from error
         if not math.isfinite(loss):
@@ -93,7 +93,7 @@ class Stepper:
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.scaler.get_scale() >= scale:  # else the step was left out: its gradients had overflowed in fp16
+        if self.scaler.get_scale() >= scale:  # else the step was skipped: its gradients overflowed in fp16
             self.schedule.step()
         if self.averaged:
             self.averaged.update_parameters(self.network)
@@ -105,12 +105,12 @@ class Stepper:
         parts = list(zip(*(values.chunk(self.recipe.accumulate) for values in batch), strict=True))
         for number, (inputs, targets, weights) in enumerate(parts, start=1):
             mixed = self.mix(inputs)
-            with contextlib.ExitStack() as around, self.place.common_statistics():
+            with contextlib.ExitStack() as around, self.process.common_statistics():
                 if number < len(parts) and isinstance(self.shared, nn.parallel.DistributedDataParallel):
-                    around.enter_context(self.shared.no_sync())  # the processes meet once a step
+                    around.enter_context(self.shared.no_sync())  # gradients are averaged once per step
                 with torch.autocast(self.kind, _AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST):
-                    logits = self.shared(mixed.inputs.to(self.place.device, non_blocking=True))
-                device = self.place.device
+                    logits = self.shared(mixed.inputs.to(self.process.device, non_blocking=True))
+                device = self.process.device
                 mean = mixed.loss(self.loss, logits.float(), targets.to(device), weights.to(device))
                 loss = mean * (len(targets) / count)
                 self.scaler.scale(loss).backward()
@@ -118,11 +118,11 @@ class Stepper:
         return total
 
     def state(self) -> dict[str, Any]:
-        """Return all that the next step depends on, but for the batches and the random state."""
+        """Return all that the next step depends on, except the batches and the random state."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state` was taken."""
+        """Continue from what :meth:`state` returned."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -145,8 +145,8 @@ def check_finite(values: torch.Tensor, epoch: int) -> None:
 def not_finite(epoch: int) -> CanonistiaError:
     """Return the error of a training that has diverged."""
     return CanonistiaError(
-        f"the network gave numbers that are not finite in epoch {epoch}; lower --lr or --backbone-lr "
-        "(the checkpoints of the epochs before are kept)"
+        f"the network's output is not finite in epoch {epoch}; lower --lr or --backbone-lr "
+        "(the checkpoints of earlier epochs are kept)"
     )
 
 
@@ -164,7 +164,7 @@ def _averaging(decay: float) -> Callable[[Tensors, Tensors, Any], None]:
     def update(averaged: Tensors, current: Tensors, number: Any) -> None:
         if averaged[0].is_floating_point():
             average(averaged, current, number)
-        else:  # counters and tables of positions have no mean
+        else:  # counters and position tables are not averaged
             for kept, new in zip(averaged, current, strict=True):
                 kept.copy_(new)
 

@@ -1,31 +1,30 @@
 """The network that is trained and exported: pixels in, logits out."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.nn import functional
 
 from trainers.networks.backbones import Backbone, backbone_spec, build_backbone
+from trainers.networks.config import NetworkConfig
+from trainers.networks.feature_extractor import BackboneSpec
 
 
 class Classifier(nn.Module):
     """A backbone with a linear head. Scaling and normalisation are part of it, so they are in the exported graph.
 
-    Input is uint8 pixels (N, H, W, 3), as :func:`cascade.images.preprocess.preprocess` makes them. With ``flip`` a
-    picture and its mirror image are both looked at, outside of training, which costs two passes.
+    Input is uint8 pixels (N, H, W, 3), as :func:`cascade.images.preprocess.preprocess` makes them. With ``flip``,
+    outside of training, the output is the mean over a picture and its mirror image, which costs two passes.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(
-        self, backbone: Backbone, backbone_name: str, outputs: int, dropout: float, flip: bool = False
+        self, backbone: Backbone, spec: BackboneSpec, outputs: int, dropout: float, flip: bool = False
     ) -> None:
         super().__init__()
-        spec = backbone_spec(backbone_name)
         self.backbone = backbone
-        self.backbone_name = backbone_name
+        self.backbone_name = spec.name
         self.flip = flip
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.features, outputs)
@@ -44,8 +43,8 @@ class Classifier(nn.Module):
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the pooled features, (N, features)."""
-        seen = self.backbone_output(pixels)
-        return seen.mean(dim=(2, 3)) if self.backbone.spatial else seen
+        output = self.backbone_output(pixels)
+        return output.mean(dim=(2, 3)) if self.backbone.spatial else output
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, outputs)."""
@@ -55,19 +54,26 @@ class Classifier(nn.Module):
 def activation_maps(network: Classifier, maps: torch.Tensor) -> torch.Tensor:
     """Return each output's evidence over the picture (N, outputs, h, w), of a feature map (N, features, h, w).
 
-    It is class activation mapping (Zhou et al., arXiv 1512.04150): the head at every place, whose mean is the logits.
+    It is class activation mapping (Zhou et al., arXiv 1512.04150): the head at every position; its mean is the logits.
     """
     return functional.conv2d(maps, network.head.weight[:, :, None, None], network.head.bias)
 
 
 def build_classifier(
-    backbone: str,
-    outputs: int,
-    dropout: float,
-    pretrained: bool,
-    weights: Path | None = None,
-    flip: bool = False,
-    size: int | None = None,
+    config: NetworkConfig, outputs: int, dropout: float = 0.0, spec: BackboneSpec | None = None
 ) -> Classifier:
-    """Return a classifier with a fresh head, for pictures of side ``size`` (by default the backbone's own)."""
-    return Classifier(build_backbone(backbone, pretrained, weights, size), backbone, outputs, dropout, flip)
+    """Return a classifier with a fresh head.
+
+    Parameters
+    ----------
+    spec
+        The backbone's, where it is known already; it is looked up by default.
+
+    Raises
+    ------
+    CanonistiaError
+        The backbone is unknown, its weights cannot be fetched or read or do not fit, or the image size is too small.
+    """
+    spec = spec or backbone_spec(config.backbone)
+    backbone = build_backbone(spec, config.pretrained, config.weights, config.size)
+    return Classifier(backbone, spec, outputs, dropout, config.flip)

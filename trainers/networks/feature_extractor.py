@@ -1,4 +1,4 @@
-"""What both libraries of networks give: a specification, and a network without its head."""
+"""What every source of backbones returns: a specification, and a network without its head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ Scaling = tuple[float, float, float]
 class BackboneSpec:
     """What a backbone expects, from its weights' metadata.
 
-    ``size`` is the side in pixels, ``mean`` and ``std`` the scaling of [0, 1] channels, ``crop`` the share of the
-    shorter side that its weights were measured on.
+    ``size`` is its native image size in pixels, ``mean`` and ``std`` the scaling of [0, 1] channels, ``crop`` the
+    fraction of the shorter side that its weights were measured on. ``parts`` are the networks of one that is named
+    ``A+B``.
     """
 
     name: str
@@ -29,14 +30,15 @@ class BackboneSpec:
     mean: Scaling
     std: Scaling
     crop: float = 1.0
+    parts: tuple["BackboneSpec", ...] = ()
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
     """A network that gives a feature map (N, C, h, w) when ``spatial``, else features (N, D).
 
-    A map is only called one when its mean over the places is what the network's own head reads: the head's answer is
-    then the mean of its answers at every place, and activation maps are exact.
+    The network is spatial only when the mean of the map over its positions is what the network's own head reads: the
+    head's logits are then the mean of its logits at every position, and activation maps are exact.
     """
 
     network: nn.Module
@@ -44,12 +46,12 @@ class FeatureExtractor:
 
 
 def probe(size: int) -> torch.Tensor:
-    """Return random pictures (2, 3, size, size), always the same and without a trace in the global random state."""
+    """Return random pictures (2, 3, size, size), always the same; the global random state is left alone."""
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def is_mean_of(features: torch.Tensor, maps: object) -> bool:
-    """Return whether features, (N, C) or (N, C, 1, 1), are the mean of maps (N, C, h, w) over two places or more."""
+    """Return whether features, (N, C) or (N, C, 1, 1), are the mean of maps (N, C, h, w) with two positions or more."""
     if not isinstance(maps, torch.Tensor) or maps.ndim != 4 or maps.shape[:2] != features.shape[:2]:
         return False
     if maps[0, 0].numel() == 1 or features.numel() != maps.shape[0] * maps.shape[1]:
@@ -59,12 +61,12 @@ def is_mean_of(features: torch.Tensor, maps: object) -> bool:
 
 
 def fetched(name: str, fetch: Callable[[], T]) -> T:
-    """Return what ``fetch`` downloads or finds in a cache.
+    """Return the weights of a backbone, which ``fetch`` downloads or finds in a cache.
 
     Raises
     ------
     CanonistiaError
-        It cannot be had.
+        They are in no cache and cannot be downloaded.
     """
     try:
         return fetch()

@@ -1,8 +1,8 @@
-"""Stages: any network as a row of parts from the picture to the features, which are frozen and paced one by one."""
+"""Stages: the parts of a network from input to features; each can be frozen and has its own learning rate."""
 
 from torch import nn
 
-# A network whose outermost parts are fewer is looked into more closely: a stem, a body and a norm say too little.
+# A network with fewer outermost parts is divided further: a stem, a body and a norm are too coarse.
 _FEWEST = 4
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -14,8 +14,8 @@ def split_stages(network: nn.Module) -> tuple[Stage, ...]:
     """Return the stages of a network, in the order in which its parts are registered.
 
     The parts are the network's children that have parameters. While there are fewer than four, the one with the most
-    parameters is replaced by its own children. A part that only normalises, or a parameter that belongs to no module
-    of these, joins the part before it.
+    parameters is replaced by its own children. A part that only normalises, or a parameter outside of these modules,
+    joins the part before it.
     """
     parts = _children("", network)
     while len(stages := _joined(parts)) < _FEWEST:
@@ -23,8 +23,8 @@ def split_stages(network: nn.Module) -> tuple[Stage, ...]:
         if not inside:
             break
         largest = max(inside, key=lambda item: _size(item[1]))
-        place = parts.index(largest)
-        parts[place : place + 1] = _children(*largest)
+        position = parts.index(largest)
+        parts[position : position + 1] = _children(*largest)
     return stages
 
 

@@ -1,4 +1,4 @@
-"""timm's models, and those on the Hugging Face hub that it reads: names, specifications, networks without a head."""
+"""timm's models, named timm/NAME, and those of the Hugging Face hub that timm reads, named hf-hub:ORG/NAME."""
 
 import os
 from collections.abc import Sequence
@@ -17,17 +17,19 @@ from cascade.images.preprocess import Interpolation
 from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor, fetched, is_mean_of, probe
 from trainers.networks.weights import Weights, load_weights
 
+PREFIX = "timm/"
 HUB = "hf-hub:"
 
 
 def names() -> list[str]:
-    """Return the names of all models, without their library's."""
-    return timm.list_models()
+    """Return the names of timm's models; those of the hub are not listed."""
+    return [PREFIX + name for name in timm.list_models()]
 
 
-def is_known(name: str) -> bool:
+def matches(name: str) -> bool:
     """Return whether timm can build a model: by its name, with or without its weights' tag, or from the hub."""
-    return name.startswith(HUB) or timm.is_model(name)
+    inside = _inside(name)
+    return inside.startswith(HUB) or (name.startswith(PREFIX) and timm.is_model(inside))
 
 
 def spec(name: str) -> BackboneSpec:
@@ -38,23 +40,25 @@ def spec(name: str) -> BackboneSpec:
     CanonistiaError
         A hub's model cannot be read, or does not take colour pictures.
     """
-    config = _config(name)
+    config = _config(_inside(name))
     channels, size, _ = config["input_size"]
     if channels != 3:
-        raise CanonistiaError(f"{name} takes pictures of {channels} channels; expected a backbone for colour, 3")
+        raise CanonistiaError(
+            f"{_inside(name)} takes pictures of {channels} channels, expected 3; choose a backbone for colour"
+        )
     interpolation: Interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     return BackboneSpec(name, size, interpolation, tuple(config["mean"]), tuple(config["std"]), config["crop_pct"])
 
 
 def parameters(name: str) -> int:
-    """Return the number of a model's parameters, its head among them."""
+    """Return the number of a model's parameters, including those of its head; no memory is taken for them."""
     with torch.device("meta"):
-        return sum(value.numel() for value in timm.create_model(name, pretrained=False).parameters())
+        return sum(value.numel() for value in timm.create_model(_inside(name), pretrained=False).parameters())
 
 
 def weights_are_here(name: str) -> bool:
     """Return whether the pretrained weights are in the library's cache."""
-    config = _config(name)
+    config = _config(_inside(name))
     url = config.get("url")
     if url and Path(get_dir(), "checkpoints", os.path.basename(url)).exists():
         return True
@@ -64,20 +68,21 @@ def weights_are_here(name: str) -> bool:
 
 
 def build(
-    name: str, size: int, pretrained: bool, weights: Weights | None, by_position: Weights | None = None
+    name: str, size: int, pretrained: bool, weights: Weights | None, by_position: bool = False
 ) -> FeatureExtractor:
-    """Return a model without its head, for pictures of one side.
+    """Return a model without its head, for an image size in pixels.
 
-    ``by_position`` are weights that another implementation named.
+    ``by_position`` loads ``weights``, including those of the head, by their order: another implementation named them.
     """
-    config = _config(name)
+    inside = _inside(name)
+    config = _config(inside)
     options: dict[str, Any] = {"img_size": size} if config.get("fixed_input_size") else {}
-    network: Any = fetched(name, lambda: timm.create_model(name, pretrained=pretrained and weights is None, **options))
-    if by_position is not None:
-        load_weights(network, by_position, f"weights for {name}", by_position=True)
-    elif weights is not None:
-        head = config.get("classifier") or ()
-        load_weights(network, weights, f"weights for {name}", but=(head,) if isinstance(head, str) else tuple(head))
+    fetch = pretrained and weights is None
+    network: Any = fetched(inside, lambda: timm.create_model(inside, pretrained=fetch, **options))
+    if weights is not None:
+        head = () if by_position else config.get("classifier") or ()
+        but = (head,) if isinstance(head, str) else tuple(head)
+        load_weights(network, weights, f"weights for {inside}", by_position, but)
     network.reset_classifier(0)
     return _feature_extractor(network, size)
 
@@ -105,6 +110,11 @@ def _feature_extractor(network: Any, size: int) -> FeatureExtractor:
     return FeatureExtractor(network, spatial=False)
 
 
+def _inside(name: str) -> str:
+    """Return the name by which timm knows a model."""
+    return name.removeprefix(PREFIX)
+
+
 def _config(name: str) -> dict[str, Any]:
     if name.startswith(HUB):
         config, _, _ = fetched(name, lambda: load_model_config_from_hf(name.removeprefix(HUB)))
@@ -112,5 +122,5 @@ def _config(name: str) -> dict[str, Any]:
         return {**defaults, **config, "hf_hub_id": name.removeprefix(HUB)}
     config = timm.get_pretrained_cfg(name)
     if config is None:
-        raise CanonistiaError(f"timm says nothing of how {name} sees; choose one of 'canonistia backbones'")
+        raise CanonistiaError(f"timm has no configuration for {name}; choose a name that 'canonistia backbones' lists")
     return config.to_dict()

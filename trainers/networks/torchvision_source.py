@@ -24,16 +24,21 @@ def names() -> list[str]:
     return models.list_models(module=models)
 
 
+def matches(name: str) -> bool:
+    """Return whether this is a model of torchvision."""
+    return name in names()
+
+
 def spec(name: str) -> BackboneSpec:
     """Return what a model expects, from its default weights' own transforms."""
-    seen = _weights(name).transforms()
-    (size,), (resized,) = seen.crop_size, seen.resize_size
-    interpolation: Interpolation = "bicubic" if seen.interpolation.value == "bicubic" else "bilinear"
-    return BackboneSpec(name, size, interpolation, tuple(seen.mean), tuple(seen.std), size / resized)
+    expected = _weights(name).transforms()
+    (size,), (resized,) = expected.crop_size, expected.resize_size
+    interpolation: Interpolation = "bicubic" if expected.interpolation.value == "bicubic" else "bilinear"
+    return BackboneSpec(name, size, interpolation, tuple(expected.mean), tuple(expected.std), size / resized)
 
 
 def parameters(name: str) -> int:
-    """Return the number of a model's parameters, its ImageNet head among them."""
+    """Return the number of a model's parameters, including those of its ImageNet head."""
     return _weights(name).meta["num_params"]
 
 
@@ -43,7 +48,7 @@ def weights_are_here(name: str) -> bool:
 
 
 def build(name: str, size: int, pretrained: bool, weights: Weights | None) -> FeatureExtractor:
-    """Return a model without its head, for pictures of one side."""
+    """Return a model without its head, for an image size in pixels."""
     network = _network(name, size)
     steps = get_graph_node_names(network, suppress_diff_warning=True)  # of the forward pass: in training, in evaluation
     head = _head(network, steps[1])
@@ -64,7 +69,7 @@ def build(name: str, size: int, pretrained: bool, weights: Weights | None) -> Fe
 
 
 class _Extracted(nn.Module):
-    """The one output of a feature extractor, which is no mapping then."""
+    """A feature extractor that returns its one output instead of a mapping."""
 
     def __init__(self, extractor: nn.Module) -> None:
         super().__init__()
@@ -80,7 +85,7 @@ def _weights(name: str) -> Any:
 
 
 def _network(name: str, size: int) -> nn.Module:
-    # Inception and GoogLeNet were trained on another scaling than their weights' transforms give: they change it.
+    # Inception and GoogLeNet were trained with another scaling than their weights' transforms: they convert it.
     wished = {"image_size": size, "input_size": (size, size), "transform_input": True, "init_weights": True}
     accepted = inspect.signature(get_type_hints(models.get_model_builder(name))["return"]).parameters
     return models.get_model(name, weights=None, **{key: value for key, value in wished.items() if key in accepted})
@@ -100,8 +105,8 @@ def _head(network: nn.Module, steps: list[str]) -> str:
 
 def _last_step(network: nn.Module, steps: list[str], head: str, size: int) -> tuple[str, bool]:
     """Return the step to stop at, and whether it gives a feature map: else it is what the head reads."""
-    place = steps.index(head)
-    tail = steps[max(0, place - _TAIL) : place]
+    position = steps.index(head)
+    tail = steps[max(0, position - _TAIL) : position]
     values = create_feature_extractor(
         network, train_return_nodes={}, eval_return_nodes={step: step for step in tail}, suppress_diff_warning=True
     ).eval()

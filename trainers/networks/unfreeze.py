@@ -42,13 +42,13 @@ class UnfreezePlan:
 def unfreeze_plan(text: str, stages: int, epochs: int | None = None) -> UnfreezePlan:
     """Return the plan that a text names: ``head``, ``last-2``, ``all``, or a schedule ``head,last-2@3,all@6``.
 
-    In a schedule every part but the first says from which epoch it holds.
+    In a schedule every part but the first names the epoch from which it holds.
 
     Raises
     ------
     CanonistiaError
-        A part is none of ``head``, ``all``, ``last-1`` ... ``last-<stages>``, or the epochs do not rise, or not to
-        ``epochs`` at most.
+        A part is none of ``head``, ``all``, ``last-1`` ... ``last-<stages>``, or the epochs do not rise, or exceed
+        ``epochs``.
     """
     steps: list[tuple[int, int]] = []
     for part in text.split(","):

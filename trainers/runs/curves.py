@@ -1,4 +1,4 @@
-"""The picture of a training: its curves."""
+"""The plot of a training's curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ def plot_curves(folder: Path, rows: Sequence[Mapping[str, float]], title: str) -
     figure = Figure(figsize=(9, 3.6))
     FigureCanvasAgg(figure)
     losses, scores = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, top=0.88)  # finding room would draw everything twice
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, top=0.88)  # an automatic layout draws everything twice
     for key in rows[0]:
         axes = losses if key.endswith("loss") else scores
         if key.startswith(("training_", "validation_")):

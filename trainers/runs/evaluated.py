@@ -1,4 +1,4 @@
-"""What a trained network says of its validation pictures: confusion, precision and recall, the worst mistakes."""
+"""A trained network's results on its validation pictures: confusion, precision and recall, the worst mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Precision and recall of one class on so many pictures of it."""
+    """Precision and recall of one class, with the number of its pictures."""
 
     label: str
     precision: float
@@ -20,7 +20,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was taken for another class, with the probabilities of both."""
+    """A picture that was classified as another class, with the probabilities of both."""
 
     path: Path
     label: str
@@ -58,23 +58,24 @@ class Evaluated:
         ]
 
     def mistakes(self, most: int) -> list[Mistake]:
-        """Return at most so many mistakes, those of the surest network first."""
-        rows = np.arange(len(self.targets))
-        sure = self.probabilities[rows, self.predicted] - self.probabilities[rows, self.targets]  # (N,)
-        worst = [row for row in np.argsort(-sure, kind="stable") if self.predicted[row] != self.targets[row]]
+        """Return at most ``most`` mistakes, those with the highest confidence first."""
+        every = np.arange(len(self.targets))
+        margins = self.probabilities[every, self.predicted] - self.probabilities[every, self.targets]  # (N,)
+        order = np.argsort(-margins, kind="stable")
+        worst = [index for index in order if self.predicted[index] != self.targets[index]]
         return [
             Mistake(
-                self.paths[row],
-                self.classes[self.targets[row]],
-                self.classes[self.predicted[row]],
-                float(self.probabilities[row].max()),
-                float(self.probabilities[row, self.targets[row]]),
+                self.paths[index],
+                self.classes[self.targets[index]],
+                self.classes[self.predicted[index]],
+                float(self.probabilities[index].max()),
+                float(self.probabilities[index, self.targets[index]]),
             )
-            for row in worst[:most]
+            for index in worst[:most]
         ]
 
     def confused_pairs(self, most: int) -> list[tuple[str, str, int]]:
-        """Return the pairs of classes that are mistaken for each other most, with the number of pictures."""
+        """Return the ``most`` pairs of classes that are confused most, each with its number of pictures."""
         matrix = self.confusion()
         both = matrix + matrix.T
         pairs = [

@@ -1,12 +1,9 @@
-"""The run folder: configuration, metrics and checkpoints of one training, each file written whole."""
+"""The run folder: configuration, metrics and checkpoints of one training; each file is written whole."""
 
 import csv
 import io
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +21,8 @@ from cascade.files import write_bytes, write_json, write_text
 from cascade.images.preprocess import PreprocessSpec
 from trainers.data.dataset import DataSet
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
+from trainers.recipe import Recipe
 
 Metrics = Mapping[str, float]
 
@@ -52,6 +51,24 @@ class Sidecar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return plain
 
 
+def new_sidecar(
+    config: NetworkConfig, data: DataSet, spec: PreprocessSpec, recipe: Recipe, positive: str | None = None
+) -> Sidecar:
+    """Return the sidecar of a run before its first epoch; ``positive`` is the class of a binary submodel."""
+    return Sidecar(
+        backbone=config.backbone,
+        classes=list(data.classes),
+        positive=positive,
+        preprocess=spec,
+        dropout=recipe.dropout,
+        flip=config.flip,
+        data_fingerprint=data.fingerprint,
+        seed=recipe.seed,
+        epoch=0,
+        code_version=code_version(),
+    )
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A finished run, read back."""
@@ -61,47 +78,9 @@ class TrainedRun:
     sidecar: Sidecar
 
 
-@contextmanager
-def new_run(folder: Path, overwrite: bool) -> Iterator[None]:
-    """Make an empty run folder; when the run fails before it has anything to keep, leave everything as it was.
-
-    Raises
-    ------
-    CanonistiaError
-        The folder has something inside and ``overwrite`` is not set or it is no run, or it cannot be written.
-    """
-    check_run_folder(folder, overwrite)
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        if folder.exists():
-            os.replace(folder, old)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
-    try:
-        yield
-    finally:
-        if any((folder / name).exists() for name in ("last.json", STATE)):
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            if old.exists():
-                os.replace(old, folder)
-
-
-def is_begun(folder: Path) -> bool:
+def is_started(folder: Path) -> bool:
     """Return whether a folder holds a run that can be resumed, or is finished."""
     return (folder / "config.json").exists()
-
-
-def check_run_folder(folder: Path, overwrite: bool) -> None:
-    """Raise CanonistiaError when a run may not be written into a folder."""
-    if not folder.exists() or (folder.is_dir() and all(path.suffix == ".partial" for path in folder.iterdir())):
-        return
-    if not overwrite or not is_begun(folder):
-        raise CanonistiaError(
-            f"{folder} is not empty; choose another --out, --overwrite an earlier run, or --resume an interrupted one"
-        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -110,7 +89,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises
     ------
     CanonistiaError
-        The folder holds none.
+        The folder has no ``config.json``, or a damaged one.
     """
     try:
         content: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
@@ -120,7 +99,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def write_metrics(folder: Path, rows: Sequence[Metrics]) -> None:
-    """Write ``metrics.csv``, a row an epoch; the first row gives the columns."""
+    """Write ``metrics.csv``, one row per epoch; the first row gives the columns."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -145,7 +124,7 @@ def load_tensors(network: nn.Module, path: Path) -> None:
     Raises
     ------
     CanonistiaError
-        The file is missing, damaged, or holds another network.
+        The file is missing, damaged, or of another network.
     """
     try:
         network.load_state_dict(load_file(path))
@@ -154,7 +133,7 @@ def load_tensors(network: nn.Module, path: Path) -> None:
 
 
 def save_checkpoint(folder: Path, name: str, state: Mapping[str, torch.Tensor], sidecar: Sidecar) -> None:
-    """Write ``<name>.safetensors`` and ``<name>.json``, each replacing an earlier one at once."""
+    """Write ``<name>.safetensors`` and ``<name>.json``, each replacing an earlier one atomically."""
     save_tensors(folder / f"{name}.safetensors", state)
     write_json(folder / f"{name}.json", msgspec.to_builtins(sidecar))
 
@@ -186,10 +165,8 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     path = folder / f"{checkpoint}.json"
     sidecar = read_sidecar(path)
     outputs = 1 if sidecar.positive else len(sidecar.classes)
-    size = sidecar.preprocess.size
-    network = build_classifier(
-        sidecar.backbone, outputs, sidecar.dropout, pretrained=False, flip=sidecar.flip, size=size
-    )
+    config = NetworkConfig(sidecar.backbone, size=sidecar.preprocess.size, flip=sidecar.flip, pretrained=False)
+    network = build_classifier(config, outputs, sidecar.dropout)
     load_tensors(network, path.with_suffix(".safetensors"))
     return TrainedRun(folder, network.eval(), sidecar)
 
@@ -203,7 +180,7 @@ def code_version() -> str:
 
 
 def check_same_data(folder: Path, data: DataSet, run: TrainedRun) -> None:
-    """Raise CanonistiaError unless a run was trained on this very data set."""
+    """Raise CanonistiaError unless a run was trained on this data set."""
     if list(data.classes) != run.sidecar.classes:
         raise CanonistiaError(
             f"{folder} has the classes {', '.join(data.classes)}; the run {run.folder} was trained on "
@@ -211,6 +188,6 @@ def check_same_data(folder: Path, data: DataSet, run: TrainedRun) -> None:
         )
     if data.fingerprint != run.sidecar.data_fingerprint:
         raise CanonistiaError(
-            f"{folder} has changed since the run {run.folder} was trained: validation pictures could have been "
-            "trained on; train again, or give the data set of that run"
+            f"{folder} has changed since the run {run.folder} was trained: that run may have been trained on pictures "
+            "that are now for validation; train again, or give the data set of that run"
         )

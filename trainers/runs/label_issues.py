@@ -1,4 +1,4 @@
-"""Suspects: training pictures that are probably under the wrong label, by confident learning."""
+"""Label issues: training pictures that probably have the wrong label, found by confident learning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A picture whose label a model that has not seen it doubts, with the class it takes it for."""
+    """A picture whose label is doubted by a model that was not trained on it, with the class that it predicts."""
 
     path: Path
     label: str
@@ -19,7 +19,7 @@ class LabelIssue:
 
 
 def likely_label_errors(
-    paths: Sequence[Path], targets: np.ndarray, unseen: np.ndarray, classes: Sequence[str]
+    paths: Sequence[Path], targets: np.ndarray, out_of_fold: np.ndarray, classes: Sequence[str]
 ) -> list[LabelIssue]:
     """Return the likely label errors as cleanlab finds them, the least probable label first.
 
@@ -27,8 +27,8 @@ def likely_label_errors(
     ----------
     targets
         The labels as given, (N,).
-    unseen
-        Probabilities (N, K) of models that were not trained on the picture in question (out of fold).
+    out_of_fold
+        Probabilities (N, K) of models that were not trained on the picture in question.
 
     Notes
     -----
@@ -37,14 +37,14 @@ def likely_label_errors(
     """
     from cleanlab.filter import find_label_issues
 
-    found = find_label_issues(targets, unseen, return_indices_ranked_by="self_confidence", n_jobs=1)
+    found = find_label_issues(targets, out_of_fold, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
         LabelIssue(
-            paths[row],
-            classes[targets[row]],
-            classes[int(unseen[row].argmax())],
-            float(unseen[row].max()),
-            float(unseen[row, targets[row]]),
+            paths[index],
+            classes[targets[index]],
+            classes[int(out_of_fold[index].argmax())],
+            float(out_of_fold[index].max()),
+            float(out_of_fold[index, targets[index]]),
         )
-        for row in found
+        for index in found
     ]

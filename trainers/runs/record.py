@@ -1,4 +1,4 @@
-"""Recording: what every training writes after each epoch and at its end, on disk and at the tracker."""
+"""Recording: what every training writes after each epoch and at its end, to disk and to the tracker."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ WORST = 24  # how many mistakes are kept with their pictures
 class RunRecord:
     """One run's record, on disk and at the tracker; a context manager that closes both.
 
-    A run that goes on from its saved state keeps the rows of the epochs that this state knows, and no others.
+    A resumed run keeps the metrics of the epochs that its saved state has, and no others.
     """
 
     folder: Path
@@ -45,7 +45,7 @@ class RunRecord:
         return self
 
     def epoch(self, row: dict[str, float], network: nn.Module) -> None:
-        """Write the row, the checkpoint ``last`` and, after the best epoch so far, ``best``."""
+        """Write the row of metrics, the checkpoint ``last`` and, after the best epoch so far, ``best``."""
         sidecar = msgspec.structs.replace(self.sidecar, epoch=int(row["epoch"]))
         tensors = network.state_dict()
         before = max((self._score(earlier) for earlier in self._rows), default=None)
@@ -59,7 +59,7 @@ class RunRecord:
             click.echo("  ".join(_column(name, value) for name, value in row.items()), err=True)
 
     def evaluation(self, evaluated: Evaluated) -> None:
-        """Write and send what the trained network says of the validation pictures."""
+        """Write and send the trained network's results on the validation pictures."""
         counts = {"classes": list(evaluated.classes), "pictures": evaluated.confusion().tolist()}
         write_json(self.folder / "confusion.json", counts)
         _write_rows(self.folder / "by_class.csv", [asdict(figures) for figures in evaluated.by_class()])
@@ -76,7 +76,7 @@ class RunRecord:
         if error is None:
             self.tracker.makes(checkpoint_artifact(self.folder, self.group))
             write_json(self.folder / SUMMARY, summary)
-            (self.folder / STATE).unlink(missing_ok=True)  # nothing is left to go on with
+            (self.folder / STATE).unlink(missing_ok=True)  # a finished run is not resumed
         line = self.tracker.finish(summary, failed=error is not None)
         if line and not self.quiet:
             click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""The report of a run: one page that stands alone, for the person who decides what to do next."""
+"""The report of a run: one self-contained page, for the person who decides what to do next."""
 
 import base64
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from cascade.files import write_text
-from cascade.images.preprocess import PreprocessSpec, least_side, preprocess
+from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
 from trainers.data.decode_cache import decoded
 from trainers.data.thumbnails import as_data_url, thumbnail
 from trainers.networks.classifier import Classifier, activation_maps
@@ -22,27 +22,27 @@ from trainers.runs.folder import Metrics, read_config, read_metrics
 from trainers.runs.label_issues import LabelIssue
 
 REPORT = "report.html"
-_WORST, _PAIRS, _SUSPECTS = 12, 8, 24
+_WORST, _PAIRS, _ISSUES = 12, 8, 24
 
 
 @dataclass(frozen=True)
 class ModelView:
-    """A trained network with its preprocessing, which can show where it looked."""
+    """A trained network with its preprocessing, for its activation maps."""
 
     network: Classifier
     spec: PreprocessSpec
 
 
 def write_report(
-    folder: Path, evaluated: Evaluated, model_view: ModelView | None, suspects: Sequence[LabelIssue] | None
+    folder: Path, evaluated: Evaluated, model_view: ModelView | None, label_issues: Sequence[LabelIssue] | None
 ) -> None:
-    """Write ``report.html`` into a run's folder; curves and settings are taken from there.
+    """Write ``report.html`` into a run's folder, with the curves and settings that are in it.
 
     Parameters
     ----------
     model_view
-        Gives the activation maps of the mistakes, when its backbone has a feature map.
-    suspects
+        For the activation maps of the mistakes, when its backbone has a feature map.
+    label_issues
         The likely label errors; None when they were not looked for.
     """
     rows, config = read_metrics(folder), read_config(folder)
@@ -59,7 +59,7 @@ def write_report(
         rows=rows,
         evaluated=evaluated,
         figures=_figures(rows[-1]),
-        advice=advice(rows, config, evaluated, suspects),
+        advice=advice(rows, config, evaluated, label_issues),
         curves="data:image/png;base64," + base64.b64encode((folder / "curves.png").read_bytes()).decode(),
         matrix=matrix.tolist(),
         widest=max(1, int(matrix.max())),
@@ -74,25 +74,24 @@ def write_report(
             for number, mistake in enumerate(mistakes)
         ],
         has_maps=maps is not None,
-        suspects=[
-            {"suspect": suspect, "picture": as_data_url(thumbnail(suspect.path))}
-            for suspect in (suspects or [])[:_SUSPECTS]
+        label_issues=[
+            {"issue": issue, "picture": as_data_url(thumbnail(issue.path))} for issue in (label_issues or [])[:_ISSUES]
         ],
-        suspects_note=_note(suspects),
+        label_issues_note=_note(label_issues),
     )
     write_text(folder / REPORT, page)
 
 
 def advice(
-    rows: Sequence[Metrics], config: dict[str, Any], evaluated: Evaluated, suspects: Sequence[LabelIssue] | None
+    rows: Sequence[Metrics], config: dict[str, Any], evaluated: Evaluated, label_issues: Sequence[LabelIssue] | None
 ) -> list[str]:
-    """Return what the figures of a run speak for, one sentence each."""
+    """Return what the figures of a run suggest to do next, one sentence each."""
     losses = [row["validation_loss"] for row in rows]
     lines = []
     if len(rows) > 2 and int(np.argmin(losses)) < len(rows) - 1 - len(rows) // 3 and losses[-1] > 1.05 * min(losses):
         lines.append(
-            f"The validation loss was lowest in epoch {int(np.argmin(losses)) + 1} and rose after it: train for fewer "
-            "epochs, or use --augment strong, --mix both or more --weight-decay."
+            f"The validation loss was lowest in epoch {int(np.argmin(losses)) + 1} and rose afterwards: train for "
+            "fewer epochs, or use --augment strong, --mix both or more --weight-decay."
         )
     elif len(rows) > 2 and losses[-1] < 0.98 * min(losses[:-1]):
         lines.append("The validation loss was still falling at the end: train for more epochs.")
@@ -101,29 +100,29 @@ def advice(
     weakest = min(evaluated.by_class(), key=lambda figures: figures.recall)
     if weakest.recall < 0.9:
         lines.append(
-            f"Of the {weakest.pictures} pictures of {weakest.label}, {weakest.recall:.0%} were recognised, the fewest "
-            "of all classes: add training pictures of it, above all such as the mistakes below."
+            f"Of the {weakest.pictures} pictures of {weakest.label}, {weakest.recall:.0%} were recognised, the lowest "
+            "share of all classes: add training pictures of this class, above all such as the mistakes below."
         )
     for first, second, count in evaluated.confused_pairs(1):
         lines.append(f"{first} and {second} are confused most ({count} pictures): do their labels mean one thing?")
-    if suspects:
+    if label_issues:
         lines.append(
-            f"Training pictures that are probably mislabelled: {len(suspects)}. Look at them, correct a manifest "
+            f"Training pictures that are probably mislabelled: {len(label_issues)}. Look at them, correct a manifest "
             "(canonistia check-data --fix), and train again."
         )
     if config.get("positive") is None:
-        lines.append("When you are content: canonistia train-sub, then canonistia export.")
+        lines.append("When the results are good enough: canonistia train-sub, then canonistia export.")
     return lines
 
 
-def _note(suspects: Sequence[LabelIssue] | None) -> str:
-    if suspects is None:
+def _note(label_issues: Sequence[LabelIssue] | None) -> str:
+    if label_issues is None:
         return "Not looked for in this run: the main model's report has them."
-    if not suspects:
-        return "None found among the training pictures, by models that had not seen them (cleanlab)."
-    shown = min(len(suspects), _SUSPECTS)
+    if not label_issues:
+        return "None found among the training pictures, by models that were not trained on them (cleanlab)."
+    shown = min(len(label_issues), _ISSUES)
     return (
-        f"Training pictures whose label is doubted by models that had not seen them (cleanlab): {len(suspects)}; "
+        f"Training pictures whose label models that were not trained on them doubt (cleanlab): {len(label_issues)}; "
         f"{shown} shown, the least likely label first."
     )
 
@@ -139,11 +138,11 @@ def _template() -> jinja2.Template:
 
 
 def _evidence(model_view: ModelView, mistakes: Sequence[Mistake], classes: Sequence[str]) -> list[Image.Image]:
-    """Return each mistake's picture under the activation map of the class that it was taken for."""
+    """Return each mistake's picture under the activation map of the predicted class."""
     network = model_view.network.eval().cpu()
     pictures = []
     for mistake in mistakes:
-        pixels = preprocess(decoded(mistake.path, least_side(model_view.spec)), model_view.spec)  # (H, W, 3)
+        pixels = preprocess(decoded(mistake.path, least_size(model_view.spec)), model_view.spec)  # (H, W, 3)
         with torch.inference_mode():
             maps = activation_maps(
                 network, network.backbone_output(torch.from_numpy(pixels.copy())[None])

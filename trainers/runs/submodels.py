@@ -13,6 +13,7 @@ from cascade.errors import CanonistiaError
 from cascade.files import write_json
 from cascade.images.preprocess import PreprocessSpec
 from trainers.networks.classifier import Classifier, build_classifier
+from trainers.networks.config import NetworkConfig
 from trainers.runs.folder import load_run, load_tensors, read_sidecar, save_tensors
 
 _MANIFEST = "submodels.json"
@@ -21,7 +22,7 @@ TRUNK_CONFIG = "trunk.json"  # how the trunk was trained, when it was fine-tuned
 
 
 class MainFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The main model's features that heads read: how many, and the sha256 of all that makes them."""
+    """The main model's features that heads read: how many, and the sha256 of all that they depend on."""
 
     count: int
     sha256: str
@@ -30,8 +31,8 @@ class MainFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SubmodelSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the submodels of one folder have in common.
 
-    ``shared``: one frozen trunk, and a linear head a class, which may read the main model's features after the
-    trunk's; ``own``: a whole network a class.
+    ``shared``: one frozen trunk, and one linear head per class, which may read the main model's features after the
+    trunk's; ``own``: one whole network per class.
     """
 
     kind: Literal["shared", "own"]
@@ -42,6 +43,11 @@ class SubmodelSet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backbone_sha256: str  # of the trunk's weights, or of those that every own network started from
     flip: bool = False
     main_features: MainFeatures | None = None
+
+    @property
+    def network_config(self) -> NetworkConfig:
+        """Return the network of the trunk, or of each submodel, before its weights are loaded."""
+        return NetworkConfig(self.backbone, size=self.preprocess.size, flip=self.flip, pretrained=False)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def check_set(folder: Path, common: SubmodelSet) -> None:
 
 
 def join_set(folder: Path, common: SubmodelSet, trunk: Classifier, trunk_run: Path | None) -> None:
-    """Start a folder of submodels, unless it is there (see :func:`check_set`).
+    """Start a folder of submodels, unless it has been started (see :func:`check_set`).
 
     ``trunk_run`` is the run that fine-tuned the trunk, whose settings are kept beside it.
 
@@ -135,19 +141,18 @@ def load_submodels(folder: Path) -> Submodels:
 
 
 def load_trunk(folder: Path, common: SubmodelSet) -> Classifier:
-    """Return what the submodels of a folder share, or start from: the trunk, or networks with fresh weights.
+    """Return the trunk that the submodels of a folder share.
 
     Raises
     ------
     CanonistiaError
-        The file of the trunk is missing or damaged, or every submodel has a network of its own.
+        The trunk's file is missing or damaged, or every submodel has its own network.
     """
     if common.kind == "own":
         raise CanonistiaError(
             f"the submodels of {folder} share no trunk; train the new one with train-sub --own-networks"
         )
-    size = common.preprocess.size
-    trunk = build_classifier(common.backbone, 1, dropout=0.0, pretrained=False, flip=common.flip, size=size)
+    trunk = build_classifier(common.network_config, 1)
     load_tensors(trunk.backbone, folder / _TRUNK)
     return trunk
 

@@ -15,7 +15,7 @@ from cascade.files import write_text
 from trainers.data.thumbnails import thumbnail
 from trainers.runs.evaluated import Evaluated
 
-# How long a run waits for the W&B service before it gives up, in seconds.
+# Seconds that a run waits for the W&B service.
 _PATIENCE = 20
 
 
@@ -25,7 +25,7 @@ class UnreachableError(CanonistiaError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A version of something that runs make or use; the same name, files and facts are the same version.
+    """A version of something that runs make or use: artifacts with equal name, files and facts are one version.
 
     ``files`` are files and folders on disk, by their name in the artifact.
     """
@@ -37,13 +37,13 @@ class Artifact:
 
 
 class Tracker(Protocol):
-    """What a training tells the record of its run."""
+    """The record of a run, as a training writes it."""
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """Record one epoch."""
 
     def evaluation(self, evaluated: Evaluated, curves: Path, worst: int) -> None:
-        """Record confusion, precision and recall a class, so many of the worst mistakes, and the picture of curves."""
+        """Record confusion, precision and recall per class, the ``worst`` worst mistakes, and the plot of curves."""
 
     def uses(self, files: Artifact) -> None:
         """Record what the run was made from."""
@@ -52,7 +52,7 @@ class Tracker(Protocol):
         """Record what the run made."""
 
     def finish(self, summary: Mapping[str, float], failed: bool = False) -> str:
-        """Close the record; return one line for the user, empty when there is nothing to say."""
+        """Close the record; return one line for the user, or an empty text."""
 
 
 def data_artifact(fingerprint: str, classes: Sequence[str]) -> Artifact:
@@ -87,7 +87,7 @@ class NoTracker:
         """Ignore."""
 
     def finish(self, summary: Mapping[str, float], failed: bool = False) -> str:
-        """Say nothing."""
+        """Return an empty text."""
         return ""
 
 
@@ -99,7 +99,7 @@ class WandbTracker:
 
         self._wandb = wandb
         self._offline = mode == "offline"
-        # A run that is resumed finds its id in its folder, and goes on with the same run of W&B.
+        # A resumed run finds its id in its folder, and continues the same run of W&B.
         kept = folder / "wandb_id.txt"
         known = kept.read_text(encoding="utf-8") if kept.exists() else None
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=_PATIENCE)
@@ -136,7 +136,7 @@ class WandbTracker:
         self._run.log(dict(metrics))
 
     def evaluation(self, evaluated: Evaluated, curves: Path, worst: int) -> None:
-        """Record three tables and a picture: ``confusion``, ``by_class``, ``mistakes``, ``curves``."""
+        """Record three tables and a plot: ``confusion``, ``by_class``, ``mistakes``, ``curves``."""
         table, image = self._wandb.Table, self._wandb.Image
         matrix, classes = evaluated.confusion(), evaluated.classes
         cells = [
@@ -162,7 +162,7 @@ class WandbTracker:
         """Record an artifact as an input of this run."""
         artifact = self._artifact(files)
         if self._offline:
-            # use_artifact wants the service; this writes the same entry into the file, which is sent when it is synced.
+            # use_artifact needs the service; this writes the same entry to the file, which "wandb sync" sends.
             self._run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
         else:
             self._run.use_artifact(artifact)

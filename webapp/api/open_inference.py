@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2 (KServe): pictures as tensors, for programs."""
+"""The Open Inference Protocol, version 2 (KServe): pictures are sent as tensors."""
 
 import math
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from webapp.api.v1 import json_response
 from webapp.problems import Problem
 from webapp.requests.answers import Refused
 from webapp.requests.state import state
-from webapp.requests.uploads import classify_sources
+from webapp.requests.uploads import check_count, classify_sources
 from webapp.serving.service import Served
 
 infer = Blueprint("infer", __name__, url_prefix="/v2")
@@ -20,7 +20,7 @@ INPUT = "pixels"
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Flat = list[_Byte]
 _Nested = list[list[list[list[_Byte]]]]
-# What can be asked for, with the protocol's type and the shape after the number of pictures.
+# The outputs, each with its type in the protocol and its shape after the number of pictures.
 OUTPUTS: dict[str, tuple[str, int | str | None]] = {
     "probabilities": ("FP64", "K"),
     "labels": ("BYTES", 2),
@@ -38,7 +38,7 @@ class ServerMetadata(msgspec.Struct):
 
 
 class TensorMetadata(msgspec.Struct):
-    """A tensor that goes in or comes out; -1 is any size."""
+    """An input or output tensor; -1 is any size."""
 
     name: str
     datatype: str
@@ -46,7 +46,7 @@ class TensorMetadata(msgspec.Struct):
 
 
 class ModelMetadata(msgspec.Struct):
-    """A model; its version is the sha256 of its manifest."""
+    """A model; its version is the SHA-256 of its manifest."""
 
     name: str
     versions: list[str]
@@ -57,13 +57,13 @@ class ModelMetadata(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """Whether something answers."""
+    """Whether the server or a model is ready."""
 
     ready: bool
 
 
 class Live(msgspec.Struct):
-    """Whether the server runs."""
+    """Whether the server is running."""
 
     live: bool
 
@@ -79,7 +79,7 @@ class InputTensor(msgspec.Struct):
 
 
 class RequestedOutput(msgspec.Struct):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: dict[str, Any] | None = None
@@ -95,7 +95,7 @@ class InferRequest(msgspec.Struct):
 
 
 class OutputTensor(msgspec.Struct):
-    """An answer for all pictures, flat in row-major order."""
+    """An output for all pictures, flat in row-major order."""
 
     name: str
     datatype: str
@@ -122,13 +122,13 @@ def server() -> Response:
 
 @infer.get("/health/live")
 def live() -> Response:
-    """Say that the server runs."""
+    """Say that the server is running."""
     return json_response(Live(True))
 
 
 @infer.get("/health/ready")
 def ready() -> Response:
-    """Say whether the default model answers."""
+    """Say whether the default model is ready."""
     service = state().service
     loaded = service.is_loaded(service.default)
     return json_response(Ready(loaded), 200 if loaded else 503)
@@ -153,27 +153,29 @@ def model(name: str) -> Response:
 
 @infer.get("/models/<name>/ready")
 def model_ready(name: str) -> Response:
-    """Say whether a model answers; one that made room for others does, after it was loaded again."""
+    """Say whether a model is ready; an unloaded model is ready, and is loaded by the next request."""
     ready = state().service.is_ready(name)
     return json_response(Ready(ready), 200 if ready else 503)
 
 
 @infer.post("/models/<name>/infer")
 def run(name: str) -> Response:
-    """Run the cascade over a tensor of decoded pictures, uint8 (N, H, W, 3), of any one size."""
+    """Run the cascade on a tensor of decoded pictures, uint8 (N, H, W, 3), all of the same size."""
     state().service.bundle(name)
     try:
-        asked = msgspec.json.decode(request.get_data(), type=InferRequest)
+        inference = msgspec.json.decode(request.get_data(), type=InferRequest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("tensor", f"The body is no inference request: {error}.") from error
-    names = [output.name for output in asked.outputs] if asked.outputs else list(OUTPUTS)
+        raise Problem("tensor", f"The body is not an inference request: {error}.") from error
+    names = [output.name for output in inference.outputs] if inference.outputs else list(OUTPUTS)
     unknown = sorted(set(names) - set(OUTPUTS))
     if unknown:
-        raise Problem("tensor", f"There is no output {unknown[0][:40]}; there are {', '.join(OUTPUTS)}.")
-    pictures = _pictures(asked.inputs[0])
+        raise Problem("tensor", f"There is no output {unknown[0][:40]}; choose from {', '.join(OUTPUTS)}.")
+    pictures = _pictures(inference.inputs[0])
     with state().service.use(name) as served:
         outputs = _outputs(served, pictures)
-        return json_response(InferResponse(served.name, served.sha256, [outputs[output] for output in names], asked.id))
+        return json_response(
+            InferResponse(served.name, served.sha256, [outputs[output] for output in names], inference.id)
+        )
 
 
 def _pictures(tensor: InputTensor) -> list[np.ndarray]:
@@ -183,22 +185,24 @@ def _pictures(tensor: InputTensor) -> list[np.ndarray]:
             f"The input is {tensor.name[:40]}, {tensor.datatype[:10]} {tensor.shape}; "
             f"expected {INPUT}, UINT8 [pictures, height, width, 3].",
         )
-    settings = state().settings
     count, height, width, _ = tensor.shape
-    if count > settings.max_pictures:
-        raise Problem("too_many_pictures", f"{count} pictures were sent; at most {settings.max_pictures} go at once.")
-    if height * width > settings.max_pixels:
-        raise Problem("picture_too_large", f"A picture has {width}x{height} pixels; at most {settings.max_pixels:,}.")
+    check_count(count)
+    allowed = state().settings.max_pixels
+    if height * width > allowed:
+        raise Problem(
+            "picture_too_large",
+            f"A picture has {width}x{height} pixels; at most {allowed:,} are allowed; shrink it.",
+        )
     return list(_values(bytes(tensor.data), tensor.shape))
 
 
 def _values(data: bytes, shape: list[int]) -> np.ndarray:
     """Return the data as uint8 of a shape.
 
-    What the text must hold is counted before it is decoded: a list of lists or words would take far more memory than
-    it has bytes.
+    The brackets and commas are counted before decoding: a list of lists or strings would take far more memory than its
+    text.
     """
-    refusal = Problem("tensor", f"The data are not {math.prod(shape)} whole numbers from 0 to 255, flat or nested.")
+    refusal = Problem("tensor", f"The data are not {math.prod(shape)} integers from 0 to 255, flat or nested.")
     opened = data.count(b"[")
     nested = opened == 1 + sum(math.prod(shape[: depth + 1]) for depth in range(3))
     if (opened != 1 and not nested) or data.count(b",") != math.prod(shape) - 1:
@@ -218,13 +222,13 @@ def _outputs(served: Served, pictures: list[np.ndarray]) -> dict[str, OutputTens
     for answer in answers:
         if isinstance(answer, Refused):
             raise answer.problem
-    given = [answer for answer in answers if not isinstance(answer, Refused)]
-    predictions = [answer.prediction for answer in given]
+    answered = [answer for answer in answers if not isinstance(answer, Refused)]
+    predictions = [answer.prediction for answer in answered]
     data: dict[str, list[Any]] = {
-        "probabilities": [float(score) for answer in given for score in answer.scores],
-        "labels": [label for answer in predictions for label in (answer.label_1, answer.label_2)],
-        "routed": [answer.stage == "submodels" for answer in predictions],
-        "unsure": [answer.unsure for answer in predictions],
+        "probabilities": [float(score) for answer in answered for score in answer.outcome.scores],
+        "labels": [label for prediction in predictions for label in (prediction.label_1, prediction.label_2)],
+        "routed": [prediction.stage == "submodels" for prediction in predictions],
+        "unsure": [prediction.unsure for prediction in predictions],
     }
     return {
         name: OutputTensor(name, kind, _shape(len(pictures), last, served.engine.classes), data[name])

@@ -1,4 +1,4 @@
-"""The API's description: an OpenAPI 3.1 document made from the routes and their types, and a page that shows it."""
+"""The OpenAPI 3.1 document, made from the routes and their types, and a page that shows it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ _FORM = {
 _MODEL = {
     "name": "model",
     "in": "query",
-    "description": "A model's name; without it the first one answers.",
+    "description": "Name of a model. Default: the first one served.",
     "schema": {"type": "string"},
 }
 _SCORES = {
     "name": "scores",
     "in": "query",
-    "description": "Whether every class's probabilities come along: final, the main model's, the submodels'.",
+    "description": "Whether to include the probabilities of all classes: final, main model, submodels.",
     "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
 }
 _ANY = ("host", "key", "rate", "internal")
@@ -42,13 +42,13 @@ _PICTURES = (*_WORK, "malformed", "no_picture", "format", "media_type", "damaged
 
 @dataclass(frozen=True)
 class _Operation:
-    """What the route itself does not say: types, parameters, and which problems may come."""
+    """What the route itself does not declare: types, parameters, and possible problems."""
 
     answer: type[msgspec.Struct]
     problems: Sequence[str]
     body: Mapping[str, Any] = field(default_factory=dict)  # media type to schema
     parameters: Sequence[Mapping[str, Any]] = ()
-    also: Sequence[int] = ()  # further statuses with the same answer
+    also: Sequence[int] = ()  # other statuses with the same type
 
 
 _OPERATIONS = {
@@ -74,7 +74,7 @@ _OPERATIONS = {
 
 @documentation.get("/api/v1/openapi.json")
 def openapi() -> Response:
-    """Return this API's OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document of this API."""
     return jsonify(describe(current_app))
 
 
@@ -85,7 +85,7 @@ def shown() -> str:
 
 
 def describe(app: Flask) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of an application's routes for programs."""
+    """Return the OpenAPI 3.1 document of the API routes of an application."""
     types = [operation.answer for operation in _OPERATIONS.values()]
     _, schemas = msgspec.json.schema_components(
         [*types, open_inference.InferRequest, v1.ProblemDetails], ref_template=_SCHEMAS
@@ -101,7 +101,7 @@ def describe(app: Flask) -> dict[str, Any]:
         "info": {
             "title": "canonistia",
             "version": version("canonistia"),
-            "description": "Names the two most likely classes of pictures, with calibrated probabilities.",
+            "description": "Finds the two most likely classes of pictures, with calibrated probabilities.",
         },
         "paths": dict(sorted(paths.items())),
         "components": {
@@ -138,6 +138,6 @@ def _responses(operation: _Operation) -> dict[str, Any]:
         found = responses.setdefault(str(STATUS[kind]), {"description": "", "content": dict(details)})
         found["description"] = ", ".join(filter(None, [found["description"], kind.replace("_", " ")]))
     for status in (200, *operation.also):
-        found = responses.setdefault(str(status), {"description": "the answer", "content": {}})
+        found = responses.setdefault(str(status), {"description": "success", "content": {}})
         found["content"].update(answer)
     return dict(sorted(responses.items()))

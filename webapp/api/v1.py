@@ -1,6 +1,6 @@
-"""The API: classify pictures over HTTP, answers and problems as JSON."""
+"""The API: classify pictures over HTTP; answers and problems are JSON."""
 
-from typing import Any
+from dataclasses import asdict
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -17,7 +17,7 @@ api = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
 class Result(msgspec.Struct, omit_defaults=True):
-    """The answer about one picture: the columns of ``canonistia classify``, and every score if asked for."""
+    """The answer about one picture: the columns of ``canonistia classify``, and all scores if requested."""
 
     path: str
     label_1: str | None
@@ -34,7 +34,7 @@ class Result(msgspec.Struct, omit_defaults=True):
 
 
 class Classified(msgspec.Struct):
-    """The answers about all pictures of a request, in its order, and which bundle gave them."""
+    """The answers about all pictures of a request, in its order, and the bundle that gave them."""
 
     model: str
     sha256: str
@@ -55,7 +55,7 @@ class ModelEntry(msgspec.Struct):
 
 
 class Models(msgspec.Struct):
-    """The bundles that are served; the first answers where none is named."""
+    """The bundles that are served; the first answers requests that name none."""
 
     models: list[ModelEntry]
 
@@ -67,15 +67,15 @@ class ProblemDetails(msgspec.Struct):
     title: str
     status: int
     detail: str
-    error: str  # the same sentence, where the Open Inference Protocol looks for it
+    error: str  # the same sentence, in the field of the Open Inference Protocol
 
 
 @api.post("/classify")
 def classify() -> Response:
     """Classify one or many pictures.
 
-    Send files in the form field "file", or one picture as the whole body. A picture that cannot be read among others
-    gives a result with its error; where no picture could be read the first one's problem is the answer.
+    Send files in the form field "file", or one picture as the whole body. A picture that cannot be read gives a result
+    with its error. If no picture can be read, the response is the problem of the first one.
     """
     with_scores = _flag("scores")
     sources = _sent()
@@ -104,18 +104,13 @@ def _sent() -> list[tuple[str, Source]]:
         )
     body = request.get_data()
     if not body:
-        raise Problem("no_picture", "No picture was sent: the body is empty.")
+        raise Problem("no_picture", "No picture was sent: the body is empty; send the bytes of one.")
     return [("body", body)]
 
 
 def _result(answer: Answer | Refused, served: Served, with_scores: bool) -> Result:
-    more = scores_of(answer, served.engine.classes) if with_scores and isinstance(answer, Answer) else {}
-    return Result(**_columns(answer), **more)
-
-
-def _columns(answer: Answer | Refused) -> dict[str, Any]:
-    row = answer.row
-    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+    more = scores_of(answer.outcome, served.engine.classes) if with_scores and isinstance(answer, Answer) else {}
+    return Result(**asdict(answer.row), **more)
 
 
 def _entry(manifest: Manifest) -> ModelEntry:
@@ -140,7 +135,7 @@ def _flag(name: str) -> bool:
 
 
 def json_response(content: msgspec.Struct, status: int = 200, media_type: str = "application/json") -> Response:
-    """Return a response with a struct as JSON."""
+    """Return a response that holds a struct as JSON."""
     return Response(msgspec.json.encode(content), status, content_type=media_type)
 
 

@@ -1,4 +1,4 @@
-"""Cards: what the page shows of each picture that was sent."""
+"""Cards: what the page shows about each picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,23 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.inference.engine import Engine
-from cascade.rules.routing import PerClass
-from cascade.rules.unsure import best_answers
+from cascade.rules.unsure import doubtfulness
 from webapp.pages.heatmaps import data_uri, evidence, heat_picture
 from webapp.requests.answers import Answer, Refused
 
-_MAP_SIDE = 400  # pixels
+_MAP_SIZE = 400  # pixels
 
 
 @dataclass(frozen=True)
 class Card:
     """One answer with its pictures as data: addresses.
 
-    ``main_share`` is the main model's highest probability and ``main_label`` its class; ``certainty`` is the routing
-    rule's score, and a picture is routed where it is below ``needed``. ``submodels`` holds the answers about the
-    two classes shown, where they were asked; ``recognised`` is false where every submodel asked refused the picture.
-    ``maps`` is empty where the network gives none. ``token`` is what a correction refers to, None where none are
-    collected.
+    ``main_share`` is the main model's highest probability and ``main_label`` its class. ``certainty`` is the score of
+    the routing rule; a picture is routed if its score is below ``needed``. ``submodels`` holds the probabilities of the
+    submodels of the two classes shown, if they were run; ``recognised`` is false if every submodel that was run
+    rejected the picture. ``maps`` is empty if the bundle gives no activation maps. ``token`` identifies the picture in
+    a correction; None if no corrections are collected.
     """
 
     answer: Answer
@@ -39,40 +38,45 @@ class Card:
     @property
     def bars(self) -> tuple[tuple[str, float], tuple[str, float]]:
         """Return both classes with their probabilities, most likely first."""
-        said = self.answer.prediction
-        return ((said.label_1, said.probability_1), (said.label_2, said.probability_2))
+        prediction = self.answer.prediction
+        return (
+            (prediction.label_1, prediction.probability_1),
+            (prediction.label_2, prediction.probability_2),
+        )
 
 
 def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
-    """Return the card of an answer that an engine gave."""
-    assert answer.preview is not None  # it was asked for
-    manifest, said = engine.bundle.manifest, answer.prediction
-    routing, first = manifest.rules.routing, int(answer.main.argmax())
-    asked = {label: float(answer.submodels[engine.classes.index(label)]) for label in (said.label_1, said.label_2)}
-    maps = () if answer.maps is None else evidence(answer.maps)
+    """Return the card of an answer given by an engine."""
+    assert answer.preview is not None  # the page always requests it
+    manifest, outcome, prediction = engine.bundle.manifest, answer.outcome, answer.prediction
+    routing, first = manifest.rules.routing, int(outcome.main.argmax())
+    shown = (prediction.label_1, prediction.label_2)
+    submodels = {label: float(outcome.submodels[engine.classes.index(label)]) for label in shown}
+    maps = () if outcome.maps is None else evidence(outcome.maps)
     pictures = (heat_picture(answer.preview, part, manifest.main.preprocess) for part in maps)
     return Card(
         answer=answer,
         preview=data_uri(answer.preview),
-        maps=tuple(data_uri(picture, _MAP_SIDE) for picture in pictures),
+        maps=tuple(data_uri(picture, _MAP_SIZE) for picture in pictures),
         main_label=engine.classes[first],
-        main_share=float(answer.main[first]),
-        certainty=float(routing.score(answer.main[np.newaxis])[0]),
-        needed=routing.thresholds[first] if isinstance(routing, PerClass) else routing.threshold,
-        submodels={label: share for label, share in asked.items() if not np.isnan(share)},
-        recognised=bool(best_answers(answer.submodels[np.newaxis])[0] >= manifest.rules.unsure.submodels_below),
+        main_share=float(outcome.main[first]),
+        certainty=float(routing.score(outcome.main[np.newaxis])[0]),
+        needed=routing.threshold_of(first),
+        submodels={label: share for label, share in submodels.items() if not np.isnan(share)},
+        recognised=bool(manifest.rules.unsure.recognised(outcome.submodels[np.newaxis])[0]),
         token=token,
     )
 
 
 def doubt_ranks(answers: Sequence[Answer | Refused]) -> list[int]:
-    """Return each answer's place in the order of doubt: the unsure, the least likely, those refused last."""
+    """Return each answer's place in the order of doubt, 0 for the most doubtful; refused pictures come last."""
 
-    def doubt(place: int) -> tuple[bool, bool, float]:
+    def doubt(place: int) -> float:
         answer = answers[place]
         if isinstance(answer, Refused):
-            return (True, True, 0.0)
-        return (False, not answer.prediction.unsure, answer.prediction.probability_1)
+            return -1.0
+        said = answer.prediction
+        return doubtfulness(said.unsure, said.probability_1, said.probability_2)
 
-    order = sorted(range(len(answers)), key=doubt)
+    order = sorted(range(len(answers)), key=doubt, reverse=True)  # stable: equal ones stay as they were sent
     return [order.index(place) for place in range(len(answers))]

@@ -1,8 +1,8 @@
-"""Activation maps as pictures: the evidence for a class, laid over what the main model saw.
+"""Heatmaps: activation maps drawn over the picture, as evidence for a class.
 
-The colours are made in OKLab (Ottosson 2020), a space where equal distances look equally far apart: lightness rises
-evenly from dark violet to light yellow, and the steps between neighbours are equal, so no edge appears that is not in
-the map. They tell order by lightness alone, to people who see few colours, too.
+The colours are made in OKLab (Ottosson 2020), a space where equal distances look equal: lightness rises evenly from
+dark violet to light yellow, and the steps between neighbours are equal, so no edge appears that is not in the map.
+The order shows in lightness alone, so people with colour blindness can read the maps too.
 """
 
 import base64
@@ -15,7 +15,7 @@ from PIL import Image
 
 from cascade.images.preprocess import PreprocessSpec, crop_box
 
-_OPACITY = (0.4, 0.8)  # of the colours, where there is no evidence and where it is greatest
+_OPACITY = (0.4, 0.8)  # of the colours, at no evidence and at the most evidence
 _LEGEND = (256, 12)  # pixels
 
 # OKLab to linear sRGB, by way of the cones' cube roots.
@@ -33,7 +33,7 @@ _TO_LINEAR = np.array(
 
 @cache
 def colours() -> np.ndarray:
-    """Return the colours of 256 steps of evidence, from none to the greatest, uint8 (256, 3)."""
+    """Return the colours of 256 steps of evidence, from none to the most, uint8 (256, 3)."""
     along = np.linspace(0, 1, 2048)
     hue = np.deg2rad(300 + 165 * along)  # violet, red, orange, yellow
     chroma = 0.12 + 0.04 * np.sin(np.pi * along)
@@ -49,14 +49,14 @@ def colours() -> np.ndarray:
 def evidence(maps: np.ndarray) -> np.ndarray:
     """Return activation maps (M, h, w) as evidence in [0, 1], on one scale for all of them.
 
-    A place that speaks against its class counts as none.
+    Negative values, which are evidence against the class, count as none.
     """
     positive = np.maximum(maps, 0)
     return positive / max(float(positive.max()), np.finfo(np.float32).tiny)
 
 
 def heat_picture(picture: Image.Image, evidence: np.ndarray, spec: PreprocessSpec) -> Image.Image:
-    """Return the picture in grey with the evidence (h, w) over the part of it that the model saw."""
+    """Return the picture in grey, with the evidence (h, w) over the part that the model sees."""
     left, top, right, bottom = crop_box(picture.size, spec)
     left, top, right, bottom = floor(left), floor(top), ceil(right), ceil(bottom)
     smooth = Image.fromarray(evidence.astype(np.float32)).resize((right - left, bottom - top), Image.Resampling.BICUBIC)
@@ -70,15 +70,15 @@ def heat_picture(picture: Image.Image, evidence: np.ndarray, spec: PreprocessSpe
 
 @cache
 def legend() -> str:
-    """Return the scale of the colours, least evidence on the left, as a data: address."""
+    """Return the colour scale, from no evidence on the left to the most, as a data: address."""
     width, height = _LEGEND
     return data_uri(Image.fromarray(np.broadcast_to(colours(), (height, width, 3)).copy()))
 
 
-def data_uri(picture: Image.Image, side: int = 640) -> str:
-    """Return a picture, made to fit into a square of ``side`` pixels, as a data: address of a JPEG."""
+def data_uri(picture: Image.Image, size: int = 640) -> str:
+    """Return a picture as a data: address of a JPEG, shrunk to at most ``size`` pixels wide and high."""
     small = picture.copy()
-    small.thumbnail((side, side))
+    small.thumbnail((size, size))
     encoded = io.BytesIO()
     small.save(encoded, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Facts of a bundle as its page shows them."""
+"""The figures of a bundle that its page shows."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ SHADES = 10
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """How one class fared: pictures of it, how many were right, what it was most often taken for.
+    """The figures of one class: number of pictures, how many were classified correctly, and the most frequent error.
 
-    ``mistaken`` is that class and how often, None where it never was; ``pictures`` is 0 where the bundle holds no
-    confusion matrix.
+    ``mistaken`` is the class most often given by mistake and how often; None if there was no mistake. ``pictures`` is 0
+    if the bundle holds no confusion matrix.
     """
 
     label: str
@@ -25,24 +25,24 @@ class ClassFacts:
 
 
 def class_facts(manifest: Manifest) -> list[ClassFacts]:
-    """Return the facts of every class, in the order of the classes."""
+    """Return the figures of every class, in the order of the classes."""
     facts: list[ClassFacts] = []
     counts = np.array(manifest.measured.confusion)
-    for row, submodel in enumerate(manifest.submodels):
+    for index, submodel in enumerate(manifest.submodels):
         if not counts.size:
             facts.append(ClassFacts(submodel.label, submodel.average_precision))
             continue
-        others = counts[row].copy()
-        others[row] = 0
+        others = counts[index].copy()
+        others[index] = 0
         worst = int(others.argmax())
         mistaken = (manifest.classes[worst], int(others[worst])) if others[worst] else None
-        right, total = int(counts[row, row]), int(counts[row].sum())
+        right, total = int(counts[index, index]), int(counts[index].sum())
         facts.append(ClassFacts(submodel.label, submodel.average_precision, total, right, mistaken))
     return facts
 
 
 def shades(confusion: list[list[int]]) -> list[list[int]]:
-    """Return the shade of every cell, 0 to ``SHADES``, by its share of the true class; a cell that counts has one."""
+    """Return the shade of each cell, 0 to ``SHADES``, by its share of the true class; 0 only for a count of 0."""
     counts = np.array(confusion, dtype=float)
     if not counts.size:
         return []

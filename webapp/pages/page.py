@@ -1,4 +1,4 @@
-"""The page: what a person sees, whole without JavaScript, and in fragments for htmx."""
+"""The page: complete without JavaScript, and in fragments for htmx."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ page.add_app_template_global(zip)
 
 @dataclass(frozen=True)
 class _Place:
-    """A card, its place in both orders, and its line of the CSV file without the line break."""
+    """A card, its position in both orders, and its line of the CSV file without the line break."""
 
     card: Card | Refused
     sent: int
@@ -42,7 +42,7 @@ def form() -> str:
 
 @page.post("/")
 def classify() -> tuple[str, int]:
-    """Answer about the pictures sent."""
+    """Answer about the pictures that were sent."""
     order, model = request.form.get("order", "sent"), request.form.get("model")
     sources = sent_files()
     with state().service.use(model) as served:
@@ -69,10 +69,10 @@ def classify() -> tuple[str, int]:
 
 @page.post("/corrections")
 def correct() -> str:
-    """Keep what a visitor says that a picture really shows."""
+    """Store the true class of a picture, as a visitor entered it."""
     collector = state().collector
     if collector is None:
-        raise Problem("not_found", "This service collects no corrections.")
+        raise Problem("not_found", "This service collects no corrections; start it with --collect.")
     label = request.form.get("label", "")
     collector.save(request.form.get("token", ""), label)
     return render_template("_thanks.html" if _for_htmx() else "thanks.html", label=label)
@@ -80,7 +80,7 @@ def correct() -> str:
 
 @page.get("/model/<name>")
 def model(name: str) -> str:
-    """Return the page about a bundle: its figures, its classes, where it errs, how far its probabilities hold."""
+    """Return the page about a bundle: its accuracy, its classes, its errors, and its calibration."""
     bundle = state().service.bundle(name)
     card = bundle.folder / CARD
     return render_template(
@@ -95,10 +95,10 @@ def model(name: str) -> str:
 
 
 def problem_page(problem: Problem) -> str:
-    """Return the page that tells a problem; for htmx the message alone, and with the form when pictures were sent."""
+    """Return the page about a problem: for htmx only the message, and with the form if pictures were sent."""
     if _for_htmx():
         return render_template("_problem.html", problem=problem)
-    if problem.kind == "host":  # under a strange name this server makes no addresses
+    if problem.kind == "host":  # under an untrusted host name, Flask builds no addresses
         return render_template("bare.html", problem=problem)
     if request.endpoint == "page.classify":
         return _form_page(problem=problem)
@@ -128,16 +128,16 @@ def _form_page(model: str | None = None, order: str = "sent", **context: object)
 
 @page.app_context_processor
 def _frame() -> dict[str, object]:
-    """Return what every page's frame needs."""
+    """Return the values that every page needs."""
     chosen = request.args.get("lang")
-    parts = state()
+    current = state()
     return {
         "t": _texts(chosen),
         "lang": chosen if chosen in LANGUAGES else None,
         "languages": [texts(language) for language in LANGUAGES],
-        "bundles": list(zip(parts.service.names, parts.service.manifests(), strict=True)),
-        "model": parts.service.default,
-        "collecting": parts.collector is not None,
+        "bundles": list(zip(current.service.names, current.service.manifests(), strict=True)),
+        "model": current.service.default,
+        "collecting": current.collector is not None,
     }
 
 

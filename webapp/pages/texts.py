@@ -1,4 +1,4 @@
-"""The page's words, one file a language, and numbers as that language writes them."""
+"""The texts of the page, one file per language, and numbers in the format of that language."""
 
 import tomllib
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ _FOLDER = Path(__file__).parent.parent / "texts"
 
 @dataclass(frozen=True)
 class Texts:
-    """The words of one language; calling it gives a sentence with its blanks filled."""
+    """The texts of one language; calling it returns a sentence with its blanks filled."""
 
     language: str
     sentences: Mapping[str, str]
 
     def __call__(self, key: str, /, **blanks: object) -> str:
-        """Return the sentence of a dotted key; KeyError when there is none."""
+        """Return the sentence of a dotted key; KeyError if there is none."""
         return self.sentences[key].format(**blanks)
 
     def count(self, key: str, number: int) -> str:
@@ -41,7 +41,7 @@ class Texts:
 
 @cache
 def texts(language: str) -> Texts:
-    """Return the words of one of ``LANGUAGES``."""
+    """Return the texts of one of ``LANGUAGES``."""
     with (_FOLDER / f"{language}.toml").open("rb") as file:
         return Texts(language, dict(_flat(tomllib.load(file))))
 

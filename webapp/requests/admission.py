@@ -1,4 +1,4 @@
-"""Admission: how much the service takes in hand at once. What is over it is refused at once, not queued."""
+"""Admission: limits the pictures and bytes in progress. A request over the limit is refused at once, not queued."""
 
 import threading
 
@@ -10,7 +10,7 @@ _RETRY_AFTER = 1  # seconds; the queue turns over faster than that
 
 
 class Admission:
-    """Counts the pictures and the bytes in hand over all requests."""
+    """Counts the pictures and the bytes in progress over all requests."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
@@ -19,20 +19,20 @@ class Admission:
         self._pictures = 0
         self._bytes = 0
 
-    def take(self, pictures: int, size: int = 0) -> None:
-        """Take a share, or raise Problem ``busy``."""
+    def acquire(self, pictures: int, size: int = 0) -> None:
+        """Admit pictures and ``size`` bytes, or raise Problem ``busy``."""
         with self._lock:
             full = self._pictures + pictures > self._settings.queue
-            if full or (self._bytes and self._bytes + size > self._settings.max_bytes_in_hand):
-                raise Problem("busy", "The service has its hands full; try again in a moment.", _RETRY_AFTER)
+            if full or (self._bytes and self._bytes + size > self._settings.max_bytes_in_progress):
+                raise Problem("busy", "The service is busy; try again in a moment.", _RETRY_AFTER)
             self._add(pictures, size)
 
-    def give_back(self, pictures: int, size: int = 0) -> None:
-        """Give a share back."""
+    def release(self, pictures: int, size: int = 0) -> None:
+        """Release what :meth:`acquire` admitted."""
         with self._lock:
             self._add(-pictures, -size)
 
     def _add(self, pictures: int, size: int) -> None:
         self._pictures += pictures
         self._bytes += size
-        self._metrics.in_hand.set(self._pictures)
+        self._metrics.in_progress.set(self._pictures)

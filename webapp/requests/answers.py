@@ -11,21 +11,21 @@ from cascade.outputs.rows import Row
 from webapp.problems import Problem
 from webapp.serving.batcher import Outcome
 
-PREVIEW_SIDE = 640  # pixels
+PREVIEW_SIZE = 640  # pixels
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the cascade says of one picture; K classes, in the order of the bundle's."""
+    """The answer about one picture."""
 
-    name: str  # the file's, as it was sent
-    prediction: Prediction
-    scores: np.ndarray  # (K,) final probabilities
-    main: np.ndarray  # (K,) calibrated probabilities of the main model
-    submodels: np.ndarray  # (K,) calibrated answers, NaN where not asked
-    doubt: float  # above 1: unsure
-    maps: np.ndarray | None  # (2, h, w) activation maps of label_1 and label_2
-    preview: Image.Image | None  # upright, at most PREVIEW_SIDE pixels a side
+    name: str  # of the file, as it was sent
+    outcome: Outcome
+    preview: Image.Image | None  # upright, at most PREVIEW_SIZE pixels wide and high
+
+    @property
+    def prediction(self) -> Prediction:
+        """Return the two most likely classes."""
+        return self.outcome.prediction
 
     @property
     def row(self) -> Row:
@@ -46,29 +46,15 @@ class Refused:
         return Row(self.name, error=self.problem.reason)
 
 
-def answer_of(name: str, outcome: Outcome, preview: Image.Image | None) -> Answer:
-    """Return the answer made of an outcome."""
-    return Answer(
-        name,
-        outcome.prediction,
-        outcome.scores,
-        outcome.main,
-        outcome.submodels,
-        outcome.doubt,
-        outcome.maps,
-        preview,
-    )
-
-
-def scores_of(answer: Answer, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return every probability by class: final, the main model's, the submodels' (None where not asked)."""
+def scores_of(outcome: Outcome, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return all probabilities by class: final, main model, submodels (None where a submodel was not run)."""
 
     def by_class(values: np.ndarray) -> dict[str, float | None]:
         return {label: None if np.isnan(value) else float(value) for label, value in zip(classes, values, strict=True)}
 
     return {
-        "scores": by_class(answer.scores),
-        "main": by_class(answer.main),
-        "submodels": by_class(answer.submodels),
-        "doubt": answer.doubt,
+        "scores": by_class(outcome.scores),
+        "main": by_class(outcome.main),
+        "submodels": by_class(outcome.submodels),
+        "doubt": outcome.doubt,
     }

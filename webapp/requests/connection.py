@@ -1,4 +1,4 @@
-"""The connection of the current request: how long it may take, and whether the client is still there."""
+"""The connection of the current request: its time limits, and whether the client is still connected."""
 
 import errno
 import select
@@ -17,52 +17,52 @@ from webapp.problems import Problem
 
 T = TypeVar("T")
 
-_LOOK_EVERY = 0.25  # seconds between looks at a waiting client
+_CHECK_EVERY = 0.25  # seconds between checks of a waiting client
 
 
 class ClientLeftError(ConnectionError):
-    """Nobody waits for the answer any more."""
+    """The client hung up."""
 
 
-class PatientSocket(socket.socket):
-    """A client's socket with a time by which a request must have arrived, and by which a reply must leave.
+class TimeLimitedSocket(socket.socket):
+    """A client's socket with time limits for receiving a request and for sending a reply.
 
     gunicorn switches its sockets to blocking before each request and then reads and writes without a time limit; this
-    one takes that switch as the start of the clock. Whoever is too slow is treated as one who hung up.
+    socket starts its clock at that switch. A client that is too slow is treated as if it hung up.
     """
 
-    header_seconds: float = 10  # until a request's head is there
-    body_seconds: float = 60  # until the whole of it is there, and for each piece of a reply
+    header_seconds: float = 10  # for the header of a request to arrive
+    body_seconds: float = 60  # for the whole request to arrive, and for each piece of a reply to be sent
     timed_out = False
 
     def setblocking(self, flag: bool) -> None:
         """Start the clock, or make the socket non-blocking."""
         if self.fileno() == -1:
-            return  # gunicorn closes twice
+            return  # gunicorn closes a connection twice
         if flag:
-            self._until = time.monotonic() + self.header_seconds
+            self._receive_by = time.monotonic() + self.header_seconds
             self.settimeout(self.header_seconds)
         else:
             super().setblocking(False)
 
     def await_body(self) -> None:
-        """Give the body of the request its time."""
-        self._until = time.monotonic() + self.body_seconds
+        """Start the time limit of the request's body."""
+        self._receive_by = time.monotonic() + self.body_seconds
         self.settimeout(self.body_seconds)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Return what came; after the time is up, nothing more."""
+        """Return the bytes received; ConnectionResetError after the time limit."""
         limit = self.gettimeout()
         try:
-            if limit:  # a shorter limit of the caller's own stands
-                self.settimeout(min(limit, max(0.001, self._until - time.monotonic())))
+            if limit:  # a shorter limit set by the caller stays
+                self.settimeout(min(limit, max(0.001, self._receive_by - time.monotonic())))
             return super().recv(size, flags)
         except TimeoutError as error:
             self.timed_out = True
             raise ConnectionResetError(errno.ECONNRESET, "the client is too slow") from error
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send everything; a client that does not read is left."""
+        """Send all bytes; BrokenPipeError if the client does not read."""
         if self.gettimeout():
             self.settimeout(self.body_seconds)
         try:
@@ -71,8 +71,8 @@ class PatientSocket(socket.socket):
             raise BrokenPipeError(errno.EPIPE, "the client does not read") from error
 
 
-class PatientBody:
-    """The body of a request; where it does not arrive in time, reading it raises the problem ``slow_upload``."""
+class TimeLimitedBody:
+    """The body of a request; reading it raises Problem ``slow_upload`` if it does not arrive in time."""
 
     def __init__(self, body: IO[bytes], connection: socket.socket) -> None:
         self._body = body
@@ -96,48 +96,50 @@ class PatientBody:
         try:
             yield
         except ParseException as error:
-            raise Problem("malformed", "The body of the request is not framed as HTTP says.") from error
+            raise Problem("malformed", "The body of the request has invalid HTTP chunks; send it again.") from error
         except ConnectionError as error:
             if getattr(self._connection, "timed_out", False):
-                raise Problem("slow_upload", "The upload took too long; send smaller pictures, or fewer.") from error
+                raise Problem("slow_upload", "The upload took too long; send fewer or smaller pictures.") from error
             raise
 
 
-def wait_for(answer: "Future[T]", until: float) -> T:
-    """Return a future's result; ``until`` is on the monotonic clock.
+def wait_for(answer: "Future[T]", deadline: float) -> T:
+    """Return a future's result; ``deadline`` is a time on the monotonic clock.
+
+    On either error below, the future is cancelled, which frees its place in the queue.
 
     Raises
     ------
     Problem
-        ``deadline`` when the time is up.
+        ``deadline`` when the deadline has passed.
     ClientLeftError
-        The client hung up. In both cases the future is cancelled: its place is free.
+        The client hung up.
     """
     while True:
         try:
-            return answer.result(min(_LOOK_EVERY, max(0, until - time.monotonic())))
+            return answer.result(min(_CHECK_EVERY, max(0, deadline - time.monotonic())))
         except NotYetError:
             if answer.done():
                 return answer.result()
         try:
-            check_wanted(until)
+            check_client_waits(deadline)
         except (Problem, ClientLeftError):
             answer.cancel()
             raise
 
 
-def check_wanted(until: float) -> None:
-    """Raise Problem ``deadline`` when the time is up, ClientLeftError when the client of this request hung up."""
+def check_client_waits(deadline: float) -> None:
+    """Raise Problem ``deadline`` after the deadline, ClientLeftError if the client of this request hung up."""
     connection = request.environ.get("gunicorn.socket")
     if connection is not None and _hung_up(connection):
         raise ClientLeftError
-    if time.monotonic() >= until:
+    if time.monotonic() >= deadline:
         raise Problem("deadline", "The answer took too long; try again.", 5)
 
 
 def is_readable(connection: socket.socket) -> bool:
-    """Return whether something came on a socket, its end counting as something."""
-    poll = select.poll()  # select.select knows no descriptor above 1023
+    """Return whether a socket has bytes to read, or was closed by the other end."""
+    poll = select.poll()  # select.select supports no descriptor above 1023
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(0))
 

@@ -1,4 +1,4 @@
-"""Corrections: what visitors say that a picture really shows, kept as a manifest to train on."""
+"""Corrections: the true classes that visitors enter, stored as a manifest for training."""
 
 import csv
 import hashlib
@@ -25,13 +25,13 @@ if TYPE_CHECKING:  # the runtime is imported in the worker alone
     from webapp.serving.service import Served
 
 MANIFEST = "corrections.csv"
-_HELD_BYTES = 128 * 2**20  # of answered pictures that wait in memory for a correction
+_HELD_BYTES = 128 * 2**20  # of answered pictures kept in memory for a correction
 _HELD_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A row of the manifest: the first three columns are what training reads, the others say what was answered."""
+    """A row of the manifest: training reads the first three columns; the others hold the answer that was given."""
 
     path: str  # relative to the manifest
     label: str
@@ -54,19 +54,19 @@ class _Offer:
     doubt: float
     model: str
     classes: tuple[str, ...]
-    since: float  # on the monotonic clock
+    offered_at: float  # on the monotonic clock
 
 
 class Collector:
-    """Keeps pictures whose class a visitor named, each once, by the hash of its content.
+    """Stores pictures that a visitor corrected, each once, named by the hash of its content.
 
-    What is kept is the preview that the visitor saw, encoded anew without any metadata. The folder is the operator's:
-    rows and pictures may be changed and taken away at any time.
+    The stored picture is the preview that the visitor saw, encoded again without metadata. The operator may change or
+    delete rows and pictures in the folder at any time.
 
     Raises
     ------
     CanonistiaError
-        The folder cannot be made, or holds a manifest that cannot be read.
+        The folder cannot be created, or holds a manifest that cannot be read.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -77,44 +77,51 @@ class Collector:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CanonistiaError(f"{folder} cannot be made ({error.strerror}); choose another --collect") from error
+            raise CanonistiaError(f"{folder} cannot be created ({error.strerror}); choose another --collect") from error
         read_corrections(folder / MANIFEST)
 
     def offer(self, answer: "Answer", served: "Served") -> str:
-        """Hold an answered picture in memory for a while; return the token that :meth:`save` takes."""
+        """Keep an answered picture in memory for up to an hour; return its token for :meth:`save`."""
         assert answer.preview is not None
         encoded = io.BytesIO()
         answer.preview.save(encoded, "PNG", compress_level=1)
         token = secrets.token_urlsafe(16)
         now = time.monotonic()
         offer = _Offer(
-            encoded.getvalue(), answer.prediction, answer.doubt, served.name, served.engine.classes, since=now
+            picture=encoded.getvalue(),
+            prediction=answer.prediction,
+            doubt=answer.outcome.doubt,
+            model=served.name,
+            classes=served.engine.classes,
+            offered_at=now,
         )
         with self._lock:
             self._offers[token] = offer
             held = sum(len(kept.picture) for kept in self._offers.values())
             for old, kept in list(self._offers.items())[:-1]:
-                if held <= _HELD_BYTES and now - kept.since <= _HELD_SECONDS:
+                if held <= _HELD_BYTES and now - kept.offered_at <= _HELD_SECONDS:
                     break
                 held -= len(kept.picture)
                 del self._offers[old]
         return token
 
     def save(self, token: str, label: str) -> None:
-        """Store a picture under the class that it really shows.
+        """Store a picture under its true class.
 
         Raises
         ------
         Problem
-            ``expired`` for a token that is not held any more, ``unknown_class``, or ``disk_full``; what was stored
-            before stays as it was.
+            ``expired`` for a token that is no longer kept, ``unknown_class``, or ``disk_full``; corrections stored
+            before stay unchanged.
         """
         with self._lock:
             offer = self._offers.get(token)
             if offer is None:
-                raise Problem("expired", "This picture is not held any more; send it again.")
+                raise Problem("expired", "This picture is no longer kept; send it again.")
             if label not in offer.classes:
-                raise Problem("unknown_class", f"Choose one of {', '.join(offer.classes)}.")
+                raise Problem(
+                    "unknown_class", f"The model has no such class; choose one of {', '.join(offer.classes)}."
+                )
             try:
                 self._store(offer, label)
             except OSError as error:
@@ -142,7 +149,7 @@ class Collector:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(field.name for field in fields(Correction))
-        # The most doubtful first: who looks them through begins where the model knows least.
+        # The most doubtful first: a person who reviews them starts where the model is least sure.
         writer.writerows(astuple(kept) for kept in sorted(rows.values(), key=lambda kept: -kept.doubt))
         _write(self._folder / MANIFEST, text.getvalue().encode())
 
@@ -152,12 +159,12 @@ class Collector:
 
 
 def read_corrections(path: Path) -> list[Correction]:
-    """Return the rows of a manifest; none where there is no file.
+    """Return the rows of a manifest; an empty list if there is no file.
 
     Raises
     ------
     CanonistiaError
-        The file is there and cannot be read.
+        The file exists and cannot be read.
     """
     if not path.exists():
         return []
@@ -167,7 +174,7 @@ def read_corrections(path: Path) -> list[Correction]:
     except (OSError, UnicodeDecodeError, csv.Error, msgspec.ValidationError) as error:
         raise CanonistiaError(
             f"{path} cannot be read ({error}); expected the columns path, label and split, and those that the service "
-            "writes; mend it, or choose another --collect"
+            "writes; correct the file, or choose another --collect"
         ) from error
 
 

@@ -1,15 +1,15 @@
-"""Logs: one line a request, for people or as JSON; no picture, no file's name, no address of a person."""
+"""Logs: one line per request, as text or JSON; no picture, no file name, no client address."""
 
 import json
 import logging
 import sys
 import time
-from typing import Any, Literal
+from typing import Any
 
 from flask import Flask, Response, g, request
 from gunicorn.glogging import Logger
 
-LogStyle = Literal["off", "text", "json"]
+from webapp.settings import LogStyle
 
 _ACCESS = logging.getLogger("canonistia.access")
 
@@ -29,7 +29,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _NoAddress(logging.Filter):
-    """Takes the client's address and request line out of what gunicorn says of an invalid request."""
+    """Removes the client's address and request line from gunicorn's message about an invalid request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -41,7 +41,7 @@ class _NoAddress(logging.Filter):
 def configure(style: LogStyle) -> type[Logger]:
     """Send the service's log to standard error, and return a logger class for gunicorn that does the same.
 
-    ``off`` leaves warnings and errors.
+    With ``off`` it still holds warnings and errors.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -52,7 +52,7 @@ def configure(style: LogStyle) -> type[Logger]:
     logging.getLogger("canonistia").setLevel(logging.WARNING if style == "off" else logging.INFO)
 
     class ServerLogger(Logger):
-        """gunicorn's messages, through the same handler."""
+        """Sends gunicorn's messages to the same handler."""
 
         def setup(self, cfg: Any) -> None:
             super().setup(cfg)
@@ -88,5 +88,5 @@ def install(app: Flask) -> None:
 
 
 def route() -> str:
-    """Return the pattern of the current request's path: never the path itself, which a client chooses."""
+    """Return the pattern of the current request's path; never the path itself, because a client chooses it."""
     return request.url_rule.rule if request.url_rule else "none"

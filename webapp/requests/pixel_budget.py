@@ -1,4 +1,4 @@
-"""Decoding: uploads become pictures, only so many pixels of them at once."""
+"""The pixel budget: limits how many pixels are decoded at the same time."""
 
 import threading
 import time
@@ -9,25 +9,25 @@ from webapp.problems import Problem
 
 
 class PixelBudget:
-    """Shares out how many pixels are decoded at once: a picture being decoded is the largest thing a request holds."""
+    """Limits how many pixels are decoded at the same time: a picture being decoded takes the most memory."""
 
     def __init__(self, pixels: int) -> None:
-        self._most = pixels
+        self._total = pixels
         self._left = pixels
         self._changed = threading.Condition()
 
     @contextmanager
-    def share(self, pixels: int, until: float) -> Iterator[None]:
-        """Hold so many pixels of the budget, all of it for a picture that is larger.
+    def share(self, pixels: int, deadline: float) -> Iterator[None]:
+        """Hold this many pixels of the budget; a picture larger than the budget holds all of it.
 
         Raises
         ------
         Problem
-            ``deadline`` when nothing is free ``until`` a time on the monotonic clock.
+            ``deadline`` when the pixels are not free by ``deadline``, a time on the monotonic clock.
         """
-        wanted = min(pixels, self._most)
+        wanted = min(pixels, self._total)
         with self._changed:
-            if not self._changed.wait_for(lambda: self._left >= wanted, max(0, until - time.monotonic())):
+            if not self._changed.wait_for(lambda: self._left >= wanted, max(0, deadline - time.monotonic())):
                 raise Problem("deadline", "The answer took too long; try again.", 5)
             self._left -= wanted
         try:

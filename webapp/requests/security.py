@@ -1,4 +1,4 @@
-"""Locks: who may ask, from where, how often; and what a browser may do with the answers."""
+"""Security: API keys, cross-site checks, rate limits, and the security headers of responses."""
 
 import hmac
 from urllib.parse import urlsplit
@@ -8,9 +8,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from webapp.problems import Problem
 from webapp.requests.state import state
-from webapp.settings import Settings
+from webapp.settings import MB, Settings
 
-# Everything comes from this server; previews are data: and blob: addresses.
+# The page loads everything from this server; previews are data: and blob: addresses.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'self'; object-src 'none'",
@@ -20,13 +20,13 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_OPEN = {"static", "infer.live", "infer.ready"}  # for monitors and browsers, key or not
+_OPEN = {"static", "infer.live", "infer.ready"}  # for monitors and browsers, without a key
 
 
 def install(app: Flask, settings: Settings) -> None:
-    """Put the locks on an application."""
+    """Install all checks and headers in an application."""
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
-    app.config["MAX_FORM_MEMORY_SIZE"] = 2**20  # of the fields that are no files
+    app.config["MAX_FORM_MEMORY_SIZE"] = MB  # of the fields that are not files
     app.config["MAX_FORM_PARTS"] = settings.max_pictures + 20
     app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     if settings.behind_proxy:
@@ -45,10 +45,10 @@ def install(app: Flask, settings: Settings) -> None:
             _admit(settings)
 
     @app.teardown_request
-    def leave(_: BaseException | None) -> None:
+    def release(_: BaseException | None) -> None:
         share = g.pop("share", None)
         if share:
-            state().admission.give_back(*share)
+            state().admission.release(*share)
 
     @app.after_request
     def headers(response: Response) -> Response:
@@ -61,30 +61,31 @@ def install(app: Flask, settings: Settings) -> None:
 def _admit(settings: Settings) -> None:
     length = request.content_length
     if length is not None and length > settings.max_upload_bytes:
-        raise Problem("upload_too_large", f"At most {settings.max_upload_bytes // 2**20} MB go at once.")
+        allowed = settings.max_upload_bytes // MB
+        raise Problem("upload_too_large", f"The request is too large; at most {allowed} MB are allowed; send less.")
     share = (1, settings.max_upload_bytes if length is None else length)
-    state().admission.take(*share)
+    state().admission.acquire(*share)
     g.share = share
 
 
-def _refuse_other_sites(asked: Request) -> None:
-    """Refuse what a browser says another site made it send; programs send neither header."""
-    site = asked.headers.get("Sec-Fetch-Site", "same-origin")
-    origin = asked.headers.get("Origin")
-    foreign = origin is not None and urlsplit(origin).netloc != asked.host
+def _refuse_other_sites(incoming: Request) -> None:
+    """Refuse a request that a page of another site made a browser send; programs send neither header."""
+    site = incoming.headers.get("Sec-Fetch-Site", "same-origin")
+    origin = incoming.headers.get("Origin")
+    foreign = origin is not None and urlsplit(origin).netloc != incoming.host
     if foreign or site not in ("same-origin", "none"):
-        raise Problem("cross_site", "This was sent from a page of another site.")
+        raise Problem("cross_site", "This was sent from a page of another site; use the page of this server.")
 
 
-def _check_key(asked: Request, keys: tuple[bytes, ...]) -> None:
-    """Take the key from ``Authorization`` (Bearer, or the password of Basic) or ``X-API-Key``."""
-    given = asked.headers.get("X-API-Key") or ""
-    if asked.authorization is not None:
-        given = asked.authorization.token or asked.authorization.get("password") or given
-    # Every key is compared, in constant time: neither which one matched nor how much of it shows in the time.
+def _check_key(incoming: Request, keys: tuple[bytes, ...]) -> None:
+    """Check the key in ``Authorization`` (Bearer, or the password of Basic) or ``X-API-Key``."""
+    given = incoming.headers.get("X-API-Key") or ""
+    if incoming.authorization is not None:
+        given = incoming.authorization.token or incoming.authorization.get("password") or given
+    # Every key is compared in constant time: the time shows neither which key matched nor how much of it.
     matches = [hmac.compare_digest(given.encode(), key) for key in keys]
     if not any(matches):
-        raise Problem("key", "An API key is needed: 'Authorization: Bearer KEY', or as the password of a browser.")
+        raise Problem("key", "An API key is required: 'Authorization: Bearer KEY', or as the browser's password.")
 
 
 def _limit_rate(app: Flask, rate: str) -> None:

@@ -1,4 +1,4 @@
-"""State: what one application was given, found from within a request."""
+"""State: the parts of an application, found from within a request."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class State:
     settings: Settings
     metrics: Metrics
     admission: Admission
-    decoding: PixelBudget
+    pixel_budget: PixelBudget
     collector: Collector | None
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from cascade.images.decoding import Source, decoding_cost
 from cascade.images.view import see
 from webapp.problems import Problem, picture_problems
-from webapp.requests.answers import PREVIEW_SIDE, Answer, Refused, answer_of
-from webapp.requests.connection import check_wanted, wait_for
+from webapp.requests.answers import PREVIEW_SIZE, Answer, Refused
+from webapp.requests.connection import check_client_waits, wait_for
 from webapp.requests.state import state
 from webapp.serving.batcher import Outcome
 from webapp.serving.service import Served
@@ -23,10 +23,10 @@ FIELDS = ("pictures", "file")
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _Pending:
     name: str
     preview: Image.Image | None
-    answer: "Future[Outcome]"
+    outcome: "Future[Outcome]"
 
 
 def sent_files() -> list[tuple[str, Source]]:
@@ -35,7 +35,7 @@ def sent_files() -> list[tuple[str, Source]]:
     Raises
     ------
     Problem
-        Nothing was sent, or it did not arrive whole.
+        The form holds no file, or did not arrive completely.
     """
     files = [upload for field in FIELDS for upload in request.files.getlist(field) if upload.filename]
     if not files:
@@ -43,10 +43,17 @@ def sent_files() -> list[tuple[str, Source]]:
     return [(str(upload.filename), upload.read()) for upload in files]
 
 
+def check_count(pictures: int) -> None:
+    """Raise Problem ``too_many_pictures`` if a request may not hold this many."""
+    allowed = state().settings.max_pictures
+    if pictures > allowed:
+        raise Problem("too_many_pictures", f"{pictures} pictures were sent; at most {allowed} are allowed; send fewer.")
+
+
 def classify_sources(
     served: Served, sources: Sequence[tuple[str, Source]], explain: bool = False
 ) -> list[Answer | Refused]:
-    """Return an answer for each named picture, in order; a bad one does not stop the others.
+    """Return an answer for each named picture, in order; a bad picture does not stop the others.
 
     Parameters
     ----------
@@ -60,60 +67,58 @@ def classify_sources(
     Raises
     ------
     Problem
-        The request as a whole is refused: too many pictures, no time left, or the service is full.
+        The whole request is refused: too many pictures, the deadline has passed, or the service is full.
     ClientLeftError
-        Nobody waits for the answers any more.
+        The client hung up.
     """
-    settings = state().settings
-    if len(sources) > settings.max_pictures:
-        raise Problem(
-            "too_many_pictures", f"{len(sources)} pictures were sent; at most {settings.max_pictures} go at once."
-        )
-    until = time.monotonic() + settings.deadline_seconds
-    with _places(len(sources) - 1):  # the request itself holds the first
-        waiting: list[_Waiting | Refused] = []
+    check_count(len(sources))
+    deadline = time.monotonic() + state().settings.deadline_seconds
+    with _admitted(len(sources) - 1):  # the request itself holds the first place
+        started: list[_Pending | Refused] = []
         try:
             for name, source in sources:
-                check_wanted(until)
-                waiting.append(_submit(served, name, source, explain, len(sources) == 1, until))
-            answers = [item if isinstance(item, Refused) else _finished(item, until) for item in waiting]
+                check_client_waits(deadline)
+                started.append(_submit(served, name, source, explain, len(sources) == 1, deadline))
+            answers = [item if isinstance(item, Refused) else _finished(item, deadline) for item in started]
         finally:
-            for item in waiting:
-                if isinstance(item, _Waiting):
-                    item.answer.cancel()
+            for item in started:
+                if isinstance(item, _Pending):
+                    item.outcome.cancel()
     _count(served, answers)
     return answers
 
 
 @contextmanager
-def _places(count: int) -> Iterator[None]:
+def _admitted(pictures: int) -> Iterator[None]:
     admission = state().admission
-    admission.take(count)
+    admission.acquire(pictures)
     try:
         yield
     finally:
-        admission.give_back(count)
+        admission.release(pictures)
 
 
-def _submit(served: Served, name: str, source: Source, explain: bool, only: bool, until: float) -> _Waiting | Refused:
-    parts = state()
+def _submit(
+    served: Served, name: str, source: Source, explain: bool, alone: bool, deadline: float
+) -> _Pending | Refused:
+    current = state()
     pixels = decoding_cost(source) if isinstance(source, bytes) else 0  # an array is decoded already
     specs = served.engine.specs
-    with served.batcher.coming() as coming:
-        with parts.decoding.share(pixels, until), parts.metrics.decode.time():
+    with served.batcher.reserve() as reservation:
+        with current.pixel_budget.share(pixels, deadline), current.metrics.decode.time():
             try:
                 with picture_problems():
-                    view = see(source, specs, parts.settings.max_pixels)
+                    view = see(source, specs, current.settings.max_pixels)
             except Problem as problem:
                 return Refused(name, problem)
-            preview = view.preview(PREVIEW_SIDE) if explain else None
+            preview = view.preview(PREVIEW_SIZE) if explain else None
             view.prepare(served.manifest.main.preprocess, specs)
-        check_wanted(until)
-        return _Waiting(name, preview, coming.submit(view, maps=explain, here=only))
+        check_client_waits(deadline)
+        return _Pending(name, preview, reservation.submit(view, maps=explain, inline=alone))
 
 
-def _finished(waiting: _Waiting, until: float) -> Answer:
-    return answer_of(waiting.name, wait_for(waiting.answer, until), waiting.preview)
+def _finished(pending: _Pending, deadline: float) -> Answer:
+    return Answer(pending.name, wait_for(pending.outcome, deadline), pending.preview)
 
 
 def _count(served: Served, answers: Sequence[Answer | Refused]) -> None:
@@ -130,5 +135,5 @@ def _count(served: Served, answers: Sequence[Answer | Refused]) -> None:
 
 
 def stored_in_memory(*_: object, **__: object) -> io.BytesIO:
-    """Return where a part of a form is kept: pictures never touch the disk."""
+    """Return the file that holds a part of a form: pictures never touch the disk."""
     return io.BytesIO()

@@ -16,135 +16,137 @@ from cascade.inference.engine import Engine
 from cascade.inference.prediction import Prediction
 from webapp.serving.metrics import Metrics
 
-# On a CPU larger batches are slower a picture, for what they hold leaves the cache, and the runtime keeps the memory of
-# the largest one.
+# On a CPU larger batches are slower per picture, because their activations no longer fit into the cache, and the
+# runtime keeps the memory of the largest one.
 BATCH_SIZE = 2
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the cascade says of one picture; K classes."""
+    """The result of the cascade for one picture; K classes, in the order of the bundle's."""
 
     prediction: Prediction
     scores: np.ndarray  # (K,) final probabilities
     main: np.ndarray  # (K,) calibrated probabilities of the main model
-    submodels: np.ndarray  # (K,) calibrated answers, NaN where not asked
+    submodels: np.ndarray  # (K,) calibrated probabilities of the submodels, NaN where a submodel was not run
     doubt: float  # above 1: unsure
-    maps: np.ndarray | None  # (2, h, w) activation maps of both named classes, where asked for
+    maps: np.ndarray | None  # (2, h, w) activation maps of label_1 and label_2; None if not requested or not available
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture that waits for its answer; cancelling that takes it out of the queue."""
+    """A picture that waits for its answer; cancelling the answer takes the picture out of the queue."""
 
     view: View
     maps: bool
     answer: "Future[Outcome]" = field(default_factory=Future)
-    since: float = field(default_factory=time.monotonic)
+    queued_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
-class Coming:
-    """A picture on its way to a batcher."""
+class Reservation:
+    """A picture that will be submitted to a batcher soon."""
 
     batcher: "Batcher"
     submitted: bool = False
 
-    def submit(self, view: View, maps: bool = False, here: bool = False) -> "Future[Outcome]":
-        """Return the future answer about the picture.
+    def submit(self, view: View, maps: bool = False, inline: bool = False) -> "Future[Outcome]":
+        """Return the future answer for the picture.
 
-        With ``here`` a picture that nothing runs beside is run in the caller's thread, and the answer is there on
-        return, or the error is raised. That saves handing it from thread to thread and back.
+        With ``inline``, a picture that is alone in the batcher runs in the caller's thread: on return the answer is
+        complete, or the error is raised. This saves two switches between threads.
         """
         job = Job(view, maps)
         self.submitted = True
-        self.batcher.add(job, here)
+        self.batcher.add(job, inline)
         return job.answer
 
 
 class Batcher:
-    """Runs pictures in the order of their arrival, ``lanes`` batches side by side.
+    """Runs pictures in the order of their arrival, up to ``concurrent_batches`` batches at the same time.
 
-    It never waits for a picture: what has come while every lane was busy goes together, up to ``BATCH_SIZE``.
+    It never waits for more pictures: those that arrive while all batches are busy go together, up to ``BATCH_SIZE``.
 
     Parameters
     ----------
-    engine
-        For a picture that comes alone: each of its inferences may use every core.
-    crowd
-        For many: its inferences have one thread each, which costs less core time a picture than one batch on all
-        cores.
+    latency_engine
+        For a picture that comes alone: each inference uses all cores.
+    throughput_engine
+        For pictures that come together: each inference uses one thread, which costs less core time per picture than
+        one batch on all cores.
     """
 
-    def __init__(self, engine: Engine, crowd: Engine, lanes: int, metrics: Metrics) -> None:
-        self._engine = engine
-        self._crowd = crowd
-        self._lanes = lanes
+    def __init__(
+        self, latency_engine: Engine, throughput_engine: Engine, concurrent_batches: int, metrics: Metrics
+    ) -> None:
+        self._latency_engine = latency_engine
+        self._throughput_engine = throughput_engine
+        self._concurrent_batches = concurrent_batches
         self._metrics = metrics
         self._jobs: deque[Job] = deque()
-        self._coming = 0
+        self._reserved = 0  # pictures
         self._running = 0  # batches
         self._closed = False
         self._changed = threading.Condition()
-        self._models = ThreadPoolExecutor(lanes, "models")
+        self._models = ThreadPoolExecutor(concurrent_batches, "models")
 
     @contextmanager
-    def coming(self) -> Iterator["Coming"]:
-        """Say that a picture is on its way: being decoded, about to be submitted through what this gives."""
+    def reserve(self) -> Iterator[Reservation]:
+        """Announce a picture that is being decoded; it is submitted through the reservation."""
         with self._changed:
-            self._coming += 1
-        coming = Coming(self)
+            self._reserved += 1
+        reservation = Reservation(self)
         try:
-            yield coming
+            yield reservation
         finally:
-            if not coming.submitted:
+            if not reservation.submitted:
                 with self._changed:
-                    self._coming -= 1
+                    self._reserved -= 1
 
-    def add(self, job: Job, here: bool) -> None:
-        """Queue a picture that was on its way; where it is alone and may run ``here``, answer it before returning."""
+    def add(self, job: Job, inline: bool) -> None:
+        """Queue a picture that was reserved; if it is alone and may run ``inline``, answer it before returning."""
         with self._changed:
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            self._coming -= 1
-            here = here and self._nothing_else()
-            if here:
+            self._reserved -= 1
+            inline = inline and self._is_idle()
+            if inline:
                 self._running += 1
             else:
                 self._jobs.append(job)
-        if here:
-            job.answer.set_result(self._run(self._engine, [job])[0])
+        if inline:
+            job.answer.set_result(self._run(self._latency_engine, [job])[0])
         else:
-            self._start()
+            self._start_next()
 
     def close(self) -> None:
-        """Answer what is queued, then stop."""
+        """Answer the queued pictures, then stop."""
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not (self._jobs or self._running))
         self._models.shutdown()
 
-    def _nothing_else(self) -> bool:
-        return not (self._jobs or self._coming or self._running)
+    def _is_idle(self) -> bool:
+        return not (self._jobs or self._reserved or self._running)
 
-    def _start(self) -> None:
-        """Give the next batch to a lane, if there is one of each."""
+    def _start_next(self) -> None:
+        """Start the next batch if there is one and fewer than ``concurrent_batches`` run."""
         with self._changed:
             batch: list[Job] = []
-            while self._jobs and self._running < self._lanes and not batch:
+            while self._jobs and self._running < self._concurrent_batches and not batch:
                 jobs = [self._jobs.popleft() for _ in range(min(BATCH_SIZE, len(self._jobs)))]
                 # A client that left has cancelled its answer.
                 batch = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             if not batch:
-                self._changed.notify_all()  # all that was left may have been cancelled
+                self._changed.notify_all()  # the remaining jobs may all have been cancelled
                 return
-            engine = self._engine if len(batch) == 1 and self._nothing_else() else self._crowd
+            engine = self._latency_engine if len(batch) == 1 and self._is_idle() else self._throughput_engine
             self._running += 1
         run = self._models.submit(self._run, engine, batch)
-        run.add_done_callback(partial(self._hand_out, batch))
+        run.add_done_callback(partial(self._deliver, batch))
 
     @staticmethod
-    def _hand_out(batch: Sequence[Job], run: "Future[list[Outcome]]") -> None:
+    def _deliver(batch: Sequence[Job], run: "Future[list[Outcome]]") -> None:
         error = run.exception()
         for job, outcome in zip(batch, run.result() if error is None else [None] * len(batch), strict=True):
             if outcome is None:
@@ -153,12 +155,12 @@ class Batcher:
                 job.answer.set_result(outcome)
 
     @contextmanager
-    def _lane(self, batch: Sequence[Job]) -> Iterator[None]:
-        """Measure a batch that is counted as running; afterwards the next one has its lane."""
+    def _measured(self, batch: Sequence[Job]) -> Iterator[None]:
+        """Measure a batch that is counted as running; afterwards start the next one."""
         started = time.monotonic()
         self._metrics.batch.observe(len(batch))
         for job in batch:
-            self._metrics.queue.observe(started - job.since)
+            self._metrics.queue.observe(started - job.queued_at)
         try:
             yield
         finally:
@@ -166,32 +168,34 @@ class Batcher:
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()
-            self._start()
+            self._start_next()
 
     def _run(self, engine: Engine, batch: Sequence[Job]) -> list[Outcome]:
-        with self._lane(batch):
+        with self._measured(batch):
             output = engine.run([job.view for job in batch])
             predictions = engine.predictions(output)
             maps = self._maps(engine, batch, predictions)
         return [
             Outcome(
                 prediction,
-                output.probabilities[row],
-                output.main[row],
-                output.submodels[row],
-                float(output.doubt[row]),
-                maps.get(row),
+                output.probabilities[index],
+                output.main[index],
+                output.submodels[index],
+                float(output.doubt[index]),
+                maps.get(index),
             )
-            for row, prediction in enumerate(predictions)
+            for index, prediction in enumerate(predictions)
         ]
 
-    def _maps(self, engine: Engine, batch: Sequence[Job], predictions: Sequence[Prediction]) -> dict[int, np.ndarray]:
-        rows = [row for row, job in enumerate(batch) if job.maps]
-        if not rows or not engine.has_activation_maps:
+    @staticmethod
+    def _maps(engine: Engine, batch: Sequence[Job], predictions: Sequence[Prediction]) -> dict[int, np.ndarray]:
+        """Return the activation maps (2, h, w) of both predicted classes, by index in the batch, where requested."""
+        indices = [index for index, job in enumerate(batch) if job.maps]
+        if not indices or not engine.has_activation_maps:
             return {}
-        every = engine.main_outputs([batch[row].view for row in rows], "activation_maps")[0]  # (M, K, h, w)
-        index = engine.classes.index
+        all_maps = engine.main_outputs([batch[index].view for index in indices], "activation_maps")[0]  # (M, K, h, w)
+        class_index = engine.classes.index
         return {
-            row: of_classes[[index(predictions[row].label_1), index(predictions[row].label_2)]]
-            for row, of_classes in zip(rows, every, strict=True)
+            index: maps[[class_index(predictions[index].label_1), class_index(predictions[index].label_2)]]
+            for index, maps in zip(indices, all_maps, strict=True)
         }

@@ -1,4 +1,4 @@
-"""Limits of the process: open files, freed memory that it holds on to, memory that bundles take."""
+"""Limits of the process: open files, freed memory that it keeps, memory that bundles take."""
 
 import ctypes
 import resource
@@ -8,25 +8,25 @@ from collections.abc import Iterable
 from cascade.bundle.manifest import Manifest
 from cascade.errors import CanonistiaError
 
-# Loaded and warm, a bundle takes this many times the size of its files: measured with three batches of two at once.
+# A loaded bundle takes about this many times the size of its files: measured with three concurrent batches of two.
 _MEMORY_FACTOR = 10
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's mallopt
 _LARGE = 4 * 2**20  # bytes
 
 
 def allowed_files() -> int:
-    """Return how many files may be open, after asking for as many as the system allows."""
+    """Raise the limit of open files to the highest that the system allows, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 65536 if hard == resource.RLIM_INFINITY else hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return most
+    limit = 65536 if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
 
 
-def give_back_freed_memory() -> None:
-    """Have glibc return large freed blocks to the system at once.
+def return_freed_memory() -> None:
+    """Make glibc return large freed blocks to the system at once.
 
-    By itself it raises that threshold to the largest block it has seen freed, and a service that was sent a few large
-    photographs would keep their memory for ever.
+    By default, glibc raises this threshold to the size of the largest freed block, and a service would keep the memory
+    of a few large photographs forever.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
@@ -35,16 +35,16 @@ def give_back_freed_memory() -> None:
 
 
 def memory_of(manifest: Manifest) -> int:
-    """Return about how many bytes a bundle takes when it is loaded."""
+    """Return about how many bytes a loaded bundle takes."""
     return _MEMORY_FACTOR * sum(file.size for file in manifest.files)
 
 
 def check_memory(manifests: Iterable[Manifest], bound: int) -> None:
-    """Raise CanonistiaError unless each bundle fits into so many bytes beside the first, which always stays."""
+    """Raise CanonistiaError unless each bundle fits into ``bound`` bytes beside the first, which stays loaded."""
     first, *others = (memory_of(manifest) for manifest in manifests)
     needed = first + max(others, default=0)
     if needed > bound:
         raise CanonistiaError(
             f"these bundles take about {needed // 2**20 + 1} MB at least, and --memory allows {bound // 2**20}; "
-            "allow as much, or serve fewer"
+            "raise --memory, or serve smaller bundles"
         )

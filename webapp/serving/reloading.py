@@ -1,4 +1,4 @@
-"""Reloading: a thread that has the service load bundles anew when asked to, or when they changed."""
+"""Reloading: a thread that reloads the bundles of a service on request, or when they changed."""
 
 import logging
 import threading
@@ -8,45 +8,45 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the runtime is imported in the worker alone
     from webapp.serving.service import Service
 
-_LOOK_EVERY = 2.0  # seconds
+_CHECK_EVERY = 2.0  # seconds
 
 _LOG = logging.getLogger("canonistia.service")
 
 
 class Reloader:
-    """Looks after the bundles of a service, from :meth:`start` to :meth:`stop`."""
+    """Watches the bundles of a service, from :meth:`start` to :meth:`stop`."""
 
     def __init__(self) -> None:
-        self._woken = threading.Event()
+        self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._service: Service | None = None
 
-    def ask(self) -> None:
-        """Ask for all bundles to be loaded anew; safe in a signal handler."""
-        self._woken.set()
+    def request_reload(self) -> None:
+        """Request a reload of all loaded bundles; safe in a signal handler."""
+        self._wake.set()
 
     def start(self, service: "Service") -> None:
-        """Begin to look after a service."""
+        """Start to watch a service."""
         self._service = service
-        self._thread = threading.Thread(target=self._look_after, args=(service,), name="reloader", daemon=True)
+        self._thread = threading.Thread(target=self._watch, args=(service,), name="reloader", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and close the service: an interpreter that ends while threads of its models wait would hang."""
+        """Stop, and close the service: the interpreter would hang at exit while the threads of the models wait."""
         self._stopping = True
-        self._woken.set()
+        self._wake.set()
         if self._thread and self._service:
             self._thread.join()
             self._service.close()
 
-    def _look_after(self, service: "Service") -> None:
+    def _watch(self, service: "Service") -> None:
         pool = ThreadPoolExecutor(1, "loader")
         while not self._stopping:
-            asked = self._woken.wait(_LOOK_EVERY)
-            self._woken.clear()
+            requested = self._wake.wait(_CHECK_EVERY)
+            self._wake.clear()
             if not self._stopping:
-                # In a thread of its own, so that whatever goes wrong is logged and the next change is still seen.
-                error = pool.submit(service.reload, changed_only=not asked).exception()
+                # In its own thread, so that every error is logged and the next change is still noticed.
+                error = pool.submit(service.reload, changed_only=not requested).exception()
                 if error:
-                    _LOG.error("loading anew failed, the old bundle goes on", exc_info=error)
+                    _LOG.error("reloading failed; the old bundle stays in use", exc_info=error)

@@ -1,4 +1,4 @@
-"""The service: the bundles that are served, loaded at need, swapped without a pause."""
+"""The service: the bundles that are served; loaded when needed, swapped without a pause."""
 
 import logging
 import threading
@@ -20,19 +20,19 @@ _LOG = logging.getLogger("canonistia.service")
 
 
 class Served:
-    """One loaded bundle with its batcher. A request that began with it ends with it."""
+    """One loaded bundle with its batcher; a request uses the same one from start to end."""
 
     def __init__(self, bundle: Bundle, metrics: Metrics, threads: int | None) -> None:
         cores = threads or processors()
         self.engine = Engine(bundle, cores)
         self.engine.self_test()
-        crowd = self.engine if cores == 1 else Engine(bundle, 1)
-        crowd.self_test(BATCH_SIZE)
+        throughput_engine = self.engine if cores == 1 else Engine(bundle, 1)
+        throughput_engine.self_test(BATCH_SIZE)
         self.manifest = bundle.manifest
         self.sha256 = bundle.sha256
         self.name = bundle.manifest.name
-        # One lane more than cores: they have work while one batch is handed out.
-        self.batcher = Batcher(self.engine, crowd, cores + 1, metrics)
+        # One batch more than cores keeps the cores busy while the answers of a batch are delivered.
+        self.batcher = Batcher(self.engine, throughput_engine, cores + 1, metrics)
         self.users = 0
         self.retired = False
 
@@ -45,14 +45,13 @@ class Service:
     folders
         The bundles' folders.
     memory
-        Bytes that loaded bundles may take together (see :func:`webapp.serving.limits.memory_of`); the one used longest
-        ago makes room, but for the first.
-        None for no bound.
+        Bytes that loaded bundles may take together (see :func:`webapp.serving.limits.memory_of`); when they take more,
+        the least recently used one is unloaded, except the first. None: no limit.
 
     Raises
     ------
     BundleError
-        A bundle is refused, or two have one name.
+        A bundle is refused, or two bundles have the same name.
     """
 
     def __init__(
@@ -66,41 +65,41 @@ class Service:
         bundles = [read_bundle(folder) for folder in folders]
         self.names = tuple(bundle.manifest.name for bundle in bundles)
         if len(set(self.names)) < len(self.names):
-            raise BundleError(f"the bundles are named {', '.join(self.names)}; serve bundles of different names")
+            raise BundleError(f"the bundles are named {', '.join(self.names)}; serve bundles with different names")
         self._bundles = dict(zip(self.names, bundles, strict=True))
-        self._marks = {name: _mark(bundle.folder) for name, bundle in self._bundles.items()}
+        self._identities = {name: _file_identity(bundle.folder) for name, bundle in self._bundles.items()}
         self._metrics, self._threads, self._memory = metrics, threads, memory
         self._lock = threading.Lock()
-        self._loading = threading.Lock()  # one bundle is loaded at a time: two at once would take both memories
-        self._loaded: OrderedDict[str, Served] = OrderedDict()  # the one used last is last
+        self._loading = threading.Lock()  # one bundle is loaded at a time, to limit the memory
+        self._loaded: OrderedDict[str, Served] = OrderedDict()  # least recently used first
         self._loaded[self.default] = Served(bundles[0], metrics, threads)
 
     @property
     def default(self) -> str:
-        """Return the name of the bundle that answers where none is named."""
+        """Return the name of the bundle that answers requests without a model name."""
         return self.names[0]
 
     def manifests(self) -> list[Manifest]:
-        """Return the manifest of each bundle, in the order given."""
+        """Return the manifests of all bundles, in the order given."""
         return [self._bundles[name].manifest for name in self.names]
 
     def bundle(self, name: str) -> Bundle:
-        """Return a bundle by its name, loaded or not; Problem ``no_model`` where there is none."""
+        """Return a bundle by its name, loaded or not; Problem ``no_model`` if there is none."""
         if name not in self._bundles:
-            raise Problem("no_model", f"No model of that name is served here; there is {', '.join(self.names)}.")
+            raise Problem("no_model", f"No model of that name is served here; choose one of {', '.join(self.names)}.")
         return self._bundles[name]
 
     def is_loaded(self, name: str) -> bool:
-        """Return whether a bundle would answer at once."""
+        """Return whether a bundle is loaded and answers at once."""
         return name in self._loaded
 
     def is_ready(self, name: str) -> bool:
-        """Return whether a bundle would answer, at once or after it was loaded."""
-        return self.is_loaded(name) or _mark(self.bundle(name).folder) is not None
+        """Return whether a bundle answers, at once or after loading."""
+        return self.is_loaded(name) or _file_identity(self.bundle(name).folder) is not None
 
     @contextmanager
     def use(self, name: str | None = None) -> Iterator[Served]:
-        """Give a loaded bundle, and keep it for as long as it is used.
+        """Yield a loaded bundle; it is not closed while it is used.
 
         Raises
         ------
@@ -109,7 +108,7 @@ class Service:
         """
         name = name or self.default
         self.bundle(name)
-        served = self._take(name)
+        served = self._acquire(name)
         try:
             yield served
         finally:
@@ -119,7 +118,7 @@ class Service:
             if last:
                 served.batcher.close()
 
-    def _take(self, name: str) -> Served:
+    def _acquire(self, name: str) -> Served:
         while True:
             with self._lock:
                 if served := self._loaded.get(name):
@@ -132,29 +131,29 @@ class Service:
                         self._load(name)
                     except BundleError as error:
                         _LOG.error("%s cannot be loaded: %s", name, error)
-                        raise Problem("loading", "This model cannot be loaded now; try another.", 30) from error
+                        raise Problem("loading", "This model cannot be loaded now; try another one.", 30) from error
 
     def _load(self, name: str) -> None:
-        """Load a bundle that lies in its folder, test it, and put it in the place of the one that answers now."""
+        """Load the bundle from its folder, test it, and replace the one that answers now."""
         folder = self._bundles[name].folder
-        mark = _mark(folder)
+        identity = _file_identity(folder)
         bundle = read_bundle(folder)
         if bundle.manifest.name != name:
-            raise BundleError(f"the bundle in {folder} is named {bundle.manifest.name} now, not {name}")
+            raise BundleError(f"{folder} holds the bundle {bundle.manifest.name}, not {name}; restart to serve it")
         with self._lock:
-            leaving = self._making_room(name, memory_of(bundle.manifest))
-        self._close(leaving)
+            idle = self._unload_for(name, memory_of(bundle.manifest))
+        self._close(idle)
         fresh = Served(bundle, self._metrics, self._threads)
         with self._lock:
             old = [self._loaded.pop(name)] if name in self._loaded else []
             self._loaded[name] = fresh
             self._bundles[name] = bundle
-            self._marks[name] = mark
-            leaving = [served for served in old if self._retire(served)]
-        self._close(leaving)
+            self._identities[name] = identity
+            idle = [served for served in old if self._retire(served)]
+        self._close(idle)
 
-    def _making_room(self, name: str, wanted: int) -> list[Served]:
-        """Take bundles out, the one used longest ago first; return those that nobody uses."""
+    def _unload_for(self, name: str, wanted: int) -> list[Served]:
+        """Unload bundles, the least recently used first, until ``wanted`` bytes fit; return those not in use."""
         idle = []
         for other in list(self._loaded):
             taken = sum(memory_of(served.manifest) for served in self._loaded.values())
@@ -176,31 +175,31 @@ class Service:
         return not served.users
 
     def close(self) -> None:
-        """Answer what is queued, and stop."""
+        """Answer the queued pictures, and stop."""
         for served in self._loaded.values():
             served.batcher.close()
 
     def reload(self, changed_only: bool = False) -> None:
-        """Load the loaded bundles anew from their folders; one that is refused leaves the old one answering."""
+        """Reload the loaded bundles from their folders; if a new one is refused, the old one stays in use."""
         for name in list(self._loaded):
-            mark = _mark(self._bundles[name].folder)
-            if changed_only and mark in (None, self._marks[name]):
+            identity = _file_identity(self._bundles[name].folder)
+            if changed_only and identity in (None, self._identities[name]):
                 continue
             try:
                 with self._loading:
-                    if name in self._loaded:  # it may have made room meanwhile
+                    if name in self._loaded:  # it may have been unloaded meanwhile
                         self._load(name)
             except BundleError as error:
-                self._marks[name] = mark  # not tried again before it changes again
+                self._identities[name] = identity  # try again only after the next change
                 self._metrics.reloads.labels(name, "refused").inc()
-                _LOG.error("the new %s is refused, the old one goes on: %s", name, error)
+                _LOG.error("the new %s is refused, the old one stays in use: %s", name, error)
             else:
                 self._metrics.reloads.labels(name, "loaded").inc()
-                _LOG.warning("%s was loaded anew", name)
+                _LOG.warning("%s was reloaded", name)
 
 
-def _mark(folder: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a bundle is replaced; None while there is none."""
+def _file_identity(folder: Path) -> tuple[int, int, int] | None:
+    """Return a value that changes when a bundle is replaced; None if there is no bundle."""
     try:
         status = (folder / MANIFEST).stat()
     except FileNotFoundError:

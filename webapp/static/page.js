@@ -1,4 +1,4 @@
-// What a browser can add: previews, dropping and pasting, progress, sorting in place. The page works without this file.
+// Extras of the page: previews, drag and drop, paste, progress, sorting in place. The page works without this file.
 "use strict";
 
 const THUMBNAILS = 24;
@@ -11,14 +11,14 @@ if (form) {
   const drop = document.getElementById("drop");
   const progress = document.getElementById("progress");
   const status = document.getElementById("status");
-  const words = form.dataset;
-  let answered = false; // what is added after an answer begins anew
+  const texts = form.dataset;
+  let answered = false; // pictures added after an answer start a new selection
 
   const say = (sentence) => {
     status.textContent = sentence;
-    status.classList.toggle("hidden", answered); // the answers' heading shows the same
+    status.classList.toggle("hidden", answered); // the heading of the answers shows the same
   };
-  const count = (number) => (number === 1 ? words.one : words.many.replace("#", number));
+  const count = (number) => (number === 1 ? texts.one : texts.many.replace("#", number));
 
   const choose = (files) => {
     const transfer = new DataTransfer();
@@ -45,7 +45,7 @@ if (form) {
     const remove = document.createElement("button");
     remove.type = "button";
     remove.textContent = "×";
-    remove.setAttribute("aria-label", words.remove.replace("#", file.name));
+    remove.setAttribute("aria-label", texts.remove.replace("#", file.name));
     remove.addEventListener("click", () => {
       choose([...input.files].filter((_, other) => other !== place));
       (chosen.querySelectorAll("button")[place] ?? input).focus();
@@ -59,7 +59,7 @@ if (form) {
     if (files.length > THUMBNAILS) {
       const rest = document.createElement("li");
       rest.className = "plain";
-      rest.textContent = words.further.replace("#", files.length - THUMBNAILS);
+      rest.textContent = texts.further.replace("#", files.length - THUMBNAILS);
       items.push(rest);
     }
     chosen.replaceChildren(...items);
@@ -75,7 +75,7 @@ if (form) {
   });
   document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
   document.addEventListener("dragover", (event) => {
-    event.preventDefault(); // a picture that misses the box does not replace the page
+    event.preventDefault(); // a picture dropped outside the box must not replace the page
     drop.classList.add("over");
   });
   document.addEventListener("dragleave", (event) => {
@@ -93,24 +93,24 @@ if (form) {
     progress.hidden = false;
     progress.removeAttribute("value");
     answered = false;
-    say(words.looking);
+    say(texts.looking);
   });
   form.addEventListener("htmx:xhr:progress", ({ detail }) => {
-    if (uploaded || !detail.lengthComputable) return; // the answer's own download is told by nobody
+    if (uploaded || !detail.lengthComputable) return; // progress of the download of the answer is not shown
     uploaded = detail.loaded === detail.total;
     if (uploaded) {
       progress.removeAttribute("value");
-      say(words.looking);
+      say(texts.looking);
     } else {
       progress.value = detail.loaded / detail.total;
-      say(words.uploading.replace("#", Math.floor((100 * detail.loaded) / detail.total)));
+      say(texts.uploading.replace("#", Math.floor((100 * detail.loaded) / detail.total)));
     }
   });
   form.addEventListener("htmx:afterRequest", () => { progress.hidden = true; });
-  form.addEventListener("htmx:sendError", () => say(words.lost));
+  form.addEventListener("htmx:sendError", () => say(texts.lost));
   document.addEventListener("htmx:afterSwap", ({ detail }) => {
     if (detail.requestConfig.elt !== form) return; // a correction
-    const title = document.getElementById("answers-title"); // none where the request was refused
+    const title = document.getElementById("answers-title"); // missing if the request was refused
     answered = title !== null;
     say(document.getElementById("summary")?.textContent ?? "");
     title?.focus({ preventScroll: true });

@@ -1,4 +1,4 @@
-"""The API: the same rows as the command line's, and one sentence for whatever is wrong."""
+"""The API: the same rows as on the command line, and one sentence per problem."""
 
 import io
 import json
@@ -80,7 +80,7 @@ FORM = "multipart/form-data; boundary=edge"
 
 
 def bomb() -> bytes:
-    """Return a PNG of a few bytes that says it has 40,000 x 40,000 pixels."""
+    """Return a PNG of a few bytes that claims to have 40,000 x 40,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -10,23 +10,24 @@ from cascade.errors import CanonistiaError
 from cascade.evaluation.metrics import top_k_hits
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.decision import LogLinear, Product
-from cascade.rules.routing import Confidence, PerClass, route
+from cascade.rules.routing import Confidence, PerClass
+from cascade.rules.thresholds import in_a_gap
 from export.fitting.calibration import Calibrators
 from export.fitting.decisions import DECISIONS
-from export.fitting.routing import ROUTINGS, in_a_gap
+from export.fitting.routing import ROUTINGS
 from export.fitting.selection import FittedCascade, Terms, choose, compare, fit_cascade, fit_rules, out_of_fold
-from export.fitting.stage_logits import Answers, check_class_counts
+from export.fitting.stage_logits import StageLogits, check_class_counts
 from export.fitting.unsure import fit_unsure
 
 
-def two_stages(count: int, submodel_skill: float, seed: int = 0) -> Answers:
-    """Return answers of a fair main model, and of submodels that know the truth with the given strength."""
+def two_stages(count: int, submodel_skill: float, seed: int = 0) -> StageLogits:
+    """Return logits of a fair main model, and of submodels that know the truth with the given strength."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, 5, count)
     truth = np.eye(5)[targets]
     main = 2.5 * truth + rng.normal(0, 1, (count, 5))
     submodels = submodel_skill * (truth - 0.3) + rng.normal(0, 1, (count, 5))
-    return Answers(main, np.ones(count), submodels, targets)
+    return StageLogits(main, np.ones(count), submodels, targets)
 
 
 def terms(most_routed: float, candidates: int = 5) -> Terms:
@@ -34,12 +35,12 @@ def terms(most_routed: float, candidates: int = 5) -> Terms:
     return Terms(candidates, second_stage_cost=2.0, budget=1 + 2 * most_routed, false_alarm_rate=0.02, seed=0)
 
 
-def answer(fitted: FittedCascade, answers: Answers) -> CascadeOutput:
+def answer(fitted: FittedCascade, answers: StageLogits) -> CascadeOutput:
     stages = answers.calibrated(fitted.calibrators)
     return run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels))
 
 
-def accuracy(answers: Answers, probabilities: np.ndarray) -> float:
+def accuracy(answers: StageLogits, probabilities: np.ndarray) -> float:
     return float(top_k_hits(probabilities, answers.targets)[0].mean())
 
 
@@ -95,7 +96,7 @@ def test_a_weak_main_model_does_not_break_the_limit() -> None:
     answers = two_stages(600, 4.0)
     weak = replace(answers, main=np.random.default_rng(3).normal(0, 1, (600, 5)))
     fitted = fit_cascade(weak, terms(0.1))
-    routed = route(fitted.rules.routing, fitted.calibrators.main(weak.main))
+    routed = fitted.rules.routing.route(fitted.calibrators.main(weak.main))
     assert routed.mean() <= 0.13
 
 
@@ -205,7 +206,7 @@ def test_the_cost_on_the_fitted_pictures_is_within_the_budget_for_every_rule() -
     stages = answers.calibrated(fit_cascade(answers, terms(0.2)).calibrators)
     for routing in ROUTINGS:
         rule, _ = fit_rules(routing, "product", 0.2, stages, 5)
-        assert route(rule, stages.main).mean() <= 0.2 + 1e-9
+        assert rule.route(stages.main).mean() <= 0.2 + 1e-9
 
 
 def test_a_class_never_predicted_is_not_routed_by_default() -> None:

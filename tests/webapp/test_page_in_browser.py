@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
 
 from cascade.images.decoding import decode
+from cascade.rules.unsure import doubtfulness
 from tests.conftest import draw, run_command
 from tests.serving import served
 
@@ -86,16 +87,16 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext, address: str) -> Iterator[Page]:
-    """Return the page, opened; nothing may be complained about in its console."""
+    """Return the opened page; its console must stay empty."""
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.goto(address)
     yield opened
-    # A refused request is told by the browser and by htmx; what the policy refused, or a script's error, is not.
-    told = ("status of 4", "Response Status Error Code 4")
-    assert [text for text in complaints if not any(words in text for words in told)] == []
+    # The browser and htmx report a refused request; a violation of the policy or an error of a script is a fault.
+    expected = ("status of 4", "Response Status Error Code 4")
+    assert [text for text in complaints if not any(words in text for words in expected)] == []
 
 
 def choose(page: Page, *files: Path) -> None:
@@ -160,9 +161,9 @@ def test_pictures_chosen_by_button_show_bars_stage_and_maps(
         assert shares(card) == named
         meters = card.locator("meter").all()
         assert [float(str(meter.get_attribute("value"))) for meter in meters] == list(named.values())
-        assert re.match(rf"main \d+% {row['label_1']}, ", card.locator(".stage").inner_text())
+        assert re.match(rf"Main model: \d+% {row['label_1']}\. ", card.locator(".stage").inner_text())
         assert card.locator(".preview").evaluate("image => image.naturalWidth") == 72
-    assert "no picture of a known format" in bad.inner_text()
+    assert "not a picture in a known format" in bad.inner_text()
     assert not first.locator(".maps").is_visible()
     first.get_by_text("Why").click()
     maps = first.locator(".maps img").all()
@@ -230,15 +231,14 @@ def test_a_slow_upload_shows_how_far_it_is(page: Page, context: BrowserContext, 
 
 def test_another_model_is_picked_and_says_when_it_is_unsure(page: Page, pictures: Path, doubting: Path) -> None:
     right = json.loads((doubting / "bundle.json").read_text())["measured"]["cascade"]["top1"]
-    assert f"{100 * right:.1f}% right" in page.locator(".model", has_text="doubting").inner_text()
+    assert f"{100 * right:.1f}% correct" in page.locator(".model", has_text="doubting").inner_text()
     page.get_by_role("radio", name="doubting").check()
     choose(page, pictures / "sky.png")
     (card,) = answer(page)
-    assert re.fullmatch(
-        r"main \d+% \w+, routed; submodels: \w+ \d\.\d\d, \w+ \d\.\d\d", card.locator(".stage").inner_text()
-    )
+    stage = r"Main model: \d+% \w+\. Not certain enough; submodels: \w+ \d\.\d\d, \w+ \d\.\d\d"
+    assert re.fullmatch(stage, card.locator(".stage").inner_text())
     assert card.get_by_text("unsure", exact=True).is_visible()
-    assert "look yourself" in card.inner_text()
+    assert "Check the answer yourself" in card.inner_text()
     assert page.locator("#summary").inner_text() == "1 picture · 1 unsure"
 
 
@@ -258,8 +258,9 @@ def test_the_download_equals_what_classify_writes_in_both_orders(
     assert_same_rows(rows, expected)
     assert (tmp_path / "doubt.csv").stat().st_size == (tmp_path / "sent.csv").stat().st_size  # to the line break
     assert shown[-1] == "text.jpg"
-    doubt = [(row["unsure"] != "true", float(row["probability_1"])) for row in rows[:-1]]
-    assert doubt == sorted(doubt)
+    answers = [(row["unsure"] == "true", float(row["probability_1"]), float(row["probability_2"])) for row in rows[:-1]]
+    doubt = [doubtfulness(*answer) for answer in answers]
+    assert doubt == sorted(doubt, reverse=True)
 
 
 def test_a_correction_is_stored_with_its_picture(page: Page, pictures: Path, collected: Path) -> None:

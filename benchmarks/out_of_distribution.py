@@ -1,9 +1,9 @@
-"""Make pictures that show none of a scene model's classes, from data that installs with scikit-image and scikit-learn.
+"""Make out-of-distribution pictures for a scene model, from data that comes with scikit-image and scikit-learn.
 
-    python benchmarks/outside.py DIR
+    python -m benchmarks.out_of_distribution DIR
     canonistia evaluate photos/validation --outside DIR
 
-Six kinds, fifty pictures each, grey, 300 by 250 pixels: textures, text, faces, noise, digits, things.
+There are fifty grey pictures of 300 by 250 pixels of each of six kinds: textures, text, faces, noise, digits, things.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Maker = Callable[[np.random.Generator], Image.Image]
 
 
 def main() -> None:
-    """Write one folder a kind."""
+    """Write one folder per kind."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR")
     folder = parser.parse_args().folder
@@ -36,18 +36,17 @@ def main() -> None:
 
 
 def texture(rng: np.random.Generator) -> Image.Image:
-    """Return a piece of brick, grass or gravel, or of skin cells, turned at random."""
+    """Return a crop of brick, grass, gravel or cells, rotated at random."""
     name = rng.choice(["brick", "grass", "gravel", "cell", "immunohistochemistry"])
     return _crop(rng, Image.fromarray(getattr(skimage.data, name)()), 0.3, 0.8).rotate(90 * int(rng.integers(4)))
 
 
 def text(rng: np.random.Generator) -> Image.Image:
-    """Return a piece of a scanned page, or words set in a page of their own."""
+    """Return a crop of a scanned page, or a page of random words."""
     if rng.random() < 0.4:
         return _crop(rng, Image.fromarray(getattr(skimage.data, rng.choice(["page", "text"]))()), 0.4, 0.9)
-    words = np.array(f"{__doc__} {textwrap.dedent(texture.__doc__ or '')}".split())
     size = int(rng.integers(12, 40))
-    lines = textwrap.wrap(" ".join(rng.choice(words, 120)), width=int(560 / size))
+    lines = textwrap.wrap(" ".join(rng.choice(np.array(_TEXT.split()), 120)), width=int(560 / size))
     paper, ink = int(rng.integers(170, 256)), int(rng.integers(0, 90))
     page = Image.new("L", SIZE, paper)
     ImageDraw.Draw(page).multiline_text((8, 8), "\n".join(lines), ink, ImageFont.load_default(size))
@@ -55,7 +54,7 @@ def text(rng: np.random.Generator) -> Image.Image:
 
 
 def face(rng: np.random.Generator) -> Image.Image:
-    """Return a face: photographed (Labeled Faces in the Wild, 25 pixels wide), or drawn with a few strokes."""
+    """Return a face: a photo (Labeled Faces in the Wild, 25 pixels wide), or a simple drawing."""
     if rng.random() < 0.5:
         return Image.fromarray((255 * skimage.data.lfw_subset()[int(rng.integers(100))]).astype(np.uint8))
     picture = Image.new("L", SIZE, int(rng.integers(150, 256)))
@@ -64,8 +63,8 @@ def face(rng: np.random.Generator) -> Image.Image:
     wide, tall = rng.uniform(55, 85), rng.uniform(75, 105)
     ink, width = int(rng.integers(0, 80)), int(rng.integers(2, 6))
     pen.ellipse((x - wide, y - tall, x + wide, y + tall), fill=int(rng.integers(120, 230)), outline=ink, width=width)
-    for side in (-1, 1):
-        eye = x + side * wide * 0.4
+    for sign in (-1, 1):
+        eye = x + sign * wide * 0.4
         pen.ellipse((eye - 9, y - 30, eye + 9, y - 18), fill=255, outline=ink, width=width)
         pen.ellipse((eye - 3, y - 27, eye + 3, y - 21), fill=ink)
         pen.arc((eye - 16, y - 48, eye + 16, y - 28), 200, 340, fill=ink, width=width)
@@ -75,21 +74,21 @@ def face(rng: np.random.Generator) -> Image.Image:
 
 
 def noise(rng: np.random.Generator) -> Image.Image:
-    """Return noise, from single pixels to soft clouds."""
+    """Return noise with a random grain, from single pixels to soft clouds."""
     grain = int(2 ** rng.uniform(0, 6))
     cells = rng.normal(128, rng.uniform(20, 70), (max(2, SIZE[1] // grain), max(2, SIZE[0] // grain)))
     return Image.fromarray(np.clip(cells, 0, 255).astype(np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
 
 
 def digit(rng: np.random.Generator) -> Image.Image:
-    """Return a handwritten digit, eight pixels wide at first, dark on light or light on dark."""
+    """Return an enlarged handwritten digit of eight by eight pixels, dark on light or light on dark."""
     pixels = np.pad(_DIGITS[int(rng.integers(len(_DIGITS)))] * (255 / 16), 1)  # (10, 10)
     picture = Image.fromarray((255 - pixels if rng.random() < 0.5 else pixels).astype(np.uint8))
     return picture.resize(SIZE, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(rng.uniform(0, 4)))
 
 
 def thing(rng: np.random.Generator) -> Image.Image:
-    """Return a piece of a picture of one thing: an astronaut, a cat, coffee, coins, a retina, the moon, a clock."""
+    """Return a crop of a picture of one thing: an astronaut, a cat, coffee, coins, a retina, the moon, a clock."""
     names = ("astronaut", "chelsea", "coffee", "coins", "retina", "moon", "clock", "horse", "hubble_deep_field")
     pixels = getattr(skimage.data, rng.choice(names))()
     picture = Image.fromarray((255 * pixels).astype(np.uint8) if pixels.dtype == bool else pixels)
@@ -98,13 +97,20 @@ def thing(rng: np.random.Generator) -> Image.Image:
 
 def _crop(rng: np.random.Generator, picture: Image.Image, low: float, high: float) -> Image.Image:
     share = rng.uniform(low, high)
-    width, height = (round(share * side) for side in picture.size)
+    width, height = (round(share * length) for length in picture.size)
     left, top = (
         int(rng.integers(0, whole - part + 1)) for whole, part in zip(picture.size, (width, height), strict=True)
     )
     return picture.convert("L").crop((left, top, left + width, top + height))
 
 
+# The words on pages of text; other words would make other pictures than those that published figures are about.
+_TEXT = """
+Make pictures that show none of a scene model's classes, from data that installs with scikit-image and scikit-learn.
+python benchmarks/outside.py DIR canonistia evaluate photos/validation --outside DIR Six kinds, fifty pictures each,
+grey, 300 by 250 pixels: textures, text, faces, noise, digits, things. Return a piece of brick, grass or gravel, or
+of skin cells, turned at random.
+"""
 _DIGITS = load_digits().images
 MAKERS: dict[str, Maker] = {
     "textures": texture,

@@ -55,9 +55,9 @@ def test_a_tensor_gets_the_probabilities_of_the_python_face(client: FlaskClient,
     assert outputs["probabilities"]["shape"] == [3, 3]
     probabilities = np.array(outputs["probabilities"]["data"]).reshape(3, 3)
     labels = np.array(outputs["labels"]["data"]).reshape(3, 2)
-    for row, prediction in enumerate(expected):
-        assert labels[row].tolist() == [prediction.label_1, prediction.label_2]
-        assert np.sort(probabilities[row])[::-1][:2].tolist() == [prediction.probability_1, prediction.probability_2]
+    for index, prediction in enumerate(expected):
+        assert labels[index].tolist() == [prediction.label_1, prediction.label_2]
+        assert np.sort(probabilities[index])[::-1][:2].tolist() == [prediction.probability_1, prediction.probability_2]
     assert outputs["routed"]["data"] == [prediction.stage == "submodels" for prediction in expected]
 
 

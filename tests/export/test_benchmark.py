@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from export.commands.benchmark import (
+    BenchmarkPlan,
     Pool,
-    ProtocolPlan,
     SplitResult,
     paired_difference,
     read_pool,
-    run_protocol,
-    split_rows,
+    run_benchmark,
+    split_indices,
 )
 from export.fitting.selection import Terms
 from tests.conftest import CLASSES, Run, write_class_folders
-from trainers.loop.training import NetworkConfig
+from trainers.networks.config import NetworkConfig
 
 
 def test_a_split_takes_so_many_of_each_class_and_keeps_copies_on_one_side() -> None:
@@ -27,7 +27,7 @@ def test_a_split_takes_so_many_of_each_class_and_keeps_copies_on_one_side() -> N
     for first in (0, 10, 70, 130):  # pairs, and one group of three
         groups[first + 1] = groups[first]
     groups[12] = groups[10]
-    trained, tested = split_rows(targets, groups, 20, seed=int(rng.integers(99)))
+    trained, tested = split_indices(targets, groups, 20, seed=int(rng.integers(99)))
     assert np.bincount(targets[trained]).tolist() == [20, 20, 20, 20]
     assert not set(groups[trained]) & set(groups[tested])
     assert len(trained) + len(tested) == 240
@@ -35,7 +35,7 @@ def test_a_split_takes_so_many_of_each_class_and_keeps_copies_on_one_side() -> N
 
 def test_seeds_give_other_splits_and_the_same_seed_the_same() -> None:
     targets, groups = np.repeat(np.arange(3), 40), np.arange(120)
-    first, again, other = (split_rows(targets, groups, 10, seed)[0].tolist() for seed in (1, 1, 2))
+    first, again, other = (split_indices(targets, groups, 10, seed)[0].tolist() for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -69,57 +69,63 @@ def pool(skill: float) -> Pool:
 
 
 def test_a_second_stage_that_sees_more_saves_mistakes_within_the_budget() -> None:
-    plan = ProtocolPlan(
+    plan = BenchmarkPlan(
         Path("none"), NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2"), splits=3, per_class=80
     )
-    outcome = list(run_protocol(pool(3.0), plan))
+    outcome = list(run_benchmark(pool(3.0), plan))
     assert all(result.cascade < 0.8 * result.main for result in outcome)
     assert np.mean([result.cost for result in outcome]) <= plan.budget + 0.3
     assert {result.trained_on for result in outcome} == {320}
 
 
 def test_a_blind_second_stage_does_no_harm() -> None:
-    plan = ProtocolPlan(
+    plan = BenchmarkPlan(
         Path("none"), NetworkConfig("efficientnet_lite0"), NetworkConfig("efficientnet_lite2"), splits=2, per_class=80
     )
-    for result in run_protocol(pool(0.0), plan):
+    for result in run_benchmark(pool(0.0), plan):
         assert result.cascade <= result.main + 8
 
 
 def test_the_command_reports_every_split_on_a_data_set_in_any_shape(run: Run, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "training", dict.fromkeys(CLASSES, 9), 0)
     write_class_folders(tmp_path / "validation", dict.fromkeys(CLASSES, 7), 100)
-    words = ("--splits", 2, "--per-class", 10, "--second-backbone", "efficientnet_lite0", "--second-size", 64)
-    done = run("benchmark-cascade", tmp_path, *words, "--json")
+    options = ("--splits", 2, "--per-class", 10, "--second-backbone", "efficientnet_lite0", "--second-size", 64)
+    done = run("benchmark-cascade", tmp_path, *options, "--json")
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert report["backbones"] == "frozen"
     assert [split["trained_on"] for split in report["splits"]] == [30, 30]
     assert all(split["tested_on"] == 18 for split in report["splits"])
-    told = run("benchmark-cascade", tmp_path, *words)
-    assert "cascade less main model alone" in told.output
+    as_text = run("benchmark-cascade", tmp_path, *options)
+    assert "cascade less main model alone" in as_text.output
 
 
 def test_submodels_may_read_the_main_models_features_too(tmp_path: Path) -> None:
     write_class_folders(tmp_path, dict.fromkeys(CLASSES, 3), 0)
     stages = NetworkConfig("efficientnet_lite0", size=64), NetworkConfig("efficientnet_lite0", size=96)
-    trunk, both = (read_pool(ProtocolPlan(tmp_path, *stages, per_class=2, features=read)) for read in ("trunk", "both"))
+    trunk, both = (
+        read_pool(BenchmarkPlan(tmp_path, *stages, per_class=2, features=read)) for read in ("trunk", "both")
+    )
     assert np.array_equal(both.second, np.hstack([trunk.second, trunk.main]))
     assert both.terms == trunk.terms
 
 
 @pytest.mark.parametrize(
-    ("counts", "words", "sentence"),
+    ("counts", "options", "sentence"),
     [
-        (dict.fromkeys(CLASSES, 10), (), "dots has 10 pictures, and 100 a class are trained on; give a smaller"),
+        (
+            dict.fromkeys(CLASSES, 10),
+            (),
+            "dots has 10 pictures, expected more than the 100 per class that are",
+        ),
         ({"dots": 12}, ("--per-class", 10), "has one class, dots; expected two or more"),
         (dict.fromkeys(CLASSES, 12), ("--per-class", 10, "--budget", 0.9), "every picture passes the main model"),
     ],
 )
 def test_bad_input_is_one_sentence(
-    run: Run, tmp_path: Path, counts: dict[str, int], words: tuple[object, ...], sentence: str
+    run: Run, tmp_path: Path, counts: dict[str, int], options: tuple[object, ...], sentence: str
 ) -> None:
     write_class_folders(tmp_path, counts, 0)
-    done = run("benchmark-cascade", tmp_path, *words)
+    done = run("benchmark-cascade", tmp_path, *options)
     assert done.exit_code == 1
     assert sentence in done.output

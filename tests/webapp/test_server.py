@@ -1,4 +1,4 @@
-"""What a service meets in the world: killed workers, swaps, full disks, rude clients. A real server each time."""
+"""The server under faults: killed workers, replaced bundles, slow and silent clients. A real server in each test."""
 
 import http.client
 import json
@@ -34,7 +34,7 @@ ASK = "/api/v1/classify"
 
 @dataclass
 class Load:
-    """Clients that ask without a pause, each request on a connection of its own."""
+    """Clients that send requests without a pause, each on a new connection."""
 
     port: int
     answers: list[tuple[int, bytes]] = field(default_factory=list)
@@ -76,7 +76,7 @@ def load(server: Running, clients: int = 6) -> Iterator[Load]:
 
 def workers(server: Running) -> list[int]:
     text = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return [int(word) for word in text.split()]
+    return [int(pid) for pid in text.split()]
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 
 def replace_bundle(bundle: Path, change: Callable[[dict], object]) -> None:
-    """Put a changed bundle in the place of one, as ``export --overwrite`` does: written beside it, then renamed."""
+    """Replace a bundle by a changed one, as ``export --overwrite`` does: written beside it, then renamed."""
     fresh = bundle.with_name("fresh")
     shutil.copytree(bundle, fresh)
     manifest = json.loads((fresh / MANIFEST).read_text())
@@ -101,7 +101,7 @@ def route_everything(manifest: dict) -> None:
     manifest["rules"]["routing"] = msgspec_json.decode(msgspec_json.encode(Confidence(threshold=1.01)))
 
 
-def test_a_killed_worker_is_replaced_and_only_requests_in_hand_fail(bundle: Path) -> None:
+def test_a_killed_worker_is_replaced_and_only_requests_in_progress_fail(bundle: Path) -> None:
     with running("--model", bundle) as server, load(server) as asked:
         wait_until(lambda: len(asked.answers) > 20)
         (worker,) = workers(server)
@@ -110,7 +110,7 @@ def test_a_killed_worker_is_replaced_and_only_requests_in_hand_fail(bundle: Path
         before = len(asked.answers)
         wait_until(lambda: len(asked.answers) > before + 20)
     assert {status for status, _ in asked.answers} == {200}
-    assert len(asked.failures) <= 6  # one for each client
+    assert len(asked.failures) <= 6  # one per client
 
 
 def test_sigterm_answers_what_was_asked_and_exits_with_0(bundle: Path) -> None:
@@ -121,7 +121,7 @@ def test_sigterm_answers_what_was_asked_and_exits_with_0(bundle: Path) -> None:
             assert server.process.wait(timeout=30) == 0
         assert server.said() == []
     assert {status for status, _ in asked.answers} == {200}
-    # Once the server is gone nobody is there to connect to; a request that was taken is never dropped.
+    # After the server has stopped, connecting fails; a request that was accepted is never dropped.
     assert {type(error) for error in asked.failures} <= {ConnectionRefusedError}
 
 
@@ -153,7 +153,7 @@ def test_a_replaced_bundle_is_swapped_in_under_load_without_a_failure(bundle: Pa
     answers = [json.loads(body) for _, body in asked.answers]
     assert {answer["sha256"] for answer in answers} == {old, new}
     stages = {answer["results"][0]["stage"] for answer in answers if answer["sha256"] == new}
-    assert stages == {"submodels"}  # the new rules answer, whenever the new bundle says that it does
+    assert stages == {"submodels"}  # every answer of the new bundle follows the new rules
 
 
 @pytest.mark.parametrize("fault", ["damaged", "nonsense", "missing"])
@@ -170,7 +170,7 @@ def test_a_bundle_that_fails_its_test_leaves_the_old_one_serving(bundle: Path, f
         else:
             shutil.rmtree(bundle)
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: any("refused, the old one goes on" in line for line in server.said()))
+        wait_until(lambda: any("refused, the old one stays in use" in line for line in server.said()))
         assert ask(server.port, PICTURES[0]) == before
 
 
@@ -231,7 +231,7 @@ def test_a_client_that_leaves_frees_its_place(bundle: Path) -> None:
             raw(server.port, head(len(PICTURES[0])), PICTURES[0][:50]).close()
         wait_until(lambda: b"canonistia_queue_pictures 0.0" in metrics(server.port))
         before = clients_left(server.port)
-        # Many pictures in one request take long; nobody waits for the later ones once their client is gone.
+        # Several large pictures in one request take long; the later ones are dropped once their client is gone.
         part = b'--e\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + slow + b"\r\n"
         body = 3 * part + b"--e--\r\n"
         leaving = raw(server.port, head(len(body), "multipart/form-data; boundary=e"), body)
@@ -294,7 +294,7 @@ def test_two_hundred_megabytes_are_refused_before_they_arrive(bundle: Path) -> N
         assert ask(server.port, PICTURES[0])[0] == 200
 
 
-def test_the_log_is_one_json_object_a_line(bundle: Path) -> None:
+def test_the_log_is_one_json_object_per_line(bundle: Path) -> None:
     with running("--model", bundle, "--log", "json") as server:
         ask(server.port, PICTURES[0])
         ask(server.port, b"text")
@@ -313,7 +313,7 @@ def test_a_client_that_keeps_its_closed_connection_stalls_nobody(bundle: Path) -
         ]
         for connection in staying:
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
-        # gunicorn alone waits two seconds for each of them, one after the other, and accepts nobody meanwhile.
+        # Plain gunicorn waits two seconds for each of them, one after the other, and accepts no client meanwhile.
         for _ in range(5):
             assert ask(server.port, PICTURES[0], timeout=10)[0] == 200
         for connection in staying:

@@ -1,0 +1,35 @@
+"""Examples: pictures with their targets and weights, as a training takes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cascade.images.folders import LabelledPicture
+from trainers.data.dataset import DataSet
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures with their targets (N,) and, for training, a weight each (N,)."""
+
+    paths: list[Path]
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class SplitExamples:
+    """The examples that a network is trained on, and those that it is validated on."""
+
+    training: Examples
+    validation: Examples
+
+
+def split_examples(data: DataSet) -> SplitExamples:
+    """Return the training and validation pictures with their class indices, all of weight 1."""
+
+    def examples(pictures: tuple[LabelledPicture, ...]) -> Examples:
+        return Examples([picture.path for picture in pictures], data.targets(pictures), np.ones(len(pictures)))
+
+    return SplitExamples(examples(data.training), examples(data.validation))

@@ -1,0 +1,98 @@
+"""Opening a run's folder: for a new run, one that replaces another, or one that is resumed."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.errors import CanonistiaError
+from cascade.files import write_json
+from trainers.distributed.process_context import ProcessContext
+from trainers.runs.folder import STATE, SUMMARY, is_started, read_config
+
+
+@contextmanager
+def open_run(
+    folder: Path, config: dict[str, Any], overwrite: bool, resumed: bool, process: ProcessContext
+) -> Iterator[bool]:
+    """Open the folder of a new or resumed run, in every process; yield False when the run is finished already.
+
+    Raises
+    ------
+    CanonistiaError
+        The run that is to be resumed has other settings, or a new folder cannot be written.
+    """
+    if resumed:
+        check_same_config(folder, read_config(folder), config)
+        finished = (folder / SUMMARY).exists()
+        if finished and process.is_main:
+            click.echo(f"{folder} is finished; there is nothing to resume", err=True)
+        yield not finished
+    elif not process.is_main:
+        process.wait()  # for the main process to make the folder
+        yield True
+    else:
+        with _new_run(folder, overwrite):
+            write_json(folder / "config.json", config)
+            process.wait()
+            yield True
+
+
+def check_run_folder(folder: Path, overwrite: bool) -> None:
+    """Raise CanonistiaError when a run may not be written into a folder."""
+    if not folder.exists() or (folder.is_dir() and all(path.suffix == ".partial" for path in folder.iterdir())):
+        return
+    if not overwrite or not is_started(folder):
+        raise CanonistiaError(
+            f"{folder} is not empty; choose another --out, --overwrite an earlier run, or --resume an interrupted one"
+        )
+
+
+def check_same_config(folder: Path, there: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise CanonistiaError unless a resumed run has the settings that it was started with."""
+    if there.get("classes") != given["classes"]:
+        raise CanonistiaError(
+            f"{folder} was trained on the classes {', '.join(there.get('classes') or ['(none)'])}; the data has "
+            f"{', '.join(given['classes'])}: start a new run when a class is added or removed"
+        )
+    # The tracker, the number of worker processes and the cache do not change the result.
+    free = {"tracker", "workers", "code_version", "cache"}
+    changed = sorted(name for name in {*there, *given} - free if there.get(name) != given.get(name))
+    if changed:
+        raise CanonistiaError(
+            f"{folder} was started with other settings ("
+            + ", ".join(f"{name} {there.get(name)!r}, now {given.get(name)!r}" for name in changed)
+            + "); resume it with the same ones, or start another --out"
+        )
+
+
+@contextmanager
+def _new_run(folder: Path, overwrite: bool) -> Iterator[None]:
+    """Make an empty run folder; when the run fails before its first checkpoint, restore what was there before.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder is not empty and ``overwrite`` is not set or it is no run, or it cannot be written.
+    """
+    check_run_folder(folder, overwrite)
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        if folder.exists():
+            os.replace(folder, old)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+    try:
+        yield
+    finally:
+        if any((folder / name).exists() for name in ("last.json", STATE)):
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            if old.exists():
+                os.replace(old, folder)
