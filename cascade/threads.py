@@ -59,25 +59,37 @@ def plan(things: Iterable[T], threads: int | None = None) -> tuple[Plan, Iterato
     return Plan(0, total) if few else Plan(total, 1), chain(first, things)
 
 
-def in_order(work: Callable[[T], R], things: Iterable[T], threads: int, ahead: int = 2) -> Iterator[R]:
+def in_order(
+    work: Callable[[T], R],
+    things: Iterable[T],
+    threads: int,
+    ahead: int = 2,
+    weight: Callable[[T], int] = lambda thing: 0,
+    most: int = 0,
+) -> Iterator[R]:
     """Yield the result of ``work`` for each thing, in order, computed by several threads, or with 0 by the caller's.
 
-    At most ``ahead`` finished or waiting results per thread are in memory: a slow reader of the results slows down the
-    work, and the things may be endless. An exception of ``work`` is raised in place of its result. If the caller stops
-    early, work that has not started is dropped, and running work is waited for.
+    At most ``ahead`` finished or waiting results per thread are in memory, and no more of them than have the weight
+    ``most`` together: a slow reader of the results slows down the work, and the things may be endless. An exception of
+    ``work`` is raised in place of its result. If the caller stops early, work that has not started is dropped, and
+    running work is waited for.
     """
     if not threads:
         yield from map(work, things)
         return
     pool = ThreadPoolExecutor(threads)
-    pending: deque[Future[R]] = deque()
+    pending: deque[tuple[Future[R], int]] = deque()
+    held = 0
     try:
         for thing in things:
-            pending.append(pool.submit(work, thing))
-            if len(pending) > ahead * threads:
-                yield pending.popleft().result()
+            pending.append((pool.submit(work, thing), weight(thing)))
+            held += pending[-1][1]
+            while pending and (len(pending) > ahead * threads or held > most > 0):
+                future, freed = pending.popleft()
+                held -= freed
+                yield future.result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -15,6 +15,8 @@ from cascade.threads import BATCH_SIZE, in_order
 
 # A batch ends early at this many bytes of files, so that large photographs do not fill the memory.
 BATCH_BYTES = 8_000_000
+# No more bytes of files than this wait to be classified, but for one file that is larger.
+HELD_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,10 @@ def answers(
     first, and the sha256 of the bytes becomes the item's stamp.
     """
     entries = (_Entry(item, row=None if by_hash else known(item)) for item in items)
-    fetched = in_order(partial(_fetch, by_hash), _batches(entries, batch_size), readers)
+    fetched = in_order(partial(_fetch, by_hash), _batches(entries, batch_size), readers, 2, _bytes_of, HELD_BYTES)
     if by_hash:
         fetched = ([replace(entry, row=known(entry.item)) for entry in batch] for batch in fetched)
-    for batch in in_order(partial(_answer, engine), fetched, workers):
+    for batch in in_order(partial(_answer, engine), fetched, workers, 2, _bytes_of, HELD_BYTES):
         yield from batch
 
 
@@ -64,6 +66,10 @@ def _batches(entries: Iterable[_Entry], batch_size: int) -> Iterator[list[_Entry
             batch, held = [], 0
     if batch:
         yield batch
+
+
+def _bytes_of(batch: Sequence[_Entry]) -> int:
+    return sum(entry.item.size for entry in batch if not entry.row)
 
 
 def _fetch(by_hash: bool, batch: Sequence[_Entry]) -> list[_Entry]:

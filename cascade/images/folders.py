@@ -8,18 +8,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cascade.errors import CanonistiaError
-from cascade.images.formats import HEAD, SUFFIXES, format_of
+from cascade.images.formats import HEAD, format_of, named_as_picture
 
 # What cameras, network storage and operating systems leave among pictures.
 _SYSTEM = frozenset(
     {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "system volume information", "lost+found"}
     | {"thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"}
-)
-# Files that stand beside pictures and are none: they are not opened to find that out.
-_OTHERS = frozenset(
-    {".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".html", ".pdf", ".yaml", ".yml", ".toml", ".log", ".ini"}
-    | {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".parquet", ".db", ".npy", ".npz", ".h5", ".pt", ".onnx"}
-    | {".mp4", ".mov", ".avi", ".mkv", ".mp3", ".wav", ".aae", ".xmp", ".thm", ".py", ".ipynb", ".exe"}
 )
 
 
@@ -94,7 +88,7 @@ def subfolders(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise CanonistiaError(f"{folder} is not a folder; expected one folder per class with pictures inside")
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not _is_hidden(child.name))
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not is_hidden(child.name))
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -103,7 +97,7 @@ def pictures_in(folder: Path) -> list[Path]:
         return sorted(
             folder / entry.name
             for entry in entries
-            if not _is_hidden(entry.name) and not entry.is_dir() and _is_picture(entry)
+            if not is_hidden(entry.name) and not entry.is_dir() and _is_picture(entry)
         )
 
 
@@ -161,11 +155,11 @@ def _follows(entry: "os.DirEntry[str]", tour: _Tour) -> bool:
 
 
 def _is_picture(entry: "os.DirEntry[str]") -> bool:
-    ending = os.path.splitext(entry.name)[1].lower()
-    if ending in SUFFIXES:
-        return True
+    named = named_as_picture(entry.name)
+    if named is not None:
+        return named
     try:
-        if ending in _OTHERS or not entry.is_file():
+        if not entry.is_file():
             return False
         with open(entry.path, "rb") as file:
             return format_of(file.read(HEAD)) is not None
@@ -173,5 +167,6 @@ def _is_picture(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a name is hidden, or one that systems leave among pictures."""
     return name.startswith(".") or name.lower() in _SYSTEM

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePosixPath
 
 from cascade.errors import UnknownFormatError
 
@@ -11,6 +12,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
     | {".avif", ".heic", ".heif"}
+)
+# Files that stand beside pictures and are none: they need not be opened to find out.
+_OTHERS = frozenset(
+    {".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".html", ".pdf", ".yaml", ".yml", ".toml", ".log", ".ini"}
+    | {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".parquet", ".db", ".npy", ".npz", ".h5", ".pt", ".onnx"}
+    | {".mp4", ".mov", ".avi", ".mkv", ".mp3", ".wav", ".aae", ".xmp", ".thm", ".py", ".ipynb", ".exe"}
 )
 HEIF = "HEIF"  # read where pillow-heif is installed
 
@@ -58,6 +65,12 @@ _NOT_READ = (
     _Signature("Canon raw", b"ftypcrx", 4),
     _Signature("Fujifilm raw", b"FUJIFILMCCD-RAW"),
 )
+
+
+def named_as_picture(name: str) -> bool | None:
+    """Return whether a file is a picture by the ending of its name; None where that says nothing."""
+    ending = PurePosixPath(name).suffix.lower()
+    return True if ending in SUFFIXES else False if ending in _OTHERS else None
 
 
 def format_of(head: bytes) -> str | None:

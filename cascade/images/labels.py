@@ -34,18 +34,19 @@ def label_fault(label: str) -> str:
 def file_name(label: str) -> str:
     """Return a name for a file or folder of a label, the same for each label and another for every other one.
 
-    Letters, digits, spaces and ``.,()+=@-_`` stay as they are; any other byte becomes ``%`` and two digits, and so does
-    what a file system treats in its own way: a dot at the front, a dot or space at the end, the first letter of a
-    name that Windows keeps for a device. A long name is shortened and gets a hash of the label.
+    Letters and digits of any script, spaces and ``.,()+=@-_`` stay as they are. Any other byte becomes ``%`` and two
+    digits, and so does what a file system treats in its own way: a dot at the front, a dot or space at the end, the
+    first letter of a name that Windows keeps for a device. A long name is shortened and gets a hash of the label.
     """
     label = normalised(label)
-    made = "".join(sign if _PLAIN.fullmatch(sign) else _escaped(sign) for sign in label)
+    made = "".join(sign if _PLAIN.fullmatch(sign) or sign.isalnum() else _escaped(sign) for sign in label)
     if made.startswith(".") or _DEVICES.fullmatch(made):
         made = _escaped(made[0]) + made[1:]
     if made.endswith((".", " ")):
         made = made[:-1] + _escaped(made[-1])
-    if len(made) > _LONGEST_MADE:
-        made = f"{made[: _LONGEST_MADE - 17].rstrip('. ')}~{hashlib.sha256(label.encode()).hexdigest()[:16]}"
+    if len(made.encode()) > _LONGEST_MADE:
+        start = made.encode()[: _LONGEST_MADE - 17].decode(errors="ignore").rstrip(". ")
+        made = f"{start}~{hashlib.sha256(label.encode()).hexdigest()[:16]}"
     return made
 
 

@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from cascade.errors import PictureError
-from cascade.images.formats import SUFFIXES
+from cascade.images.folders import is_hidden
+from cascade.images.formats import HEAD, format_of, named_as_picture
 from cascade.inputs.item import MAX_FILE_BYTES, Item, Opener, failed_item
 
 # Pictures hardly compress: a member that unpacks to far more bytes is made to fill the memory.
@@ -47,10 +48,12 @@ def _zip_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
         # Other threads read the items later: the archive is closed when the last item is gone.
         weakref.finalize(archive, opening.pop_all().close)
     for member in archive.infolist():
-        if member.is_dir() or not _is_picture(member.filename):
+        if member.is_dir() or not _may_be_picture(member.filename):
             continue
         name = f"{place}::{member.filename}"
         packed, size = member.compress_size, member.file_size
+        if named_as_picture(member.filename) is None and not _begins_as_picture(archive, member):
+            continue
         if refusal := _refusal(member.filename, size, packed):
             yield failed_item(name, refusal)
         else:
@@ -73,7 +76,7 @@ def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
     with packed_file, tarfile.open(fileobj=packed_file, mode="r|*") as archive:
         while member := archive.next():
             archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every member
-            if member.isdir() or not _is_picture(member.name):
+            if member.isdir() or not _may_be_picture(member.name):
                 continue
             name = f"{place}::{member.name}"
             file = archive.extractfile(member) if member.isreg() else None
@@ -82,9 +85,24 @@ def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
             elif file is None:
                 yield failed_item(name, "is a link or a device inside the archive; expected a file")
             else:
-                content = file.read()
+                content = _read_from_tar(file, packed_file)
+                if named_as_picture(member.name) is None and format_of(content[:HEAD]) is None:
+                    continue
+                if len(content) < member.size:
+                    yield failed_item(name, f"unpacks to {member.size:,} bytes from far fewer, which no picture does")
+                    raise tarfile.ReadError("it was made to fill a memory; the rest of it is not read")
                 stamp = f"{member.size}:{zlib.crc32(content):08x}"
                 yield Item(name, member.size, stamp, partial(bytes, content), here=True)
+
+
+def _read_from_tar(file: IO[bytes], packed_file: IO[bytes]) -> bytes:
+    """Return a member's bytes, or fewer where they become far more than what was read of the archive itself."""
+    content = bytearray()
+    while block := file.read(_RATIO_COUNTS_FROM):
+        content += block
+        if len(content) > max(_RATIO_COUNTS_FROM, MAX_RATIO * packed_file.tell()):
+            break
+    return bytes(content)
 
 
 def _refusal(name: str, size: int, packed: int | None) -> str:
@@ -98,6 +116,15 @@ def _refusal(name: str, size: int, packed: int | None) -> str:
     return ""
 
 
-def _is_picture(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") and part != ".." for part in path.parts)
+def _begins_as_picture(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(member) as file:
+            return format_of(file.read(HEAD)) is not None
+    except _DAMAGES:
+        return False
+
+
+def _may_be_picture(name: str) -> bool:
+    """Return whether a member is no file of a system, and not by its ending something else than a picture."""
+    parts = PurePosixPath(name).parts
+    return named_as_picture(name) is not False and not any(is_hidden(part) and part != ".." for part in parts)

@@ -11,7 +11,7 @@ from typing import IO
 from cascade.errors import PictureError
 from cascade.images.folders import walk
 
-MAX_FILE_BYTES = 1_000_000_000
+MAX_FILE_BYTES = 400_000_000  # of one picture
 
 Opener = Callable[[], IO[bytes]]  # opens a file that contains pictures, at its beginning
 

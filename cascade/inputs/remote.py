@@ -1,6 +1,5 @@
 """Remote pictures: any address that fsspec can open. Needs fsspec, from the batch extra."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -8,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cascade.errors import CanonistiaError, PictureError
-from cascade.images.formats import SUFFIXES
+from cascade.images.formats import named_as_picture
 from cascade.inputs.containers import container_items, is_container
 from cascade.inputs.item import MAX_FILE_BYTES, Item, failed_item
 
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 READERS = 8
+
+# The libraries of the stores have errors of many kinds, those of their protocols among them (ftplib, aiohttp,
+# botocore, zipfile …), which have no ancestor in common.
+_FAILURES = Exception
 
 
 def is_address(name: str) -> bool:
@@ -41,22 +44,34 @@ def remote_items(address: str) -> Iterator[Item]:
         system, path = fsspec.url_to_fs(address, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise CanonistiaError(f"{address} cannot be opened: {error}") from error
+    except _FAILURES as error:  # a store that answers nobody, an archive that is gone
+        yield failed_item(address, f"cannot be opened: {_words(error)}")
+        return
+    inside = address.partition("::")[2]  # of a chain, what the names that the store gives leave out
     try:
         if "*" in path:
             found = system.glob(path, detail=True)
             infos = [found[name] for name in sorted(found)]
         else:
             infos = [system.info(path)]
-    except _failures() as error:
+    except _FAILURES as error:
         yield failed_item(address, f"cannot be opened: {_words(error)}")
         return
     if not infos:
         yield failed_item(address, "no file matches this pattern")
     for info in infos:
-        if info["type"] != "directory":
-            yield from _inside(system, info) if is_container(info["name"]) else [_item(system, info)]
-        elif "*" not in path:
-            yield from _below(system, path)
+        if info["type"] == "directory":
+            found_items = _below(system, path) if "*" not in path else iter(())
+        elif is_container(info["name"]):
+            found_items = _inside(system, info)
+        else:
+            found_items = iter([_item(system, info)])
+        yield from (_chained(item, inside) for item in found_items) if inside else found_items
+
+
+def _chained(item: Item, inside: str) -> Item:
+    """Return an item of a chain of addresses under its whole name; the same name and size promise nothing there."""
+    return replace(item, name=f"{item.name}::{inside}", stamp="")
 
 
 def _inside(system: "AbstractFileSystem", info: dict[str, Any]) -> Iterator[Item]:
@@ -64,21 +79,23 @@ def _inside(system: "AbstractFileSystem", info: dict[str, Any]) -> Iterator[Item
     try:
         for item in container_items(place, partial(system.open, info["name"], "rb")):
             yield replace(item, read=partial(_read_inside, item))
-    except _failures() as error:
+    except _FAILURES as error:
         yield failed_item(place, f"cannot be opened: {_words(error)}")
 
 
 def _read_inside(item: Item) -> bytes:
     try:
         return item.read()
-    except _failures() as error:
+    except PictureError:
+        raise
+    except _FAILURES as error:
         raise PictureError(f"cannot be opened: {_words(error)}") from error
 
 
 def _below(system: "AbstractFileSystem", folder: str) -> Iterator[Item]:
     try:
         entries = sorted(system.ls(folder, detail=True), key=lambda entry: PurePosixPath(entry["name"]).parts)
-    except _failures() as error:
+    except _FAILURES as error:
         yield failed_item(system.unstrip_protocol(folder), f"cannot be listed: {_words(error)}")
         return
     for entry in entries:
@@ -87,31 +104,34 @@ def _below(system: "AbstractFileSystem", folder: str) -> Iterator[Item]:
             continue
         if entry["type"] == "directory":
             yield from _below(system, entry["name"])
-        elif path.suffix.lower() in SUFFIXES:
+        elif named_as_picture(path.name):
             yield _item(system, entry)
 
 
 def _item(system: "AbstractFileSystem", info: dict[str, Any]) -> Item:
     path, size = info["name"], info.get("size") or 0
+    name = system.unstrip_protocol(path)
+    if info["type"] not in ("file", "link"):
+        return failed_item(name, "cannot be opened: it is a pipe or a device; a file was expected")
     changed = next((str(info[name]) for name in ("ETag", "etag", "LastModified", "mtime") if info.get(name)), "")
     stamp = f"{size}:{changed}" if changed else ""
-    return Item(system.unstrip_protocol(path), size, stamp, partial(_read, system, path, size))
+    return Item(name, size, stamp, partial(_read, system, path, size))
 
 
 def _read(system: "AbstractFileSystem", path: str, size: int) -> bytes:
     if size > MAX_FILE_BYTES:
         raise PictureError(f"has {size:,} bytes, over the limit of {MAX_FILE_BYTES:,}; make it smaller")
     try:
-        return system.cat_file(path)
-    except _failures() as error:
+        if size:
+            content = system.cat_file(path)
+        else:  # a server that does not say may go on for ever
+            with system.open(path, "rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+    except _FAILURES as error:
         raise PictureError(f"cannot be opened: {_words(error)}") from error
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    # Some libraries have errors that are no OSError; a library that is not loaded has raised none.
-    own = {"aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
-    loaded = [getattr(sys.modules[module], name) for module, name in own.items() if module in sys.modules]
-    return (OSError, TimeoutError, *loaded)
+    if len(content) > MAX_FILE_BYTES:
+        raise PictureError(f"has more than {MAX_FILE_BYTES:,} bytes; make it smaller")
+    return content
 
 
 def _words(error: Exception) -> str:

@@ -1,10 +1,13 @@
 """Sources: from the inputs of a command to the pictures that they name."""
 
+import codecs
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cascade.errors import UsageError
 from cascade.inputs.containers import container_items, is_container
@@ -58,10 +61,24 @@ def items_of_inputs(inputs: Iterable[str]) -> Iterator[Item]:
                     yield from _items_of_path(path)
 
 
-def _items_of_lines(lines: Iterable[bytes]) -> Iterator[Item]:
-    for line in lines:
-        if name := os.fsdecode(line.rstrip(b"\r\n")):
-            yield from _items_of_name(name)
+def _items_of_lines(lines: BinaryIO) -> Iterator[Item]:
+    """Yield the pictures of a list in UTF-8 or, with its mark at the beginning, UTF-16; names need not be text."""
+    wide = _first_bytes(lines).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = io.TextIOWrapper(lines, "utf-16" if wide else "utf-8-sig", "replace" if wide else "surrogateescape", "\n")
+    try:
+        for line in text:
+            name = line.rstrip("\r\n")
+            if "\0" in name:
+                shown = name.replace("\0", "\\x00")
+                yield failed_item(shown, "holds zero bytes, as no path does; save the list as UTF-8, one path per line")
+            elif name:
+                yield from _items_of_name(name)
+    finally:
+        text.detach()  # standard input stays open
+
+
+def _first_bytes(file: BinaryIO) -> bytes:
+    return file.peek(2)[:2] if isinstance(file, io.BufferedReader) else b""
 
 
 def _items_of_name(name: str) -> Iterator[Item]:

@@ -16,8 +16,9 @@ from cascade.outputs.rows import COLUMNS, Answered, Row, journal_of
 # One row is kept per content of a file; the sequence is the order of this run.
 _TABLES = """
 CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL);
-CREATE TABLE kept (name BLOB, stamp TEXT, row TEXT NOT NULL, PRIMARY KEY (name, stamp)) WITHOUT ROWID;
-CREATE TABLE sequence (number INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEXT NOT NULL);
+CREATE TABLE kept (id INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEXT NOT NULL, row TEXT NOT NULL);
+CREATE INDEX kept_by_name ON kept (name, stamp);
+CREATE TABLE sequence (number INTEGER PRIMARY KEY, kept INTEGER NOT NULL);
 """
 _ANSWER = COLUMNS[1:]
 _LEAST_SECONDS = 0.1
@@ -50,7 +51,8 @@ class Journal:
         if not item.stamp:
             return None
         found = self._database.execute(
-            "SELECT row FROM kept WHERE name = ? AND stamp = ?", (os.fsencode(item.name), item.stamp)
+            "SELECT row FROM kept WHERE name = ? AND stamp = ? ORDER BY id DESC LIMIT 1",
+            (os.fsencode(item.name), item.stamp),
         ).fetchone()
         row = _row(item.name, found[0]) if found else None
         return None if row is None or row.error else row
@@ -68,8 +70,9 @@ class Journal:
         name = os.fsencode(item.name)
         row = answered.row
         answer = json.dumps([getattr(row, column) for column in _ANSWER])  # astuple would copy every value deeply
-        self._database.execute("INSERT OR REPLACE INTO kept VALUES (?, ?, ?)", (name, item.stamp, answer))
-        self._database.execute("INSERT INTO sequence VALUES (?, ?, ?)", (self._number, name, item.stamp))
+        self._database.execute(
+            "INSERT INTO sequence VALUES (?, ?)", (self._number, self._kept(name, item.stamp, answer))
+        )
         self._number += 1
         now = time.monotonic()
         if now - self._last >= max(_LEAST_SECONDS, self._cost / _SHARE):
@@ -77,10 +80,20 @@ class Journal:
             self._last = time.monotonic()
             self._cost = self._last - now
 
+    def _kept(self, name: bytes, stamp: str, answer: str) -> int:
+        """Return the id of a row, which is kept once: pictures with one name and stamp may have rows that differ."""
+        same = "SELECT id FROM kept WHERE name = ? AND stamp = ? AND row = ?"
+        found = self._database.execute(same, (name, stamp, answer)).fetchone()
+        if found:
+            return int(found[0])
+        added = self._database.execute("INSERT INTO kept (name, stamp, row) VALUES (?, ?, ?)", (name, stamp, answer))
+        assert added.lastrowid is not None
+        return added.lastrowid
+
     def rows(self) -> Iterator[Row]:
         """Yield the rows of this run in order."""
         self._database.commit()
-        query = "SELECT name, row FROM sequence JOIN kept USING (name, stamp) ORDER BY number"
+        query = "SELECT name, row FROM sequence JOIN kept ON kept = id ORDER BY number"
         for name, answer in self._database.execute(query):
             yield _row(os.fsdecode(name), answer)
 

@@ -9,17 +9,19 @@ from typing import Literal
 
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
+from cascade.images.labels import file_name
 from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered
 
 Way = Literal["copy", "link"]
+_LONGEST, _LONGEST_ENDING = 240, 20  # bytes of a name; file systems take 255, and digits may be added
 
 
 @dataclass(frozen=True)
 class Sorter:
     """Puts answered pictures into ``folder/<most likely class>/``; rows with errors are skipped.
 
-    Of two pictures with one name, the second gets eight digits of its path's hash. A file that already exists with the
+    Of two pictures with one name, the second gets eight digits of a hash. A file that already exists with the
     same content is kept, so that a run can be resumed. A dry run writes nothing, and shows one line per picture.
     """
 
@@ -41,12 +43,10 @@ class Sorter:
         label, item = answered.row.label_1, answered.item
         if label is None:
             return
-        if label in (".", "..") or Path(label).name != label:
-            raise CanonistiaError(f"the class {label!r} cannot be the name of a folder; sort by the rows of --out")
+        place = self.folder / file_name(label)
         if self.dry_run:
-            self.show(os.fsencode(f"{item.name} -> {self.folder / label / _base(item)}"))
+            self.show(os.fsencode(f"{item.name} -> {place / _base(item)}"))
             return
-        place = self.folder / label
         try:
             place.mkdir(parents=True, exist_ok=True)
             self._link(item, place) if self.way == "link" else self._copy(item, place)
@@ -55,7 +55,8 @@ class Sorter:
 
     def _copy(self, item: Item, place: Path) -> None:
         content = item.read()
-        for target in _targets(item, place):
+        # Of two pictures with one name the second gets digits of its content: so do any that follow it.
+        for target in _targets(item, place, content):
             if not target.exists():
                 with written_whole(target) as partial:
                     partial.write_bytes(content)
@@ -67,7 +68,7 @@ class Sorter:
         source = Path(item.name).absolute()
         if not source.exists():
             raise CanonistiaError(f"{item.name} is not a file that can be linked; use --sort-by copy")
-        for target in _targets(item, place):
+        for target in _targets(item, place, os.fsencode(item.name)):
             if not os.path.lexists(target):
                 target.symlink_to(source)
             if target.is_symlink() and target.readlink() == source:
@@ -76,10 +77,17 @@ class Sorter:
 
 
 def _base(item: Item) -> str:
-    return PurePosixPath(item.name.rpartition("::")[2]).name
+    """Return the last part of an item's name, as one that every file system takes."""
+    base = PurePosixPath(item.name.rpartition("::")[2].replace("\\", "/")).name.replace("\0", "")
+    if base in ("", ".", ".."):
+        base = "picture"
+    if len(os.fsencode(base)) <= _LONGEST:
+        return base
+    ending = os.fsencode(PurePosixPath(base).suffix)[:_LONGEST_ENDING]
+    return os.fsdecode(os.fsencode(base)[: _LONGEST - len(ending)] + ending)
 
 
-def _targets(item: Item, place: Path) -> list[Path]:
+def _targets(item: Item, place: Path, what: bytes) -> list[Path]:
     plain = place / _base(item)
-    digits = hashlib.sha256(os.fsencode(item.name)).hexdigest()[:8]
+    digits = hashlib.sha256(what).hexdigest()[:8]
     return [plain, plain.with_name(f"{plain.stem}-{digits}{plain.suffix}")]

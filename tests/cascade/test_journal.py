@@ -65,6 +65,21 @@ def test_a_file_given_twice_has_two_rows(tmp_path: Path) -> None:
         assert len(list(journal.rows())) == 2
 
 
+def test_pictures_of_one_name_keep_their_own_rows(tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    rows = [Row("t::1.jpg", label, 0.9, "sky", 0.1, "main", False) for label in ("rows", "dots", "rows", "sky")]
+    for stamp in ("", "3:abc"):
+        with suppress(KeyboardInterrupt), opened_journal(out, TERMS, resume=False) as journal:
+            for row in rows:
+                journal.add(Answered(Item(row.path, 3, stamp, bytes), row))
+            assert list(journal.rows()) == rows
+            raise KeyboardInterrupt
+        with opened_journal(out, TERMS, resume=True) as journal:  # the same rows again: each is kept once
+            for row in rows:
+                journal.add(Answered(Item(row.path, 3, stamp, bytes), row))
+            assert list(journal.rows()) == rows
+
+
 def test_what_changed_and_what_failed_is_not_known(tmp_path: Path) -> None:
     stopped(tmp_path / "o.csv", answered("same"), answered("changed", "1:1"), answered("bad", error="x"))
     with opened_journal(tmp_path / "o.csv", TERMS, resume=True) as journal:

@@ -1,5 +1,6 @@
 """What a command may be told to classify, and what is refused in it."""
 
+import io
 import os
 import subprocess
 import sys
@@ -143,3 +144,90 @@ def test_pictures_in_a_parquet_table_are_found(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes((tmp_path / "plain.parquet").read_bytes()[:200])
     (torn,) = contents(items_of_inputs([str(tmp_path / "torn.parquet")])).values()
     assert "is not a complete Parquet file" in str(torn)
+
+
+def names_in_list(folder: Path, content: bytes) -> list[str]:
+    (folder / "list.txt").write_bytes(content)
+    return [item.name for item in items_of_inputs([f"@{folder / 'list.txt'}"])]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_list_in_any_unicode_encoding_names_its_files(tmp_path: Path, encoding: str, line_end: str) -> None:
+    mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+    content = mark + line_end.join(["wald/forêt 1.jpg", "", "b.png"]).encode(encoding)
+    assert names_in_list(tmp_path, content) == ["wald/forêt 1.jpg", "b.png"]
+
+
+def test_a_line_with_zero_bytes_is_an_item_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\nb\0c.jpg\n" + "d.jpg\n".encode("utf-16-le"))
+    items = list(items_of_inputs([f"@{tmp_path / 'list.txt'}"]))
+    assert items[0].name == "a.jpg"
+    with pytest.raises(PictureError, match="save the list as UTF-8"):
+        items[1].read()
+    with pytest.raises(PictureError, match="save the list as UTF-8"):
+        items[2].read()
+
+
+def test_a_name_that_is_no_text_stays_as_it_is(tmp_path: Path) -> None:
+    assert names_in_list(tmp_path, b"caf\xe9.png\n") == [os.fsdecode(b"caf\xe9.png")]
+
+
+def test_members_of_an_archive_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    picture = encoded(draw("sky", 1))
+    members = {
+        "noending": picture,
+        "b.jpg_large": picture,
+        "notes.txt": b"text",
+        "other": b"text",
+        "@eaDir/t.jpg": picture,
+    }
+    for write, name in ((write_zip, "a.zip"), (write_tar, "a.tar.gz")):
+        write(tmp_path / name, members)
+        found = [item.name.partition("::")[2] for item in items_of_inputs([str(tmp_path / name)])]
+        assert found == ["noending", "b.jpg_large"], name
+
+
+def test_a_tar_that_unpacks_to_far_more_than_it_is_ends_early(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz") as archive:
+        for number in range(3):
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = 60_000_000
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+    items = list(items_of_inputs([str(tmp_path / "bomb.tar.gz")]))
+    assert sum(len(item.read()) for item in items if not reason_of(item)) == 0
+    assert "which no picture does" in reason_of(items[0])
+    assert len(items) == 2  # the rest of the archive is one item more
+
+
+def reason_of(item: Item) -> str:
+    try:
+        item.read()
+    except PictureError as error:
+        return str(error)
+    return ""
+
+
+def test_a_pipe_behind_an_address_is_an_item_that_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (item,) = items_of_inputs([f"file://{tmp_path / 'pipe.jpg'}"])
+    assert "pipe or a device" in reason_of(item)
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://127.0.0.1:1/a.jpg", "zip://a.jpg::file:///none/b.zip", "http://127.0.0.1:1/a.jpg"]
+)
+def test_an_address_that_is_gone_is_an_item_that_says_so(address: str) -> None:
+    pytest.importorskip("fsspec")
+    (item,) = items_of_inputs([address])
+    assert reason_of(item).startswith("cannot be opened: ")
+
+
+def test_pictures_of_chained_addresses_have_their_whole_names(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    for name in ("a.zip", "b.zip"):
+        write_zip(tmp_path / name, {"1.png": encoded(draw("sky", 1))})
+    items = list(items_of_inputs([f"zip://1.png::file://{tmp_path / name}" for name in ("a.zip", "b.zip")]))
+    assert len({item.name for item in items}) == 2
+    assert {item.stamp for item in items} == {""}

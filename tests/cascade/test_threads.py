@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,17 @@ def test_an_error_of_the_work_comes_in_its_turn() -> None:
     assert [next(results) for _ in range(3)] == [2, 3, 6]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_no_more_than_the_given_weight_waits() -> None:
+    taken: list[int] = []
+
+    def things() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    results = in_order(lambda number: number, things(), 4, ahead=8, weight=lambda number: 10, most=25)
+    assert next(results) == 0
+    assert len(taken) == 3
+    assert list(results) == list(range(1, 20))
