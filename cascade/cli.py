@@ -206,7 +206,7 @@ def classify(
 
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@click.argument("folder", type=click.Path(exists=True, path_type=Path), metavar="DATA")
 @model_option
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
 @click.option(
@@ -232,9 +232,10 @@ def evaluate(
 ) -> None:
     """Measure a bundle on labelled pictures: the main model alone, and the cascade.
 
-    DIR has one folder per class. Every accuracy has its 95% interval (Wilson). In the seed score a doubtful answer
-    (two probabilities that differ by less than 0.2) gets 0.8 if the first class is true and 0.6 if the second is; any
-    other answer gets 1 if the first class is true, else 0.
+    DATA is a folder with one folder per class, or a manifest (see check-data): of one with splits, the test split is
+    measured, else the validation split. Every accuracy has its 95% interval (Wilson). In the seed score a doubtful
+    answer (two probabilities that differ by less than 0.2) gets 0.8 if the first class is true and 0.6 if the second
+    is; any other answer gets 1 if the first class is true, else 0.
     """
     keep_blas_single()
     from cascade.evaluation.evaluation import evaluate as run

@@ -104,7 +104,7 @@ def _warn_about_rules(fitted: "FittedCascade") -> None:
 
 @click.command()
 @click.argument("model")
-@click.argument("data", type=_FOLDER, metavar="DIR")
+@click.argument("data", type=click.Path(exists=True, path_type=Path), metavar="DATA")
 @budget_option
 @false_alarm_option
 @click.option(
@@ -118,10 +118,10 @@ def _warn_about_rules(fitted: "FittedCascade") -> None:
 def tune(**options: Any) -> None:
     """Refit a bundle's routing and decision rules within a budget.
 
-    MODEL is a bundle's folder or name. DIR holds labelled pictures that no network was trained on: one folder per
-    class, or a data set, whose validation split is used. All rules are compared by cross-validation. The best rules
-    within the budget are written into the bundle. Calibration, the "unsure" mark and the prediction sets are refitted
-    on the same pictures.
+    MODEL is a bundle's folder or name. DATA holds labelled pictures that no network was trained on: one folder per
+    class, or a data set or manifest, whose validation split is used. All rules are compared by cross-validation. The
+    best rules within the budget are written into the bundle. Calibration, the "unsure" mark and the prediction sets are
+    refitted on the same pictures.
     """
     from export.commands.tune import TunePlan, comparison_table
     from export.commands.tune import tune as run

@@ -93,9 +93,9 @@ def _network_options(backbone: str) -> Callable[[F], F]:
 def check_data(source: Path, added: tuple[Path, ...], as_json: bool, fix: Path | None) -> None:
     """Report the content of a data set, and its faults.
 
-    DATA is a folder with one folder per class, or with splits (training or train, validation, valid or val, test) that
-    have one folder per class; or a manifest: a CSV or Parquet table with the columns path, label and split, whose paths
-    are relative to its folder.
+    DATA is a folder with one folder per class, or with splits under usual names (train, training_set, val, dev, test,
+    Testing …) that have one folder per class; or a manifest: a CSV or Parquet table with the columns path, label and
+    split, whose paths are relative to its folder.
     """
     from trainers.data.audit import audit, examine
     from trainers.data.audit_text import describe

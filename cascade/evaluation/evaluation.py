@@ -21,6 +21,7 @@ from cascade.evaluation.metrics import (
 )
 from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names, layout_of, read_class_folders
+from cascade.images.manifest import read_manifest
 from cascade.images.view import View
 from cascade.inference.engine import Engine, readable
 from cascade.rules.cascade import CascadeOutput
@@ -83,26 +84,39 @@ class Evaluation:
         }
 
 
-def labelled_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
-    """Return the pictures of a folder of class folders, checked against a bundle's classes.
+def labelled_pictures(
+    source: Path, classes: tuple[str, ...], splits: Sequence[str] = ("test", "validation")
+) -> list[LabelledPicture]:
+    """Return the pictures of a folder of class folders or of a manifest, checked against a bundle's classes.
+
+    Of a manifest these are the rows of the first of ``splits`` that it has, or all rows where it has none of them.
 
     Raises
     ------
     CanonistiaError
-        The folder has splits, has no pictures, or has a class that the bundle does not know.
+        The folder has splits, there are no pictures, or one is of a class that the bundle does not know.
     """
+    pictures = _of_folder(source) if source.is_dir() else _of_manifest(source, splits)
+    unknown = sorted(set(class_names(pictures)) - set(classes))
+    if unknown:
+        raise CanonistiaError(
+            f"{source} has classes that the bundle does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
+        )
+    return pictures
+
+
+def _of_folder(folder: Path) -> list[LabelledPicture]:
     layout = layout_of(folder)
     if "" not in layout.splits:
         choices = " or ".join(str(path) for path in layout.splits.values())
         raise CanonistiaError(f"{folder} contains splits; expected one folder per class; evaluate one split: {choices}")
-    pictures = read_class_folders(layout.splits[""])
-    unknown = sorted(set(class_names(pictures)) - set(classes))
-    if unknown:
-        raise CanonistiaError(
-            f"{folder} has classes that the bundle does not know: {', '.join(unknown)}; the bundle knows "
-            f"{', '.join(classes)}; remove or rename those folders"
-        )
-    return pictures
+    return read_class_folders(layout.splits[""])
+
+
+def _of_manifest(path: Path, splits: Sequence[str]) -> list[LabelledPicture]:
+    pictures = read_manifest(path)
+    by_split = ([picture for picture in pictures if picture.split == split] for split in splits)
+    return next((found for found in by_split if found), pictures)
 
 
 def evaluate(

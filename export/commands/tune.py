@@ -108,15 +108,19 @@ def _mean_loss(entry: Compared, tuned: Tuned) -> float:
     return float(entry.log_loss(tuned.targets).mean())
 
 
-def _split_name(folder: Path) -> str:
-    return folder.resolve().name if "" in layout_of(folder).splits else "validation"
+def _split_name(data: Path) -> str:
+    if not data.is_dir():
+        return data.stem
+    return data.resolve().name if "" in layout_of(data).splits else "validation"
 
 
-def _read_pictures(folder: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
-    splits = layout_of(folder).splits
+def _read_pictures(data: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
+    if not data.is_dir():
+        return labelled_pictures(data, classes, ("validation",))
+    splits = layout_of(data).splits
     if "" not in splits and "validation" not in splits:
-        raise CanonistiaError(f"{folder} has no validation split; give a folder of class folders to tune on")
-    return labelled_pictures(splits.get("validation", folder), classes)
+        raise CanonistiaError(f"{data} has no validation split; give a folder of class folders to tune on")
+    return labelled_pictures(splits.get("validation", data), classes)
 
 
 def _command(manifest: Manifest, plan: TunePlan) -> str:

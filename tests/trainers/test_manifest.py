@@ -9,9 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from cascade.errors import CanonistiaError
+from cascade.images.manifest import read_manifest
 from tests.conftest import CLASSES, Run, write_data_set
 from trainers.data.dataset import load_data_set
-from trainers.data.manifest import read_manifest
 
 
 def rows_of(folder: Path, start: Path) -> list[dict[str, str]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from cascade.errors import CanonistiaError
+from cascade.images.manifest import labelled_pictures
 from trainers.commands.train_sub import SubmodelPlan, train_sub
-from trainers.data.dataset import load_data_set
-from trainers.data.manifest import labelled_pictures
+from trainers.data.dataset import has_validation, load_data_set
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 from trainers.runs.folder import check_same_data, load_run
@@ -36,7 +36,7 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
         No class is new, one is gone, the main run is of other data, or the data set is not split: it would be split
         again, and pictures that the old submodels were trained on could become validation pictures.
     """
-    if not labelled_pictures(folder)[0].split:
+    if not has_validation(labelled_pictures(folder)):
         raise CanonistiaError(
             f"{folder} is not split, expected splits: a new split could put pictures that the kept submodels were "
             "trained on into validation; make folders training/ and validation/, or a manifest with splits"

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cascade.images.folders import LabelledPicture, pictures_below
-from cascade.images.formats import SUFFIXES
-from cascade.images.layout import class_names
+from cascade.images.folders import LabelledPicture, PassedOver, pictures_below, walk
+from cascade.images.layout import class_names, layout_of
+from cascade.images.manifest import labelled_pictures, root_of
 from trainers.data.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
-from trainers.data.manifest import labelled_pictures, root_of
 from trainers.progress import track
 
 
@@ -39,10 +38,11 @@ class SamePicture:
 class Audit:
     """What ``check-data`` reports; sizes are (width, height) in pixels.
 
-    ``passed_over`` counts the files that are ignored because of their suffix; ``empty`` names the folders without a
+    ``passed_over`` counts what is no picture, by its ending or another reason; ``empty`` names the folders without a
     picture, which are no classes.
     """
 
+    layout: str  # what was understood of a folder, in words; empty for a manifest
     pictures: int
     classes: tuple[str, ...]
     counts: dict[str, dict[str, int]]  # split -> class -> pictures
@@ -94,9 +94,12 @@ def audit(examined: Examined) -> Audit:
     splits = sorted({picture.split for picture in pictures}, key=("training", "validation", "test", "").index)
     names = class_names(list(pictures))
     empty = _empty_folders(folder) if examined.is_folder else []
-    others = _other_files(folder) if examined.is_folder else []
+    passed = PassedOver()
+    if examined.is_folder:
+        list(walk(folder, passed))
     counted = Counter((picture.split, picture.label) for picture in pictures)
     return Audit(
+        layout=layout_of(folder).describe() if examined.is_folder else "",
         pictures=len(pictures),
         classes=tuple(names),
         counts={split or "all": {name: counted[split, name] for name in names} for split in splits},
@@ -111,18 +114,13 @@ def audit(examined: Examined) -> Audit:
         ),
         same=tuple(_same_pictures(folder, pictures, prints)),
         empty=tuple(str(path.relative_to(folder)) for path in empty),
-        passed_over=dict(Counter(path.suffix.lower() or path.name for path in others)),
+        passed_over=dict(passed.reasons),
     )
 
 
 def _empty_folders(folder: Path) -> list[Path]:
     below = [path for path in folder.rglob("*") if path.is_dir() and not _is_hidden(path, folder)]
     return sorted(path for path in below if not pictures_below(path))
-
-
-def _other_files(folder: Path) -> list[Path]:
-    files = (path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path, folder))
-    return sorted(path for path in files if path.suffix.lower() not in SUFFIXES)
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

@@ -7,7 +7,8 @@ def describe(report: Audit) -> str:
     """Return the report as text for a terminal, with the name of every faulty file."""
     splits = list(report.counts)
     width = max(len(name) for name in (*report.classes, "class"))
-    lines = [f"{'class':<{width}}  " + "  ".join(f"{split:>10}" for split in splits)]
+    lines = [f"layout: {report.layout}", ""] if report.layout else []
+    lines += [f"{'class':<{width}}  " + "  ".join(f"{split:>10}" for split in splits)]
     for name in report.classes:
         lines.append(f"{name:<{width}}  " + "  ".join(f"{report.counts[split][name]:>10}" for split in splits))
     totals = [sum(report.counts[split].values()) for split in splits]

@@ -7,9 +7,10 @@ from typing import Any
 
 from cascade.errors import CanonistiaError
 from cascade.images.folders import LabelledPicture
+from cascade.images.manifest import COLUMNS
 from trainers.data.audit import Examined
 from trainers.data.fingerprints import same_picture_groups
-from trainers.data.manifest import COLUMNS, write_manifest
+from trainers.data.manifest import write_manifest
 
 # When several splits have the same picture, it stays in the first of these.
 _KEPT_FIRST = ("test", "validation", "training", "")

@@ -1,6 +1,7 @@
 """Data sets for training: the splits of a folder, checked."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from cascade.errors import CanonistiaError
 from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names
+from cascade.images.manifest import labelled_pictures
 from trainers.data.fingerprints import data_fingerprint, file_sha256, fingerprint, same_picture_groups
-from trainers.data.manifest import labelled_pictures
 from trainers.progress import track
 
 _FOLDS = 5  # an unsplit data set gives one fifth to validation
@@ -38,7 +39,10 @@ class DataSet:
 
 
 def load_data_set(folder: Path, seed: int) -> DataSet:
-    """Return the splits of a folder or a manifest; an unsplit one is split with the seed, four fifths to one.
+    """Return the splits of a folder or a manifest.
+
+    Without a validation split a fifth of the training pictures is taken for it, with the seed; a test split stays as it
+    is. So an unsplit data set is split four fifths to one.
 
     Raises
     ------
@@ -47,8 +51,9 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
         validation or test split has a class.
     """
     pictures = labelled_pictures(folder)
-    if not pictures[0].split:
-        pictures = split_pictures(pictures, seed)
+    if not has_validation(pictures):
+        kept = [picture for picture in pictures if picture.split == "test"]
+        pictures = [*split_pictures([picture for picture in pictures if picture.split != "test"], seed), *kept]
     hashes = {p.path: file_sha256(p.path) for p in track(pictures, "reading the data set")}
     trained = {hashes[p.path] for p in pictures if p.split == "training"}
     data_set = DataSet(
@@ -61,6 +66,11 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
     )
     _check(folder, data_set)
     return data_set
+
+
+def has_validation(pictures: Iterable[LabelledPicture]) -> bool:
+    """Return whether a data set brings its own validation split."""
+    return any(picture.split == "validation" for picture in pictures)
 
 
 def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledPicture]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.files import write_json
+from cascade.images.labels import file_name
 from cascade.images.preprocess import PreprocessSpec
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
@@ -67,7 +68,7 @@ class Submodels:
 
 def class_run(folder: Path, label: str) -> Path:
     """Return the run folder of one class's submodel."""
-    return folder / "classes" / label
+    return folder / "classes" / file_name(label)
 
 
 def check_set(folder: Path, common: SubmodelSet) -> None:

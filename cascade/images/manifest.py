@@ -1,0 +1,110 @@
+"""Manifests: data sets as tables with the columns ``path,label,split``, instead of folders of classes."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import CanonistiaError
+from cascade.images.folders import LabelledPicture
+from cascade.images.labels import label_fault, normalised
+from cascade.images.layout import read_data_set, split_of
+
+COLUMNS = ("path", "label", "split")
+_KINDS = (".csv", ".parquet")
+_SHOWN = 3  # how many of the wrong rows an error names
+
+
+def labelled_pictures(source: Path) -> list[LabelledPicture]:
+    """Return the pictures of a data set: a folder with one folder per class, split or not, or a manifest.
+
+    Raises
+    ------
+    CanonistiaError
+        The source has no pictures, or is no data set.
+    """
+    return read_data_set(source) if source.is_dir() else read_manifest(source)
+
+
+def root_of(source: Path) -> Path:
+    """Return the folder that a data set's relative paths start from."""
+    return source if source.is_dir() else source.parent
+
+
+def read_manifest(path: Path) -> list[LabelledPicture]:
+    """Return the pictures of a CSV or Parquet table with the columns path, label and split; others are ignored.
+
+    Paths are relative to the manifest's folder. A manifest without a split column, or with every split empty, is split
+    for training as an unsplit folder is.
+
+    Raises
+    ------
+    CanonistiaError
+        A column or a file is missing, a label is empty or cannot be the name of a folder, a split is unknown or only
+        some rows have one, or two rows have the same path.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise CanonistiaError(f"{path} has no rows; expected one per picture, with {', '.join(COLUMNS)}")
+    missing = [name for name in COLUMNS[:2] if name not in rows[0]]
+    if missing:
+        raise CanonistiaError(f"{path} lacks the column {' and '.join(missing)}; expected {', '.join(COLUMNS)}")
+    pictures = []
+    unknown, unlabelled, faulty = [], [], []
+    for number, row in enumerate(rows, start=1):
+        split, label, name = _text(row.get("split")), normalised(_text(row["label"])), _text(row["path"])
+        if split and not split_of(split):
+            unknown.append(f"row {number}: '{split}'")
+        if not label or not name:
+            unlabelled.append(f"row {number}")
+        elif fault := label_fault(label):
+            faulty.append(f"row {number}: {label!r} {fault}")
+        pictures.append(LabelledPicture(path.parent / name, label, split_of(split)))
+    _refuse(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
+    _refuse(path, unlabelled, "rows without a path or a label; fill them in or remove them")
+    _refuse(path, faulty, "labels that cannot be the name of a folder; rename them")
+    if len({bool(picture.split) for picture in pictures}) > 1:
+        empty = [f"row {number}" for number, picture in enumerate(pictures, start=1) if not picture.split]
+        _refuse(path, empty, "rows without a split among rows with one; fill them in, or empty them all")
+    _refuse(path, [str(p.path) for p in pictures if not p.path.is_file()], "missing files; correct the paths, which "
+            f"are relative to {path.parent.resolve()}")  # fmt: skip
+    known: set[Path] = set()
+    twice = [str(p.path) for p in pictures if p.path in known or known.add(p.path)]  # type: ignore[func-returns-value]
+    _refuse(path, twice, "paths that appear twice; remove one of each")
+    return pictures
+
+
+def _text(value: object) -> str:
+    """Return a cell as text; what is missing (None, NaN) is empty, and 0 is not: it is a label like any other."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # a column of whole numbers, some of them missing, is one of floats
+    return str(value).strip()
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                return list(csv.DictReader(file))
+        if path.suffix.lower() == ".parquet":
+            from pyarrow import ArrowInvalid
+            from pyarrow.parquet import read_table
+
+            try:
+                return read_table(path).to_pylist()
+            except ArrowInvalid as error:
+                raise CanonistiaError(f"{path} is no Parquet file ({error}); write it again") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CanonistiaError(f"{path} cannot be read ({error}); expected a table in UTF-8") from error
+    raise CanonistiaError(
+        f"{path} is neither a folder with one folder per class nor a manifest; expected a file ending with "
+        f"{' or '.join(_KINDS)}"
+    )
+
+
+def _refuse(path: Path, wrong: list[str], what: str) -> None:
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise CanonistiaError(f"{path} has {what} ({', '.join(wrong[:_SHOWN])}{more})")
