@@ -24,6 +24,7 @@ from trainers.networks.config import NetworkConfig
 from trainers.recipe import MAIN_DEFAULTS, Recipe
 from trainers.runs.checkpoint import load_state
 from trainers.runs.folder import STATE
+from trainers.runs.opening import check_same_config
 
 NETWORK = NetworkConfig("timm/test_vit", size=32, pretrained=False)
 # Everything that has a state: averaging, a schedule, mixing, dropout, augmentation, small then large, thawing.
@@ -151,6 +152,14 @@ def test_a_resume_with_other_settings_is_refused(
     recipe: Recipe = replace(RECIPE, **change)
     with pytest.raises(CanonistiaError, match=message):
         train_main(few, uninterrupted, NETWORK, recipe, resume=True, report=False)
+
+
+def test_a_run_from_before_an_option_existed_has_its_default(tmp_path: Path) -> None:
+    now = {**Recipe().as_dict(), "classes": ["a", "b"]}
+    before = {name: value for name, value in now.items() if name != "clip"}
+    check_same_config(tmp_path, before, now)
+    with pytest.raises(CanonistiaError, match=r"other settings .clip 5.0, now 0.0"):
+        check_same_config(tmp_path, before, {**now, "clip": 0.0})
 
 
 def test_a_resume_after_a_class_vanished_is_refused(few: Path, uninterrupted: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import click
 from cascade.errors import CanonistiaError
 from cascade.files import write_json
 from trainers.distributed.process_context import ProcessContext
+from trainers.recipe import MAIN_DEFAULTS
 from trainers.runs.folder import STATE, SUMMARY, is_started, read_config
 
 
@@ -53,7 +54,10 @@ def check_run_folder(folder: Path, overwrite: bool) -> None:
 
 
 def check_same_config(folder: Path, there: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise CanonistiaError unless a resumed run has the settings that it was started with."""
+    """Raise CanonistiaError unless a resumed run has the settings that it was started with.
+
+    A setting that did not exist when the run was started has its default.
+    """
     if there.get("classes") != given["classes"]:
         raise CanonistiaError(
             f"{folder} was trained on the classes {', '.join(there.get('classes') or ['(none)'])}; the data has "
@@ -61,11 +65,12 @@ def check_same_config(folder: Path, there: Mapping[str, Any], given: Mapping[str
         )
     # The tracker, the number of worker processes and the cache do not change the result.
     free = {"tracker", "workers", "code_version", "cache"}
-    changed = sorted(name for name in {*there, *given} - free if there.get(name) != given.get(name))
+    before = {**MAIN_DEFAULTS.as_dict(), **there}
+    changed = sorted(name for name in {*before, *given} - free if before.get(name) != given.get(name))
     if changed:
         raise CanonistiaError(
             f"{folder} was started with other settings ("
-            + ", ".join(f"{name} {there.get(name)!r}, now {given.get(name)!r}" for name in changed)
+            + ", ".join(f"{name} {before.get(name)!r}, now {given.get(name)!r}" for name in changed)
             + "); resume it with the same ones, or start another --out"
         )
 
