@@ -27,7 +27,7 @@ def faulty(tmp_path: Path) -> Path:
     (folder / "training/sky/empty.jpg").write_bytes(b"")
     (folder / ".git").mkdir()
     (folder / "training" / "fog").mkdir()
-    (folder / "training" / "sky" / "phone.heic").write_bytes(b"x")
+    (folder / "training" / "sky" / "film.mp4").write_bytes(b"x")
     return folder
 
 
@@ -43,7 +43,8 @@ def test_every_fault_is_found(faulty: Path) -> None:
     labels = same[frozenset({"training/rows/001.png", "training/dots/stray.png"})]
     assert (labels.identical, labels.across_splits, labels.across_labels) == (True, False, True)
     assert report.empty == ("training/fog",)
-    assert report.passed_over == {".heic": 1}
+    assert report.passed_over == {".mp4": 1, "hidden": 1}
+    assert report.layout.startswith("training in training: 3 classes (dots, rows, sky); validation in validation")
     assert report.modes == {"RGB": 17, "L": 1}
     near = same[frozenset({"training/dots/002.png", "training/dots/larger.jpg"})]
     assert not near.identical

@@ -31,6 +31,15 @@ def test_the_split_follows_from_the_seed(tmp_path: Path) -> None:
     assert first.validation != other.validation
 
 
+def test_training_and_test_alone_give_a_validation_split_and_keep_the_test_split(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "Training", dict.fromkeys(CLASSES, 10), 0)
+    write_class_folders(tmp_path / "Testing", dict.fromkeys(CLASSES, 2), 500)
+    data = load_data_set(tmp_path, seed=0)
+    assert (len(data.training), len(data.validation), len(data.test)) == (24, 6, 6)
+    assert {picture.path.parent.parent.name for picture in data.test} == {"Testing"}
+    assert {picture.path.parent.parent.name for picture in data.validation} == {"Training"}
+
+
 def test_the_fingerprint_changes_with_a_label_and_not_with_the_place(tmp_path: Path) -> None:
     one = write_data_set(tmp_path / "one")
     two = Path(shutil.copytree(one, tmp_path / "two"))
@@ -47,7 +56,7 @@ def only_one_class(folder: Path) -> None:
 
 FAULTS = {
     "one class": (only_one_class, "has one class, dots; expected two or more"),
-    "no validation": (lambda f: shutil.rmtree(f / "validation"), "has no validation split"),
+    "no training": (lambda f: shutil.rmtree(f / "training"), "has no training split"),
     "class not validated": (lambda f: shutil.rmtree(f / "validation/sky"), "validation split has no picture of sky"),
     "class unknown to training": (lambda f: shutil.rmtree(f / "training/sky"), r"classes that training lacks \(sky\)"),
     "empty": (lambda f: (shutil.rmtree(f), f.mkdir()), "one folder per class"),

@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 
 import pyarrow
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
 from cascade.errors import CanonistiaError
 from cascade.images.manifest import read_manifest
-from tests.conftest import CLASSES, Run, write_data_set
+from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
 
 
@@ -52,7 +53,12 @@ def test_a_manifest_without_splits_is_split_and_extra_columns_are_passed_over(tm
     ("change", "message"),
     [
         ({"path": "gone.png"}, r"missing files; correct the paths, which are relative to .* \(.*gone.png\)"),
-        ({"split": "dev"}, r"unknown splits; expected training, train, .* \(row 1: 'dev'\)"),
+        ({"split": "extra"}, r"unknown splits; expected training, validation, test, .* \(row 1: 'extra'\)"),
+        (
+            {"label": "../../escaped"},
+            r"labels that cannot be the name of a folder; rename them \(row 1: .* holds a '/'\)",
+        ),
+        ({"label": "."}, r"labels that cannot be the name of a folder"),
         ({"split": ""}, r"rows without a split among rows with one; .* \(row 1\)"),
         ({"label": " "}, r"rows without a path or a label; .* \(row 1\)"),
     ],
@@ -143,3 +149,21 @@ def test_a_balanced_batch_larger_than_the_classes_allow_is_refused(run: Run, tmp
     assert "the smallest class has 3 pictures, expected 4 for a balanced batch of 12 of 3 classes" in done.output
     assert "lower --batch-size to 9" in done.output
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_label_of_zero_is_a_label_and_nan_is_none(tmp_path: Path, ending: str) -> None:
+    write_class_folders(tmp_path, {"sky": 4}, 0)
+    paths = [f"sky/{number:03d}.png" for number in range(4)]
+
+    def written(labels: list[object]) -> Path:
+        table = pyarrow.table({"path": paths, "label": labels})
+        path = tmp_path / f"table.{ending}"
+        pyarrow.parquet.write_table(table, path) if ending == "parquet" else pyarrow.csv.write_csv(table, path)
+        return path
+
+    assert [picture.label for picture in read_manifest(written([0, 1, 0, 2]))] == ["0", "1", "0", "2"]
+    if ending == "parquet":  # whole numbers with some missing come as floats
+        with pytest.raises(CanonistiaError, match=r"rows without a path or a label; .* \(row 2\)"):
+            read_manifest(written([0.0, float("nan"), 1.0, 2.0]))
+        assert {picture.label for picture in read_manifest(written([0.0, 1.0, 1.0, 2.0]))} == {"0", "1", "2"}
