@@ -101,7 +101,7 @@ def checked_format(head: bytes) -> str:
         raise UnknownFormatError(f"{what}; {expected}: save it as one of them" if named else f"{what}; {expected}")
     if found == HEIF and not _reads_heif():
         raise UnknownFormatError(
-            "is a HEIC picture, and nothing here decodes it; pip install pillow-heif (the extra heic), or save it as JPEG"
+            "is a HEIC picture, which nothing here decodes; pip install pillow-heif (extra heic), or save it as JPEG"
         )
     return found
 
