@@ -109,21 +109,13 @@ def test_fix_keeps_one_of_each_picture_and_touches_none(run: Run, tmp_path: Path
     assert "exists; choose another name" in again.output
 
 
+TINY = ("--backbone", "timm/test_vit", "--no-pretrained", "--size", 32, "--tracker", "none", "--unfreeze", "all")
+
+
 @pytest.mark.parametrize("options", [("--workers", 2), ("--cache", "memory"), ("--cache", "disk", "--workers", 1)])
 def test_workers_and_caches_change_nothing_but_speed(run: Run, tmp_path: Path, options: tuple[object, ...]) -> None:
     folder = write_data_set(tmp_path / "data", training=3, validation=2)
-    arguments = (
-        "--backbone",
-        "timm/test_vit",
-        "--no-pretrained",
-        "--size",
-        32,
-        "--tracker",
-        "none",
-        "--unfreeze",
-        "all",
-    )
-    arguments = (*arguments, "--epochs", 2, "--augment", "strong", "--batch-size", 4, "--sampler", "balanced")
+    arguments = (*TINY, "--epochs", 2, "--augment", "strong", "--batch-size", 4, "--sampler", "balanced")
     for name, more in (("plain", ()), ("other", options)):
         done = run("train-main", folder, "--out", tmp_path / name, *arguments, *more)
         assert done.exit_code == 0, done.output
@@ -133,18 +125,7 @@ def test_workers_and_caches_change_nothing_but_speed(run: Run, tmp_path: Path, o
 
 def test_a_balanced_batch_larger_than_the_classes_allow_is_refused(run: Run, tmp_path: Path) -> None:
     folder = write_data_set(tmp_path / "data", training=3, validation=1)
-    arguments = (
-        "--backbone",
-        "timm/test_vit",
-        "--no-pretrained",
-        "--size",
-        32,
-        "--tracker",
-        "none",
-        "--unfreeze",
-        "all",
-    )
-    done = run("train-main", folder, "--out", tmp_path / "run", *arguments, "--sampler", "balanced", "--batch-size", 12)
+    done = run("train-main", folder, "--out", tmp_path / "run", *TINY, "--sampler", "balanced", "--batch-size", 12)
     assert done.exit_code == 1
     assert "the smallest class has 3 pictures, expected 4 for a balanced batch of 12 of 3 classes" in done.output
     assert "lower --batch-size to 9" in done.output
