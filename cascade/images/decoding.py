@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from cascade.errors import PictureError, TooManyPixelsError
 from cascade.images.formats import HEAD, HEIF, checked_format
@@ -78,6 +78,8 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_size: int | None 
         refusal: PictureError = TooManyPixelsError(
             f"is over the limit of {max_pixels:,} pixels ({error}); make it smaller"
         )
+    except UnidentifiedImageError:  # whose words hold an address in memory
+        refusal = PictureError("is damaged or incomplete: it begins like a picture and does not go on like one")
     except MemoryError:
         refusal = PictureError("does not fit into the memory that is left; make it smaller")
     # Whatever a decoder raises is the error of this picture alone.

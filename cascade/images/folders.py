@@ -97,7 +97,7 @@ def pictures_in(folder: Path) -> list[Path]:
         return sorted(
             folder / entry.name
             for entry in entries
-            if not is_hidden(entry.name) and not entry.is_dir() and _is_picture(entry)
+            if not is_hidden(entry.name) and not _is_folder(entry) and _is_picture(entry)
         )
 
 
@@ -111,7 +111,7 @@ def _walk(folder: Path, tour: _Tour) -> Iterator[Path | OSError]:
                     tour.passed.reasons[reason] += 1
                     continue
                 names.append(entry.name)
-                if entry.is_dir():
+                if _is_folder(entry):
                     folders.add(entry.name)
     except OSError as error:
         yield error
@@ -132,7 +132,7 @@ def _passed_over(entry: "os.DirEntry[str]", folder: Path, tour: _Tour) -> str:
         return "of the system"
     if tour.exclude and _is_excluded(folder / entry.name, tour):
         return "excluded"
-    if entry.is_dir():
+    if _is_folder(entry):
         return "linked folder, seen already" if entry.is_symlink() and not _follows(entry, tour) else ""
     if _is_picture(entry):
         return ""
@@ -152,6 +152,13 @@ def _follows(entry: "os.DirEntry[str]", tour: _Tour) -> bool:
             return False
     tour.followed.add(target)
     return True
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _is_picture(entry: "os.DirEntry[str]") -> bool:
