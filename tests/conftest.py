@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def write_data_set(folder: Path, training: int = 10, validation: int = 8) -> Pat
     write_class_folders(folder / "training", dict.fromkeys(CLASSES, training), 0)
     write_class_folders(folder / "validation", dict.fromkeys(CLASSES, validation), 500)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heeded_signals() -> None:
+    """Let Ctrl-C reach the commands that tests start, also where a shell started the tests with it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

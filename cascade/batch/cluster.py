@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import ray
 import ray.data
+from ray._private import auto_init_hook
 from ray.data.exceptions import ExecutionTimeoutError
 
 from cascade.batch.cluster_worker import KnownRows, Worker, packed, unpacked
@@ -152,6 +153,7 @@ def opened_cluster(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"num_cpus": workers or processors(), "include_dashboard": False}
     try:
+        auto_init_hook.enable_auto_connect = False  # a stopped job's threads would begin a cluster of their own
         try:
             _check_reachable(address)
             with _silent_stderr():
