@@ -22,6 +22,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
 PARTITIONS = ("label_1", "label_2", "stage", "unsure")
+# The names in cascade.images.degradations, which imports numpy.
+DEGRADATION_KINDS = (
+    *("blur", "defocus", "motion", "noise", "jpeg", "low_resolution", "brightness", "contrast", "gamma", "haze"),
+    *("rotation", "wide", "tall", "grey"),
+)
 
 
 def model_option(command: F) -> F:
@@ -212,12 +217,27 @@ def classify(
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write plots into this folder: confusion matrix, reliability diagram, accuracy against share routed.",
+    help="Write plots into this folder: confusion matrix, reliability diagram, accuracy against share routed, "
+    "and the stress test if there is one.",
 )
 @click.option(
     "--outside",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of out-of-distribution pictures (of none of the classes): measure how well doubt detects them.",
+)
+@click.option(
+    "--stress",
+    is_flag=True,
+    help="Measure also on the same pictures made worse: each kind of degradation (blur, noise, JPEG, haze, ...) at "
+    "three strengths. Takes about 40 times as long.",
+)
+@click.option(
+    "--stress-kind",
+    "stress_kinds",
+    multiple=True,
+    metavar="KIND",
+    type=click.Choice(DEGRADATION_KINDS),
+    help=f"Measure under this kind alone; may be repeated. Kinds: {', '.join(DEGRADATION_KINDS)}.",
 )
 @precision_option
 @threads_option
@@ -227,15 +247,17 @@ def evaluate(
     as_json: bool,
     plots: Path | None,
     outside: Path | None,
+    stress: bool,
+    stress_kinds: tuple[str, ...],
     precision: "Precision",
     threads: int | None,
 ) -> None:
     """Measure a bundle on labelled pictures: the main model alone, and the cascade.
 
     DATA is a folder with one folder per class, or a manifest (see check-data): of one with splits, the test split is
-    measured, else the validation split. Every accuracy has its 95% interval (Wilson). In the seed score a doubtful
-    answer (two probabilities that differ by less than 0.2) gets 0.8 if the first class is true and 0.6 if the second
-    is; any other answer gets 1 if the first class is true, else 0.
+    measured, else the validation split; of one with a column source, each source is measured, too. Every accuracy has
+    its 95% interval (Wilson). In the seed score a doubtful answer (two probabilities that differ by less than 0.2) gets
+    0.8 if the first class is true and 0.6 if the second is; any other answer gets 1 if the first class is true, else 0.
     """
     keep_blas_single()
     from cascade.evaluation.evaluation import evaluate as run
@@ -254,11 +276,17 @@ def evaluate(
     engine = load_engine(model, 1, precision)
     pictures = labelled_pictures(folder, engine.classes)
     paths = progress((picture.path for picture in pictures), len(pictures))
-    evaluation = run(engine, paths, [picture.label for picture in pictures], out_of_distribution, workers)
+    labels, sources = [picture.label for picture in pictures], [picture.source for picture in pictures]
+    evaluation = run(engine, paths, labels, out_of_distribution, workers, sources)
     report = evaluation.report()
+    if stress or stress_kinds:
+        from cascade.evaluation.stress import stress as run_stress
+
+        paths = progress((picture.path for picture in pictures), len(pictures))
+        report["stress"] = run_stress(engine, paths, labels, stress_kinds or DEGRADATION_KINDS, workers).report()
     click.echo(json.dumps(report, indent=2) if as_json else describe(report))
     if plots:
-        for path in write_plots(evaluation, plots):
+        for path in write_plots(evaluation, report, plots):
             click.echo(f"wrote {path}", err=True)
 
 

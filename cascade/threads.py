@@ -59,6 +59,13 @@ def plan(things: Iterable[T], threads: int | None = None) -> tuple[Plan, Iterato
     return Plan(0, total) if few else Plan(total, 1), chain(first, things)
 
 
+def batches(things: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the things in order, in lists of ``size``; the last one may be shorter."""
+    things = iter(things)
+    while batch := list(islice(things, size)):
+        yield batch
+
+
 def in_order(
     work: Callable[[T], R],
     things: Iterable[T],

@@ -193,9 +193,9 @@ print("\\n".join(sorted({name.partition(".")[0] for name in sys.modules})))
 
 # Third-party packages that a serving process may load; anything else is a new dependency to decide on.
 SERVING_LIBRARIES = {
-    "PIL", "blinker", "canonistia", "cascade", "click", "deprecated", "flask", "flask_limiter", "gunicorn",
-    "itsdangerous", "jinja2", "limits", "markupsafe", "msgspec", "numpy", "onnxruntime", "ordered_set", "packaging",
-    "prometheus_client", "typing_extensions", "typing_inspection", "webapp", "werkzeug", "wrapt",
+    "PIL", "blinker", "canonistia", "cascade", "click", "cython_runtime", "deprecated", "flask", "flask_limiter",
+    "gunicorn", "itsdangerous", "jinja2", "limits", "markupsafe", "msgspec", "numpy", "onnxruntime", "ordered_set",
+    "packaging", "prometheus_client", "typing_extensions", "typing_inspection", "webapp", "werkzeug", "wrapt",
 }  # fmt: skip
 
 

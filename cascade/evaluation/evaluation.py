@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +24,22 @@ from cascade.images.manifest import read_manifest
 from cascade.images.view import View
 from cascade.inference.engine import Engine, readable
 from cascade.rules.cascade import CascadeOutput
-from cascade.threads import BATCH_SIZE, in_order
+from cascade.threads import BATCH_SIZE, batches, in_order
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The output of a cascade about labelled pictures: N pictures, K classes.
 
-    ``out_of_distribution`` is its output about pictures that show none of the classes, if there are any.
+    ``out_of_distribution`` is its output about pictures that show none of the classes, if there are any. ``sources``
+    names the collection of each picture, if the data set does.
     """
 
     engine: Engine
     targets: np.ndarray  # (N,)
     output: CascadeOutput
     out_of_distribution: CascadeOutput | None = None
+    sources: tuple[str, ...] = ()
 
     @property
     def uncalibrated(self) -> np.ndarray:
@@ -48,6 +49,23 @@ class Evaluation:
 
     def report(self) -> dict[str, Any]:
         """Return the figures as plain data; every accuracy comes with its 95% Wilson interval."""
+        manifest = self.engine.bundle.manifest
+        return {
+            **self._figures(),
+            "bundle": {"name": manifest.name, "sha256": self.engine.bundle.sha256},
+            **({"sources": self._by_source()} if any(self.sources) else {}),
+        }
+
+    def _by_source(self) -> dict[str, dict[str, Any]]:
+        names = np.array(self.sources)
+        return {str(name): self._part(names == name)._figures() for name in np.unique(names)}
+
+    def _part(self, chosen: np.ndarray) -> "Evaluation":
+        """Return the evaluation of the pictures that are chosen, (N,) bool."""
+        output = {field.name: getattr(self.output, field.name)[chosen] for field in fields(CascadeOutput)}
+        return Evaluation(self.engine, self.targets[chosen], CascadeOutput(**output))
+
+    def _figures(self) -> dict[str, Any]:
         output, classes, manifest = self.output, self.engine.classes, self.engine.bundle.manifest
         first, two = top_k_hits(output.probabilities, self.targets)
         sets = {
@@ -72,7 +90,6 @@ class Evaluation:
                 for index, label in enumerate(classes)
             },
             "confusion": confusion(output.probabilities, self.targets).tolist(),
-            "bundle": {"name": manifest.name, "sha256": self.engine.bundle.sha256},
         }
 
     def _detection_figures(self, other: CascadeOutput) -> dict[str, float]:
@@ -125,8 +142,9 @@ def evaluate(
     labels: Sequence[str],
     out_of_distribution: Sequence[Path] = (),
     workers: int = 1,
+    sources: Sequence[str] = (),
 ) -> Evaluation:
-    """Run the cascade over pictures whose labels, in the same order, are among the bundle's classes.
+    """Run the cascade over pictures whose labels and sources, in the same order, are given.
 
     ``workers`` batches are decoded and inferred in parallel.
 
@@ -135,13 +153,29 @@ def evaluate(
     CanonistiaError
         A picture cannot be read: without it, the figures would not be those of the data set.
     """
-    index = {label: number for number, label in enumerate(engine.classes)}
     output = _run_all(engine, paths, workers)
     return Evaluation(
         engine,
-        np.array([index[label] for label in labels]),
+        targets_of(engine, labels),
         output,
         _run_all(engine, out_of_distribution, workers) if out_of_distribution else None,
+        tuple(sources),
+    )
+
+
+def targets_of(engine: Engine, labels: Sequence[str]) -> np.ndarray:
+    """Return the index (N,) of each label among the bundle's classes."""
+    index = {label: number for number, label in enumerate(engine.classes)}
+    return np.array([index[label] for label in labels])
+
+
+def joined(outputs: Sequence[CascadeOutput]) -> CascadeOutput:
+    """Return the output about batches as the output about all their pictures."""
+    return CascadeOutput(
+        **{
+            field.name: np.concatenate([getattr(output, field.name) for output in outputs])
+            for field in fields(CascadeOutput)
+        }
     )
 
 
@@ -164,14 +198,7 @@ def _run_all(engine: Engine, paths: Iterable[Path], workers: int) -> CascadeOutp
     def run(batch: Sequence[Path]) -> CascadeOutput:
         return engine.run([picture for pictures in readable_batches(engine, batch) for picture in pictures])
 
-    paths = iter(paths)
-    outputs = list(in_order(run, iter(lambda: list(islice(paths, BATCH_SIZE)), []), workers))
-    return CascadeOutput(
-        **{
-            field.name: np.concatenate([getattr(output, field.name) for output in outputs])
-            for field in fields(CascadeOutput)
-        }
-    )
+    return joined(list(in_order(run, batches(paths, BATCH_SIZE), workers)))
 
 
 def _class_figures(first: np.ndarray, two: np.ndarray) -> dict[str, Any]:

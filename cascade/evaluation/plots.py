@@ -1,6 +1,8 @@
 """Plots of an evaluation. Needs matplotlib, which the train extra installs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +19,18 @@ except ModuleNotFoundError as error:
     ) from error
 
 
-def write_plots(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write ``confusion.png``, ``reliability.png`` and ``routing.png`` into a folder, and return their paths."""
+def write_plots(evaluation: Evaluation, report: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write ``confusion.png``, ``reliability.png`` and ``routing.png`` into a folder, and return their paths.
+
+    ``stress.png`` is written too if the report has a stress test.
+    """
     figures = {
         "confusion.png": plot_confusion(evaluation),
         "reliability.png": plot_reliability(evaluation),
         "routing.png": plot_routing(evaluation),
     }
+    if "stress" in report:
+        figures["stress.png"] = plot_stress(report["stress"])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
@@ -82,6 +89,22 @@ def plot_routing(evaluation: Evaluation) -> Figure:
     axes.set(xlabel="share routed", ylabel="top 1", title="Accuracy against share routed")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
+    return figure
+
+
+def plot_stress(stress: Mapping[str, Any]) -> Figure:
+    """Draw the top 1 of both stages under each kind and strength: kinds in rows, as numbers and as shades."""
+    kinds = list(stress["kinds"])
+    figure = _figure(7, 1.2 + 0.32 * len(kinds))
+    for axes, stage in zip(figure.subplots(1, 2, sharey=True), ("main", "cascade"), strict=True):
+        shares = [[figures[stage]["top1"] for figures in stress["kinds"][kind].values()] for kind in kinds]
+        axes.imshow(shares, cmap="RdYlGn", vmin=0.4, vmax=1, aspect="auto")
+        for row, values in enumerate(shares):
+            for column, value in enumerate(values):
+                axes.text(column, row, f"{value:.1%}", ha="center", va="center", fontsize=8)
+        axes.set_xticks(range(3), ("1", "2", "3"))
+        axes.set_yticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds])
+        axes.set(xlabel="strength", title=f"Top 1 under stress: {stage}")
     return figure
 
 

@@ -1,5 +1,6 @@
 """The report of an evaluation as text."""
 
+from statistics import fmean
 from typing import Any
 
 
@@ -32,6 +33,8 @@ def describe(report: dict[str, Any]) -> str:
             f"AUROC of the doubt {outside['auroc_of_doubt']:.4f}, of the main model's confidence "
             f"{outside['auroc_of_main_confidence']:.4f}"
         )
+    if "sources" in report:
+        lines += ["", *_source_lines(report["sources"])]
     lines.append("")
     width = max(len(label) for label in report["classes"])
     for label, figures in report["per_class"].items():
@@ -47,7 +50,42 @@ def describe(report: dict[str, Any]) -> str:
         lines += ["", "most frequent mistakes"]
         ordered = sorted(mistakes, key=lambda mistake: -mistake[0])[:5]
         lines += [f"{count:>4}  {true} classified as {predicted}" for count, true, predicted in ordered]
+    if "stress" in report:
+        lines += ["", *_stress_lines(report["stress"])]
     return "\n".join(lines)
+
+
+def _source_lines(sources: dict[str, dict[str, Any]]) -> list[str]:
+    """Return one line per source, and the means in which every source counts as much, whatever its size."""
+    width = max(len("source"), *(len(name or "(none)") for name in sources))
+    lines = [f"{'source':<{width}}  pictures  {'main top 1':<26}{'cascade top 1':<26}calibration error  unsure"]
+    for name, figures in sources.items():
+        shares = [_share(figures[stage]["top1"], figures[stage]["top1_interval"]) for stage in ("main", "cascade")]
+        lines.append(
+            f"{name or '(none)':<{width}}  {figures['pictures']:>8}  {shares[0]:<26}{shares[1]:<26}"
+            f"{figures['cascade']['ece']:<19.4f}{figures['unsure']:.1%}"
+        )
+    main, cascade = (fmean(one[stage]["top1"] for one in sources.values()) for stage in ("main", "cascade"))
+    return [*lines, f"{'mean':<{width}}  {'':>8}  {main:<26.4f}{cascade:.4f}"]
+
+
+def _stress_lines(stress: dict[str, Any]) -> list[str]:
+    """Return the stress test as a table: top 1 of both stages, and the cascade's calibration error, by strength."""
+    columns = [(stage, figure) for figure, stage in (("top1", "main"), ("top1", "cascade"), ("ece", "cascade"))]
+    titles = ("main top 1", "cascade top 1", "cascade calibration error")
+    lines = [
+        "under stress, strengths 1, 2, 3",
+        f"{'':<16}" + "".join(f"{title:<26}" for title in titles).rstrip(),
+    ]
+    for kind, strengths in [*stress["kinds"].items(), ("mean", stress["mean"])]:
+        cells = ("  ".join(f"{figures[stage][name]:.4f}" for figures in strengths.values()) for stage, name in columns)
+        lines.append(f"{kind.replace('_', ' '):<16}" + "".join(f"{cell:<26}" for cell in cells).rstrip())
+    worst = stress["worst"]
+    return [
+        *lines,
+        f"worst: {worst['kind'].replace('_', ' ')} at strength {worst['strength']}, cascade top 1 "
+        + _share(worst["cascade"]["top1"], worst["cascade"]["top1_interval"]),
+    ]
 
 
 def _share(value: float, interval: tuple[float, float]) -> str:

@@ -19,11 +19,15 @@ _SYSTEM = frozenset(
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """One file of a data set; ``split`` is ``training``, ``validation``, ``test`` or empty for an unsplit tree."""
+    """One file of a data set; ``split`` is ``training``, ``validation``, ``test`` or empty for an unsplit tree.
+
+    ``source`` names the collection that it comes from, where the data set says so.
+    """
 
     path: Path
     label: str
     split: str
+    source: str = ""
 
 
 @dataclass

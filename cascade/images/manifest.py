@@ -1,4 +1,7 @@
-"""Manifests: data sets as tables with the columns ``path,label,split``, instead of folders of classes."""
+"""Manifests: data sets as tables with the columns ``path,label,split``, instead of folders of classes.
+
+A column ``source`` may name the collection that each picture comes from.
+"""
 
 import csv
 import math
@@ -11,6 +14,7 @@ from cascade.images.labels import label_fault, normalised
 from cascade.images.layout import read_data_set, split_of
 
 COLUMNS = ("path", "label", "split")
+SOURCE = "source"  # a column that a manifest may have
 _KINDS = (".csv", ".parquet")
 _SHOWN = 3  # how many of the wrong rows an error names
 
@@ -32,7 +36,7 @@ def root_of(source: Path) -> Path:
 
 
 def read_manifest(path: Path) -> list[LabelledPicture]:
-    """Return the pictures of a CSV or Parquet table with the columns path, label and split; others are ignored.
+    """Return the pictures of a CSV or Parquet table with the columns path, label, split and source; others are ignored.
 
     Paths are relative to the manifest's folder. A manifest without a split column, or with every split empty, is split
     for training as an unsplit folder is.
@@ -59,7 +63,7 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
             unlabelled.append(f"row {number}")
         elif fault := label_fault(label):
             faulty.append(f"row {number}: {label!r} {fault}")
-        pictures.append(LabelledPicture(path.parent / name, label, split_of(split)))
+        pictures.append(LabelledPicture(path.parent / name, label, split_of(split), _text(row.get(SOURCE))))
     _refuse(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
     _refuse(path, unlabelled, "rows without a path or a label; fill them in or remove them")
     _refuse(path, faulty, "labels that cannot be the name of a folder; rename them")

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -19,7 +18,7 @@ from cascade.inference.prediction import Prediction
 from cascade.inference.sessions import REFUSALS, Device, Sessions
 from cascade.rules.cascade import CascadeOutput, run_cascade
 from cascade.rules.probabilities import top_two
-from cascade.threads import BATCH_SIZE
+from cascade.threads import BATCH_SIZE, batches
 
 S = TypeVar("S", bound=Source)
 Picture = Image.Image | View
@@ -90,8 +89,7 @@ class Engine:
         self, sources: Iterable[S], size: int = BATCH_SIZE
     ) -> Iterator[list[tuple[S, View | PictureError]]]:
         """Yield the sources in order, in batches, each with its decoded picture or the decoding error."""
-        sources = iter(sources)
-        while batch := list(islice(sources, size)):
+        for batch in batches(sources, size):
             yield [(source, self.see(source)) for source in batch]
 
     def run(self, pictures: Sequence[Picture]) -> CascadeOutput:

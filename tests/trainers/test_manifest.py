@@ -1,7 +1,9 @@
 """Data sets as tables, and how check-data cleans one."""
 
 import csv
+import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pyarrow
@@ -148,3 +150,45 @@ def test_a_label_of_zero_is_a_label_and_nan_is_none(tmp_path: Path, ending: str)
         with pytest.raises(CanonistiaError, match=r"rows without a path or a label; .* \(row 2\)"):
             read_manifest(written([0.0, float("nan"), 1.0, 2.0]))
         assert {picture.label for picture in read_manifest(written([0.0, 1.0, 1.0, 2.0]))} == {"0", "1", "2"}
+
+
+def test_sources_are_kept_and_named_when_data_sets_are_joined(run: Run, tmp_path: Path) -> None:
+    write_data_set(tmp_path / "home", 3, 2)
+    write_class_folders(tmp_path / "away", {"sky": 2, "dots": 1}, 900)
+    rows = ["path,label,source", "sky/900.png,sky,lake", "sky/901.png,sky,", "dots/900.png,dots,wood"]
+    (tmp_path / "away" / "more.csv").write_text("\n".join(rows))
+    result = run("check-data", tmp_path / "home", "--add", tmp_path / "away/more.csv", "--fix", tmp_path / "all.csv")
+    assert result.exit_code == 0, result.output
+    pictures = read_manifest(tmp_path / "all.csv")
+    assert Counter((picture.source, picture.split) for picture in pictures) == {
+        ("home", "training"): 9,
+        ("home", "validation"): 6,
+        ("lake", "training"): 1,
+        ("more", "training"): 1,
+        ("wood", "training"): 1,
+    }
+    assert [p.source for p in pictures if p.path.parent.name == "dots" and "away" in p.path.parts] == ["wood"]
+
+
+def test_a_data_set_of_one_source_without_a_name_has_no_such_column(run: Run, tmp_path: Path) -> None:
+    write_data_set(tmp_path / "home", 3, 2)
+    assert run("check-data", tmp_path / "home", "--fix", tmp_path / "all.csv").exit_code == 0
+    assert (tmp_path / "all.csv").read_text().splitlines()[0] == "path,label,split"
+
+
+def test_evaluate_measures_each_source_of_a_manifest(run: Run, tiny_bundle: Path, tiny_data: Path) -> None:
+    pictures = sorted((tiny_data / "validation").rglob("*.png"))
+    lines = [
+        (path.relative_to(tiny_data), path.parent.name, "even" if index % 4 else "fourth")
+        for index, path in enumerate(pictures)
+    ]
+    manifest = tiny_data / "sources.csv"
+    manifest.write_text("path,label,source\n" + "\n".join(",".join(map(str, line)) for line in lines))
+    report = json.loads(run("evaluate", manifest, "--model", tiny_bundle, "--json").stdout)
+    sources = report["sources"]
+    assert {name: figures["pictures"] for name, figures in sources.items()} == {"even": 18, "fourth": 6}
+    for stage in ("main", "cascade"):
+        assert report[stage].keys() == sources["even"][stage].keys()
+        hits = sum(round(figures[stage]["top1"] * figures["pictures"]) for figures in sources.values())
+        assert hits == round(report[stage]["top1"] * report["pictures"])
+    assert "mean" in run("evaluate", manifest, "--model", tiny_bundle).stdout

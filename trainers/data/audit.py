@@ -73,18 +73,33 @@ class Examined:
 def examine(source: Path, added: Sequence[Path] = ()) -> Examined:
     """Read every picture of a data set, a folder or a manifest, and of others that are added to it.
 
-    Pictures that are added to a data set without splits lose their splits.
+    Pictures that are added to a data set without splits lose their splits, and those that are added without one to a
+    data set with splits are for training. If any picture names its source, or others are added, every picture has one:
+    that of a folder's is the folder's name, and that of a manifest without the column the manifest's name.
 
     Raises
     ------
     CanonistiaError
         A data set holds no labelled pictures.
     """
-    pictures = labelled_pictures(source)
-    more = [picture for other in added for picture in labelled_pictures(other)]
-    pictures += more if pictures[0].split else [replace(picture, split="") for picture in more]
+    pictures = _of_source(source)
+    more = [picture for other in added for picture in _of_source(other)]
+    if pictures[0].split:
+        pictures += [replace(picture, split=picture.split or "training") for picture in more]
+    else:
+        pictures += [replace(picture, split="") for picture in more]
+    if not added and all(picture.source == _name(source) for picture in pictures):
+        pictures = [replace(picture, source="") for picture in pictures]
     prints = tuple(fingerprint(picture.path) for picture in track(pictures, "reading pictures"))
     return Examined(root_of(source), source.is_dir(), tuple(pictures), prints)
+
+
+def _of_source(source: Path) -> list[LabelledPicture]:
+    return [replace(picture, source=picture.source or _name(source)) for picture in labelled_pictures(source)]
+
+
+def _name(source: Path) -> str:
+    return source.resolve().stem if source.is_file() else source.resolve().name
 
 
 def audit(examined: Examined) -> Audit:

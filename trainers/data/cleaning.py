@@ -7,7 +7,7 @@ from typing import Any
 
 from cascade.errors import CanonistiaError
 from cascade.images.folders import LabelledPicture
-from cascade.images.manifest import COLUMNS
+from cascade.images.manifest import COLUMNS, SOURCE
 from trainers.data.audit import Examined
 from trainers.data.fingerprints import same_picture_groups
 from trainers.data.manifest import write_manifest
@@ -72,13 +72,17 @@ def write_cleaned(cleaned: Cleaned, out: Path) -> Path:
     if not out.parent.is_dir():
         raise CanonistiaError(f"{out.parent} is no folder, expected one to write {out.name} into; make it first")
 
+    columns = (*COLUMNS, SOURCE) if any(picture.source for picture in cleaned.kept) else COLUMNS
+
     def row(picture: LabelledPicture) -> dict[str, object]:
-        return {"path": os.path.relpath(picture.path, out.parent), "label": picture.label, "split": picture.split}
+        path = os.path.relpath(picture.path, out.parent)
+        cells = {"path": path, "label": picture.label, "split": picture.split, SOURCE: picture.source}
+        return {column: cells[column] for column in columns}
 
     reasons: list[dict[str, Any]] = [
         {**row(picture), "group": group, "reason": reason} for picture, group, reason in cleaned.left_out
     ]
     reasons.sort(key=lambda entry: (entry["group"], entry["path"]))
-    write_manifest(beside, reasons, (*COLUMNS, "group", "reason"))
-    write_manifest(out, [row(picture) for picture in cleaned.kept])
+    write_manifest(beside, reasons, (*columns, "group", "reason"))
+    write_manifest(out, [row(picture) for picture in cleaned.kept], columns)
     return beside
