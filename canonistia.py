@@ -29,6 +29,7 @@ _COMMANDS = {
     "backbones": "trainers.cli:backbones",
     "find-lr": "trainers.cli:find_lr",
     "train-main": "trainers.cli:train_main",
+    "average": "trainers.cli:average",
     "train-sub": "trainers.cli:train_sub",
     "new-class": "trainers.cli:new_class",
     "export": "export.cli:export",

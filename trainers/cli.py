@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from trainers.options import features_option, recipe_options, take_recipe
-from trainers.recipe import DEFAULT_POLICY, MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
+from trainers.recipe import DEFAULT_POLICY, MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS, TRACKERS
 
 if TYPE_CHECKING:
     from cascade.bundle.manifest import HeadFeatures
@@ -157,6 +157,12 @@ def backbones(pattern: str | None, as_json: bool) -> None:
     show_default=True,
     help="Number of processes that share every batch; with GPUs, each has its own.",
 )
+@click.option(
+    "--start",
+    type=FOLDER,
+    help="Start from this finished run of the same data and backbone, its head included: first train the head, then "
+    "fine-tune from there, once or several times ('canonistia average').",
+)
 @_network_options("efficientnet_lite0")
 @recipe_options(MAIN_DEFAULTS)
 def train_main(
@@ -178,6 +184,58 @@ def train_main(
     recipe = take_recipe(MAIN_DEFAULTS, options)
     train(folder, out, NetworkConfig(**options), recipe, overwrite, resume, report)
     click.echo(f"trained {out}; next: canonistia train-sub {folder} --main {out} --out RUNS", err=True)
+
+
+@click.command()
+@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--data", type=DATA, required=True, help="Data set that the runs were trained on.")
+@click.option("--out", type=click.Path(path_type=Path), help="The new run's folder.")
+@click.option(
+    "--share", "shares", type=click.FloatRange(min=0), multiple=True, help="Weight of each RUN. Default: all equal."
+)
+@click.option(
+    "--line",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the averages of two runs into this file: top 1 at home against top 1 on --elsewhere.",
+)
+@click.option("--elsewhere", type=DATA, help="Pictures from other sources, for --line: a folder or a manifest.")
+@click.option("--points", type=click.IntRange(min=2), default=6, show_default=True, help="Points of --line.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out.")
+@click.option("--tracker", type=click.Choice(TRACKERS), default="auto", show_default=True, help="See train-main.")
+def average(
+    runs: tuple[Path, ...],
+    data: Path,
+    out: Path | None,
+    shares: tuple[float, ...],
+    line: Path | None,
+    elsewhere: Path | None,
+    points: int,
+    overwrite: bool,
+    tracker: str,
+) -> None:
+    """Average the weights of finished runs that started from the same weights, into a new run.
+
+    A fine-tuned network and the one that it started from (train-main --start): the average often holds better on other
+    people's pictures, and is as good at home (WiSE-FT, arXiv 2109.01903). Several fine-tuned networks: a model soup
+    (arXiv 2203.05482). The statistics of batch norms are estimated anew on training pictures.
+    """
+    from trainers.commands.average import average as write
+    from trainers.commands.average import line as measure
+    from trainers.commands.average import line_rows, plot_line
+
+    if (line is None) != (elsewhere is None):
+        raise click.UsageError("--line and --elsewhere belong together")
+    if not out and not line:
+        raise click.UsageError("give --out for the averaged run, --line for a plot, or both")
+    if line and elsewhere:
+        found = measure(data, runs, elsewhere, points)
+        plot_line(found, line)
+        for row in line_rows(found):
+            click.echo("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        click.echo(f"drew {line}", err=True)
+    if out:
+        write(data, runs, shares or (1.0,) * len(runs), out, tracker, overwrite)
+        click.echo(f"averaged {len(runs)} runs in {out}", err=True)
 
 
 @click.command("find-lr")

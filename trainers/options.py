@@ -36,9 +36,12 @@ _HELP = {
     "accumulate": "Gradient accumulation: parts of a batch that are computed one after another.",
     "clip": "Maximum gradient norm (0: no clipping).",
     "patience": "Early-stopping patience in epochs (0: off).",
-    "sampler": "shuffled: every picture once per epoch; balanced: every class equally often in each batch.",
+    "sampler": "shuffled: every picture once per epoch; balanced: every class equally often in each batch; sources: "
+    "every class equally often, and within it small sources (the manifest's column source) more often than their size.",
     "unfreeze": "Layers to train: head, last-N backbone stages, all, or a schedule: head,last-2@3,all@6.",
-    "augment": "Data augmentation of training pictures: none, light or strong. A frozen backbone gets none.",
+    "augment": "Data augmentation of training pictures: none; light: mirrored and cropped; strong: turned and "
+    "recoloured, too; trivial (TrivialAugment) or augmix (AugMix); robust: made small, compressed, wide, tall, dark, "
+    "light, grey, for pictures from other cameras and sites. A frozen backbone gets none.",
     "layer_decay": "Layer-wise learning rate decay: factor per backbone stage, from last to first (1: off).",
     "mix": "mixup: blend pairs of pictures; cutmix: paste one into the other; both: either at random. Targets are "
     "mixed alike.",

@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 LOSSES = ("cross_entropy", "top2")
-AUGMENTATIONS = ("none", "light", "strong")
+AUGMENTATIONS = ("none", "light", "strong", "trivial", "augmix", "robust")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OPTIMIZERS = ("adamw", "sgd")
-SAMPLERS = ("shuffled", "balanced")
+SAMPLERS = ("shuffled", "balanced", "sources")
 CACHES = ("none", "memory", "disk")
 TRACKERS = ("auto", "online", "offline", "none")
 MIXES = ("none", "mixup", "cutmix", "both")

@@ -3,11 +3,13 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cascade.errors import CanonistiaError
 from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
+from trainers.data.sampling import by_source
 
 
 def test_an_unsplit_tree_is_split_by_class_and_the_same_picture_stays_on_one_side(tmp_path: Path) -> None:
@@ -118,3 +120,13 @@ def test_a_picture_that_cannot_be_read_is_named_in_training(run: Run, tmp_path: 
     assert "training/sky/bad.jpg: is no picture of a known format" in result.output
     assert "check-data" in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_small_sources_are_seen_more_often_than_their_size_and_classes_equally() -> None:
+    targets = np.repeat([0, 1], [1000, 200])
+    sources = np.array(["large"] * 900 + ["small"] * 100 + ["large"] * 190 + ["small"] * 10)
+    drawn = np.concatenate([index for epoch in range(1, 30) for index in by_source(targets, sources, 32, 0, epoch)])
+    assert np.mean(targets[drawn] == 0) == pytest.approx(0.5, abs=0.02)
+    of_class = drawn[targets[drawn] == 0]
+    assert np.mean(sources[of_class] == "small") == pytest.approx(10 / 40, abs=0.02)
+    assert [len(batch) for batch in by_source(targets, sources, 500, 0, 1)] == [500, 500, 200]

@@ -1,6 +1,6 @@
 """One submodel's training: is the picture of this class, or not?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +93,12 @@ def _binary_examples(prepared: Prepared, label: str) -> tuple[np.ndarray, SplitE
     weights = example_weights(prepared.negatives, training.targets, positive, prepared.out_of_fold)
     kept = np.flatnonzero(weights)
     learn = Examples(
-        [training.paths[index] for index in kept], (training.targets == positive)[kept].astype(int), weights[kept]
+        [training.paths[index] for index in kept],
+        (training.targets == positive)[kept].astype(int),
+        weights[kept],
+        training.sources[kept],
     )
-    check = Examples(validation.paths, (validation.targets == positive).astype(int), np.ones(len(validation.paths)))
+    check = replace(validation, targets=(validation.targets == positive).astype(int))
     return kept, SplitExamples(learn, check)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from scipy.special import softmax
 
-from trainers.data.dataset import load_data_set
+from cascade.errors import CanonistiaError
+from trainers.data.dataset import DataSet, load_data_set
 from trainers.data.examples import Examples, SplitExamples, split_examples
 from trainers.distributed.process_context import process_context
 from trainers.features.out_of_fold import keep_out_of_fold_probabilities, out_of_fold_probabilities
@@ -22,7 +23,7 @@ from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 from trainers.runs.evaluated import Evaluated
-from trainers.runs.folder import Sidecar, TrainedRun, is_started, load_run, new_sidecar, read_config
+from trainers.runs.folder import Sidecar, TrainedRun, check_same_data, is_started, load_run, new_sidecar, read_config
 from trainers.runs.label_issues import LabelIssue, likely_label_errors
 from trainers.runs.opening import check_run_folder, open_run
 from trainers.runs.record import RunRecord
@@ -63,6 +64,8 @@ def train_main(
     spec = preprocessing(network_config, backbone, data)
     with process.main_first():
         network = build_classifier(network_config, len(data.classes), recipe.dropout, backbone)
+    if network_config.start:
+        _start_from(network_config.start, network, folder, data)
     check_recipe(recipe, network, spec.size)
     if recipe.batch_size == 0:
         kept = read_config(out)["batch_size"] if resumed else fitting_batch(network, spec.size, process.device)
@@ -91,7 +94,20 @@ def _run_config(folder: Path, network_config: NetworkConfig, recipe: Recipe, sid
         "data": folder.resolve().name,
         "weights": str(network_config.weights) if network_config.weights else None,
         "pretrained": network_config.pretrained,
+        "start": str(network_config.start) if network_config.start else None,
     }
+
+
+def _start_from(run: Path, network: Classifier, folder: Path, data: DataSet) -> None:
+    """Give a network the weights of a finished run, which must have been trained on the same pictures."""
+    trained = load_run(run)
+    check_same_data(folder, data, trained)
+    if trained.sidecar.backbone != network.backbone_name:
+        raise CanonistiaError(
+            f"{run} is a run of {trained.sidecar.backbone}, and --backbone is {network.backbone_name}; a training "
+            "starts from a run of its own backbone"
+        )
+    network.load_state_dict(trained.network.state_dict())
 
 
 def _train_recorded(

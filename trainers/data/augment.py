@@ -1,21 +1,46 @@
 """Augmentation: random changes from picture to picture, before the one preprocessing."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
+import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
 from cascade.errors import CanonistiaError
+from cascade.images.degradations import Degrade, brightness, grey, jpeg, low_resolution, rotation
 from trainers.recipe import AUGMENTATIONS
 
 Augmentation = Callable[[Image.Image], Image.Image]
 
 
+@dataclass(frozen=True)
+class Sometimes:
+    """Degrades a share of the pictures, by a value drawn evenly between two; chance follows PyTorch's seed."""
+
+    degrade: Degrade
+    share: float
+    least: float
+    most: float
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        """Return the picture, degraded or not."""
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))
+        if rng.random() >= self.share:
+            return picture
+        return self.degrade(picture, rng.uniform(self.least, self.most), rng)
+
+
 def augmentation(name: str, size: int) -> Augmentation | None:
     """Return a policy by name, for an image size in pixels; None for ``none``.
 
-    ``light`` mirrors and crops at random (60 to 100% of the area); ``strong`` crops tighter, rotates by up to 10
-    degrees, changes brightness and contrast, and applies one random operation (TrivialAugment, arXiv 2103.10158).
+    Every policy mirrors and crops at random. ``light`` does nothing else (60 to 100% of the area). ``strong`` crops
+    tighter, rotates by up to 10 degrees, changes brightness and contrast, and applies one random operation
+    (TrivialAugment, arXiv 2103.10158), which ``trivial`` does alone; ``augmix`` blends chains of operations (AugMix,
+    arXiv 1912.02781). ``robust`` is for pictures from other cameras and sites: it makes them small, compressed,
+    turned, wide or tall, darker or lighter, less colourful or grey. It uses functions of the stress test; it has no
+    noise, no motion blur, no haze and no gamma, so that the test's figures under these are of kinds never trained on.
 
     Raises
     ------
@@ -23,14 +48,25 @@ def augmentation(name: str, size: int) -> Augmentation | None:
         The name is unknown.
     """
     bicubic, bilinear = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
+    mirror = v2.RandomHorizontalFlip()
+
+    def crop(least: float, ratio: tuple[float, float] = (0.75, 1.6)) -> v2.RandomResizedCrop:
+        return v2.RandomResizedCrop(size, scale=(least, 1.0), ratio=ratio, interpolation=bicubic)
+
     if name == "none":
         return None
     if name == "light":
-        crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), ratio=(0.75, 1.6), interpolation=bicubic)
-        return v2.Compose([v2.RandomHorizontalFlip(), crop])
+        return v2.Compose([mirror, crop(0.6)])
     if name == "strong":
-        crop = v2.RandomResizedCrop(size, scale=(0.4, 1.0), ratio=(0.75, 1.6), interpolation=bicubic)
         turn = v2.RandomRotation(10, interpolation=bilinear)
         jitter = v2.ColorJitter(brightness=0.3, contrast=0.3)
-        return v2.Compose([v2.RandomHorizontalFlip(), turn, crop, jitter, v2.TrivialAugmentWide()])
+        return v2.Compose([mirror, turn, crop(0.4), jitter, v2.TrivialAugmentWide()])
+    if name == "trivial":
+        return v2.Compose([mirror, crop(0.6), v2.TrivialAugmentWide()])
+    if name == "augmix":
+        return v2.Compose([mirror, crop(0.6), v2.AugMix()])
+    if name == "robust":
+        seen = [Sometimes(low_resolution, 0.5, 48, 200), Sometimes(jpeg, 0.4, 10, 80), Sometimes(rotation, 0.3, 0, 20)]
+        lit = [Sometimes(grey, 0.3, 0, 1), Sometimes(grey, 0.3, 0, 0), Sometimes(brightness, 0.5, 0, 0.6)]
+        return v2.Compose([mirror, *seen, crop(0.5, (0.35, 2.8)), *lit])
     raise CanonistiaError(f"unknown augmentation '{name}'; expected one of {', '.join(AUGMENTATIONS)}")

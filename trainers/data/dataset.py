@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +92,7 @@ def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledP
         warnings.simplefilter("ignore", UserWarning)
         _, validation = next(folds.split(labels, labels, groups))
     chosen = set(validation.tolist())
-    return [
-        LabelledPicture(p.path, p.label, "validation" if index in chosen else "training")
-        for index, p in enumerate(pictures)
-    ]
+    return [replace(p, split="validation" if index in chosen else "training") for index, p in enumerate(pictures)]
 
 
 def _of_split(pictures: list[LabelledPicture], split: str) -> tuple[LabelledPicture, ...]:

@@ -11,11 +11,12 @@ from trainers.data.dataset import DataSet
 
 @dataclass(frozen=True)
 class Examples:
-    """Pictures with their targets (N,) and, for training, a weight each (N,)."""
+    """Pictures with their targets (N,), for training a weight each (N,), and the names of their sources (N,)."""
 
     paths: list[Path]
     targets: np.ndarray
     weights: np.ndarray
+    sources: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ def split_examples(data: DataSet) -> SplitExamples:
     """Return the training and validation pictures with their class indices, all of weight 1."""
 
     def examples(pictures: tuple[LabelledPicture, ...]) -> Examples:
-        return Examples([picture.path for picture in pictures], data.targets(pictures), np.ones(len(pictures)))
+        sources = np.array([picture.source for picture in pictures], dtype=np.str_)
+        return Examples([picture.path for picture in pictures], data.targets(pictures), np.ones(len(pictures)), sources)
 
     return SplitExamples(examples(data.training), examples(data.validation))

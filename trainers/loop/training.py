@@ -18,7 +18,7 @@ from trainers.data.dataset import DataSet
 from trainers.data.decode_cache import Decoder, decoder
 from trainers.data.examples import Examples, SplitExamples
 from trainers.data.loader import PictureBatches, PictureDataset, all_grey, pictures_in_order
-from trainers.data.sampling import balanced, shuffled, slice_of
+from trainers.data.sampling import balanced, by_source, shuffled, slice_of
 from trainers.distributed.device import keep_freed_memory
 from trainers.distributed.process_context import ProcessContext
 from trainers.features.cache import SplitFeatures, cached_features
@@ -135,6 +135,8 @@ def training_batches(
     def order(epoch: int) -> list[np.ndarray]:
         if recipe.sampler == "balanced":
             return balanced(training.targets, recipe.batch_size, recipe.seed, epoch)
+        if recipe.sampler == "sources":
+            return by_source(training.targets, training.sources, recipe.batch_size, recipe.seed, epoch)
         return shuffled(len(training.paths), recipe.batch_size, recipe.seed, epoch)
 
     def at(size: int) -> Batches:
@@ -149,6 +151,11 @@ def training_batches(
         )
         return PictureBatches(pictures, order, recipe.workers, process)
 
+    if recipe.sampler == "sources" and len(np.unique(training.sources)) < 2:
+        raise CanonistiaError(
+            "--sampler sources needs two sources or more, and the data set names fewer; give a manifest with the "
+            "column source (check-data --add --fix writes one), or take --sampler balanced"
+        )
     if len(training.paths) < process.count:
         raise CanonistiaError(
             f"{process.count} processes share {len(training.paths)} training pictures, expected at least one each; "

@@ -12,7 +12,8 @@ class NetworkConfig:
 
     ``size`` is the image size in pixels, by default the backbone's native size; ``colour`` is by default grey when all
     pictures of the data set are. With ``flip`` the mirror image of each picture is classified, too. ``pretrained`` is
-    False for random weights, and for a network whose trained weights are loaded next.
+    False for random weights, and for a network whose trained weights are loaded next. ``start`` is a finished run that
+    the training starts from, its head included.
     """
 
     backbone: str
@@ -22,3 +23,4 @@ class NetworkConfig:
     colour: Colour | None = None
     flip: bool = False
     pretrained: bool = True
+    start: Path | None = None
