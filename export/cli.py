@@ -1,11 +1,12 @@
 """The commands that make, tune and compare cascades. Each imports its code when called: --help needs no PyTorch."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from export.plan import BUDGET, FALSE_ALARM_RATE
 from trainers.options import features_option
@@ -22,6 +23,7 @@ _TOO_FEW = (
     "add validation pictures, or raise --budget"
 )
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_OF_FROZEN = ("main_backbone", "second_backbone", "second_size", "second_flip", "features", "budget")
 
 
 def budget_option(command: F) -> F:
@@ -176,7 +178,25 @@ def _print_comparison(comparison: "Comparison") -> None:
 
 
 @click.command("benchmark-cascade")
-@click.argument("data", type=_FOLDER, metavar="DIR")
+@click.argument("data", type=click.Path(exists=True, path_type=Path), metavar="DATA")
+@click.option(
+    "--leave-source-out",
+    is_flag=True,
+    help="Instead of random splits: leave each source of a manifest (column source) out of training, and score on it. "
+    "Runs a whole pipeline for each source.",
+)
+@click.option(
+    "--pipeline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML file with steps = [...], the commands that train and export {run}/bundle from {data}; each split or "
+    "source runs all of them, with fine-tuned networks if you like. Default with --leave-source-out: train-main, "
+    "train-sub and export with their defaults.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the pipeline's runs. The same command goes on where a stopped one ended.",
+)
 @click.option(
     "--main-backbone", default="efficientnet_lite0", show_default=True, help="Frozen backbone of the main model."
 )
@@ -202,8 +222,14 @@ def _print_comparison(comparison: "Comparison") -> None:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the first split; each further split adds 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print every split and the differences as one JSON object.")
+@click.pass_context
 def benchmark_cascade(
+    context: click.Context,
+    /,
     data: Path,
+    leave_source_out: bool,
+    pipeline: Path | None,
+    out: Path | None,
     main_backbone: str,
     second_backbone: str,
     second_size: int | None,
@@ -213,11 +239,22 @@ def benchmark_cascade(
 ) -> None:
     """Compare a cascade with its main model and its second stage over random splits.
 
-    The pictures of DIR are pooled, whatever split they are in. In each random split, --per-class pictures of each
-    class are for training and the rest for testing; copies of one picture stay together. Backbones are frozen. Linear
-    heads (the submodels' with the default negatives of train-sub), calibration and rules are fitted for each split on
-    its training pictures only.
+    The pictures of DATA, a folder or a manifest, are pooled, whatever split they are in. In each random split,
+    --per-class pictures of each class are for training and the rest for testing; copies of one picture stay together.
+    Backbones are frozen. Linear heads (the submodels' with the default negatives of train-sub), calibration and rules
+    are fitted for each split on its training pictures only.
+
+    With --pipeline or --leave-source-out, commands that you choose train and export a bundle for each split or source,
+    which is then scored as 'canonistia evaluate' does. A source with a validation split is at home, and never left out.
     """
+    if leave_source_out or pipeline or out:
+        given = [name for name in _OF_FROZEN if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+        if given:
+            raise click.UsageError(f"a pipeline names its own networks: leave --{given[0].replace('_', '-')} out")
+        if not out or not (leave_source_out or pipeline):
+            raise click.UsageError("a pipeline needs --out, and --pipeline or --leave-source-out")
+        _benchmark_pipeline(context, data, leave_source_out, pipeline, out, as_json, options)
+        return
     from export.commands.benchmark import BenchmarkPlan, describe, read_pool, run_benchmark, summary
     from trainers.networks.config import NetworkConfig
     from trainers.progress import track
@@ -226,3 +263,41 @@ def benchmark_cascade(
     plan = BenchmarkPlan(data, NetworkConfig(main_backbone), second, **options)
     results = list(track(run_benchmark(read_pool(plan), plan), "splits", plan.splits))
     click.echo(json.dumps(summary(plan, results), indent=2) if as_json else describe(results))
+
+
+def _benchmark_pipeline(
+    context: click.Context,
+    data: Path,
+    leave_source_out: bool,
+    pipeline: Path | None,
+    out: Path,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    from export.commands.pipeline import describe, random_folds, read_steps, run_pipeline, source_folds, summary
+
+    root = context.find_root()
+    commands = root.command
+    assert isinstance(commands, click.Group)
+
+    def call(words: Sequence[str]) -> None:
+        """Run a step; one that was stopped is resumed, or starts over."""
+        command = commands.get_command(context, words[0])
+        if command is None:
+            raise click.UsageError(f"the pipeline has the step '{words[0]}', which is no command of canonistia")
+        names = {option.name for option in command.params}
+        again = "--resume" if "resume" in names else "--overwrite" if "overwrite" in names else None
+        with command.make_context(words[0], [*words[1:], *([again] if again else [])], root) as step:
+            command.invoke(step)
+
+    steps = read_steps(pipeline)
+    if leave_source_out:
+        folds = source_folds(data)
+    else:
+        folds = random_folds(data, options["splits"], options["per_class"], options["seed"])
+    reports = []
+    for number, report in enumerate(run_pipeline(folds, steps, out, call), start=1):
+        reports.append(report)
+        click.echo(f"{number} of {len(folds)}: {report['name']} {report['cascade']['top1']:.4f}", err=True)
+    found = summary(reports)
+    click.echo(json.dumps(found, indent=2) if as_json else describe(found))

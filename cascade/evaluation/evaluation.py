@@ -67,6 +67,7 @@ class Evaluation:
 
     def _figures(self) -> dict[str, Any]:
         output, classes, manifest = self.output, self.engine.classes, self.engine.bundle.manifest
+        main, _ = top_k_hits(output.main, self.targets)
         first, two = top_k_hits(output.probabilities, self.targets)
         sets = {
             coverage: coverage_and_size(output.probabilities, self.targets, limit)
@@ -78,6 +79,7 @@ class Evaluation:
             "main": accuracy_summary(output.main, self.targets),
             "main_before_calibration": accuracy_summary(self.uncalibrated, self.targets),
             "cascade": accuracy_summary(output.probabilities, self.targets),
+            "second_stage": {"gained": int((first & ~main).sum()), "lost": int((main & ~first).sum())},
             "ece_bins": ECE_BINS,
             "seed_gap": SEED_GAP,
             "routed": float(output.routed.mean()),

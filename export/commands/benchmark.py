@@ -15,7 +15,8 @@ from cascade.bundle.manifest import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.evaluation.metrics import top_k_hits
 from cascade.images.folders import LabelledPicture
-from cascade.images.layout import class_names, read_data_set
+from cascade.images.layout import class_names
+from cascade.images.manifest import labelled_pictures
 from cascade.images.preprocess import Colour, PreprocessSpec
 from cascade.rules.cascade import known_answers, run_cascade
 from export.fitting.calibration import fit_temperature
@@ -96,7 +97,7 @@ def read_pool(plan: BenchmarkPlan) -> Pool:
     CanonistiaError
         The data set or a backbone cannot be read, there are fewer than two classes, or a class is too small.
     """
-    pictures = read_data_set(plan.data)
+    pictures = labelled_pictures(plan.data)
     classes = tuple(class_names(pictures))
     if len(classes) < 2:
         raise CanonistiaError(f"{plan.data} has one class, {classes[0]}; expected two or more, one folder per class")

@@ -3,14 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cascade.errors import CanonistiaError
 from cascade.images.folders import LabelledPicture
-from cascade.images.manifest import COLUMNS, SOURCE
 from trainers.data.audit import Examined
 from trainers.data.fingerprints import same_picture_groups
-from trainers.data.manifest import write_manifest
+from trainers.data.manifest import picture_rows, write_manifest, write_pictures
 
 # When several splits have the same picture, it stays in the first of these.
 _KEPT_FIRST = ("test", "validation", "training", "")
@@ -72,17 +70,13 @@ def write_cleaned(cleaned: Cleaned, out: Path) -> Path:
     if not out.parent.is_dir():
         raise CanonistiaError(f"{out.parent} is no folder, expected one to write {out.name} into; make it first")
 
-    columns = (*COLUMNS, SOURCE) if any(picture.source for picture in cleaned.kept) else COLUMNS
-
-    def row(picture: LabelledPicture) -> dict[str, object]:
-        path = os.path.relpath(picture.path, out.parent)
-        cells = {"path": path, "label": picture.label, "split": picture.split, SOURCE: picture.source}
-        return {column: cells[column] for column in columns}
-
-    reasons: list[dict[str, Any]] = [
-        {**row(picture), "group": group, "reason": reason} for picture, group, reason in cleaned.left_out
+    left_out = [picture for picture, _, _ in cleaned.left_out]
+    columns, rows = picture_rows(left_out, out.parent)
+    reasons = [
+        {**row, "group": group, "reason": reason}
+        for row, (_, group, reason) in zip(rows, cleaned.left_out, strict=True)
     ]
     reasons.sort(key=lambda entry: (entry["group"], entry["path"]))
     write_manifest(beside, reasons, (*columns, "group", "reason"))
-    write_manifest(out, [row(picture) for picture in cleaned.kept], columns)
+    write_pictures(out, cleaned.kept)
     return beside

@@ -2,11 +2,29 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cascade.files import write_text
-from cascade.images.manifest import COLUMNS
+from cascade.images.folders import LabelledPicture
+from cascade.images.manifest import COLUMNS, SOURCE
+
+
+def picture_rows(pictures: Sequence[LabelledPicture], folder: Path) -> tuple[tuple[str, ...], list[dict[str, object]]]:
+    """Return columns and rows of pictures for a manifest below ``folder``, with the source if any picture has one."""
+    columns = (*COLUMNS, SOURCE) if any(picture.source for picture in pictures) else COLUMNS
+    rows: list[dict[str, object]] = []
+    for picture in pictures:
+        cells = (os.path.relpath(picture.path, folder), picture.label, picture.split, picture.source)
+        rows.append(dict(zip(columns, cells, strict=False)))
+    return columns, rows
+
+
+def write_pictures(path: Path, pictures: Sequence[LabelledPicture]) -> None:
+    """Write pictures as a manifest, whole or not at all."""
+    columns, rows = picture_rows(pictures, path.parent)
+    write_manifest(path, rows, columns)
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, object]], columns: tuple[str, ...] = COLUMNS) -> None:
