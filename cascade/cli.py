@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from cascade.errors import UsageError
+from cascade.terminal import printable
 from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
@@ -275,15 +276,15 @@ def models() -> None:
         try:
             manifest, _ = read_manifest(folder)
         except BundleError as error:
-            click.echo(f"{folder.name}: {error}")
+            click.echo(f"{printable(folder.name)}: {error}")
             continue
         size = sum(entry.size for entry in manifest.files) / 1e6
         figures = manifest.measured.cascade
         low, high = figures.top1_interval
         click.echo(
-            f"{folder.name}: {len(manifest.classes)} classes, {size:.1f} MB, top 1 {figures.top1:.4f} "
+            f"{printable(folder.name)}: {len(manifest.classes)} classes, {size:.1f} MB, top 1 {figures.top1:.4f} "
             f"[{low:.4f}, {high:.4f}], top 2 {figures.top2:.4f} ({manifest.measured.pictures} "
-            f"{manifest.measured.split} pictures, out of fold)  {folder}"
+            f"{printable(manifest.measured.split)} pictures, out of fold)  {printable(str(folder))}"
         )
 
 
