@@ -27,7 +27,7 @@ MAX_NODES = 20_000
 MAX_NODE_BYTES = 16_000_000  # of all nodes and inputs together, which are looked at one by one
 MAX_FIELDS = 200_000  # of one message
 MAX_AXES = 16
-MAX_CONSTANT_NODES = 1_000  # that ONNX Runtime may compute while it opens the file
+MAX_CONSTANT_NODES = 4_000  # that ONNX Runtime may compute while it opens the file
 MAX_SETTING = 65_536  # of a kernel, a stride, a padding
 MAX_SIZE = 2**24  # of one axis that the graph itself makes
 MAX_INPUT = 2**31  # elements of an input whose shape is fixed
@@ -40,6 +40,7 @@ _ATTRIBUTE = {"name": 1, "i": 3, "t": 5, "g": 6, "ints": 8, "tensors": 10, "grap
 _TENSOR = {"dims": 1, "data_type": 2, "int64_data": 7, "name": 8, "raw_data": 9, "external": 13, "location": 14}
 _INT64 = 7
 _FROM_SIZES = ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot")
+_STORED = frozenset(("Constant", "DequantizeLinear"))  # hold weights, and make nothing larger of them
 _SHAPE_SIZES = 64  # numbers; longer tensors are no shapes
 _NO_END = (2**63 - 1, -(2**63))  # "to the end", in slices
 
@@ -118,7 +119,7 @@ def _check_node(node: _Message, known: dict[str, list[int]]) -> bool:
     is_constant = "Shape" in names or "Size" in names or all(name in known for name in inputs)
     if is_constant:
         known |= {_text(output): numbers for output in node[_NODE["output"]]}
-    return is_constant and "Constant" not in names
+    return is_constant and _STORED.isdisjoint(names)
 
 
 def _check_attribute(attribute: _Message) -> list[int]:

@@ -14,7 +14,7 @@ from cascade.threads import processors
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_FOLDED_BYTES = "1000000"  # per node; check_graph() limits their number
+_FOLDED_BYTES = "250000"  # per node; check_graph() limits their number
 
 # The runtime's errors have no common base class but Exception.
 REFUSALS = (
