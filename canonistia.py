@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cascade.errors import CanonistiaError
+from cascade.terminal import printable
 
 if TYPE_CHECKING:
     from cascade.bundle.precision import Precision
@@ -100,6 +101,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = printable(error.message)
+            raise
         except CanonistiaError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from cascade.errors import UsageError
+from cascade.inputs.containers import CONTAINERS
+from cascade.terminal import printable
 from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
@@ -53,6 +55,11 @@ def threads_option(command: F) -> F:
         type=click.IntRange(min=1),
         help="Number of threads. Default: one per core that the process may use (affinity and cgroup quota).",
     )(command)
+
+
+def _naming_containers(command: F) -> F:
+    command.__doc__ = str(command.__doc__).format(containers=", ".join(one.what for one in CONTAINERS))
+    return command
 
 
 @click.command()
@@ -128,6 +135,7 @@ def threads_option(command: F) -> F:
     type=click.IntRange(min=1),
     help="Number of Ray workers, one core each. Default: one per core of the cluster.",
 )
+@_naming_containers
 def classify(
     inputs: tuple[str, ...],
     model: str,
@@ -152,9 +160,9 @@ def classify(
 ) -> None:
     """Find the two most likely classes of each picture.
 
-    Each PATH is a picture, a folder (its subfolders are included), a zip or tar archive, a Parquet file with the bytes
-    of pictures, an address of any of these (s3://bucket/photos, s3://bucket/shards/*.tar), a pattern in quotes
-    ('photos/**/*.jpg'), @FILE for a list with one path per line, or - for a list on standard input.
+    Each PATH is a picture, a folder (its subfolders are included), {containers}, an address of any of these
+    (s3://bucket/photos, s3://bucket/shards/*.tar), a pattern in quotes ('photos/**/*.jpg'), @FILE for a list with one
+    path per line, or - for a list on standard input.
 
     With --out, rows are saved in FILE.progress during the run, and FILE appears when it is complete. To resume a run
     that was stopped, even by a power cut, repeat the command with --resume.
@@ -275,15 +283,15 @@ def models() -> None:
         try:
             manifest, _ = read_manifest(folder)
         except BundleError as error:
-            click.echo(f"{folder.name}: {error}")
+            click.echo(f"{printable(folder.name)}: {error}")
             continue
         size = sum(entry.size for entry in manifest.files) / 1e6
         figures = manifest.measured.cascade
         low, high = figures.top1_interval
         click.echo(
-            f"{folder.name}: {len(manifest.classes)} classes, {size:.1f} MB, top 1 {figures.top1:.4f} "
+            f"{printable(folder.name)}: {len(manifest.classes)} classes, {size:.1f} MB, top 1 {figures.top1:.4f} "
             f"[{low:.4f}, {high:.4f}], top 2 {figures.top2:.4f} ({manifest.measured.pictures} "
-            f"{manifest.measured.split} pictures, out of fold)  {folder}"
+            f"{printable(manifest.measured.split)} pictures, out of fold)  {printable(str(folder))}"
         )
 
 

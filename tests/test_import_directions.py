@@ -26,6 +26,7 @@ FLOORS = {
         {"rules"},
         {"files", "threads"},
         {"errors", "privacy"},
+        {"terminal"},
     ),
     "trainers": (
         {"cli"},

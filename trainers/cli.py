@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
+from cascade.terminal import printable
 from trainers.options import features_option, recipe_options, take_recipe
 from trainers.recipe import DEFAULT_POLICY, MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS
 
@@ -226,7 +227,7 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
     from trainers.commands.new_class import new_class as grow
 
     growth = grow(folder, main_run, subs, out, negatives, take_recipe(SUB_DEFAULTS, options))
-    click.echo(f"trained {', '.join(growth.added)} and kept {len(growth.kept)} submodels in {out}", err=True)
+    click.echo(f"trained {printable(', '.join(growth.added))} and kept {len(growth.kept)} submodels in {out}", err=True)
 
 
 @click.command("train-sub")

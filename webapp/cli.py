@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascade.cli import precision_option, threads_option
+from cascade.terminal import printable
 from webapp.settings import MB, ServeOptions, Settings
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _launch(options: ServeOptions, settings: Settings) -> None:
         return create_app(service, metrics, settings, collector)
 
     host, port = options.host, options.port
-    names = ", ".join(manifest.name for manifest in manifests)
+    names = ", ".join(printable(manifest.name) for manifest in manifests)
     click.echo(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops)", err=True)
     if options.debug:
         create().run(host, port, debug=True, use_reloader=False)

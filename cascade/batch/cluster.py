@@ -191,7 +191,7 @@ def _portions(entries: Sequence[_Entry], most: int) -> Iterator[bytes]:
 
 def _files(bundle: Bundle) -> dict[str, bytes]:
     manifest = msgspec.json.encode(bundle.manifest)
-    return {MANIFEST: manifest} | {file.path: bundle.path(file).read_bytes() for file in bundle.manifest.files}
+    return {MANIFEST: manifest} | {file.path: bundle.content(file) for file in bundle.manifest.files}
 
 
 def _check_reachable(address: str) -> None:

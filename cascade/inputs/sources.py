@@ -40,9 +40,9 @@ def check_inputs(inputs: Iterable[str]) -> None:
 def items_of_inputs(inputs: Iterable[str]) -> Iterator[Item]:
     """Yield the pictures that inputs name, in the order of the inputs.
 
-    An input is a picture, a folder (in path order, subfolders included), a zip or tar archive, a Parquet file, an
-    address of any of these, a pattern (``**`` matches any number of folders), ``@FILE`` for a list with one path per
-    line, or ``-`` for a list on standard input.
+    An input is a picture, a folder (in path order, subfolders included), a container (see
+    :mod:`cascade.inputs.containers`), an address of any of these, a pattern (``**`` matches any number of folders),
+    ``@FILE`` for a list with one path per line, or ``-`` for a list on standard input.
     """
     for name in inputs:
         if os.path.lexists(name) or is_address(name):

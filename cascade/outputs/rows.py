@@ -12,6 +12,7 @@ from typing import IO
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
 from cascade.inputs.item import Item
+from cascade.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,7 @@ def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered
     block: list[Row] = []
 
     def finish() -> None:
-        # A file name can be any bytes: what the terminal cannot show is escaped.
-        show(_table(block).encode("utf-8", "backslashreplace"))
+        show(_table(block).encode())
         block.clear()
 
     def write(answered: Answered) -> None:
@@ -138,7 +138,7 @@ def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered
 
 
 def _table(rows: Iterable[Row]) -> str:
-    lines = [("picture", "most likely", "", "second", "", "decided by")]
+    lines: list[tuple[str, ...]] = [("picture", "most likely", "", "second", "", "decided by")]
     for row in rows:
         if row.error:
             lines.append((row.path, "error:", "", row.error, "", ""))
@@ -146,6 +146,7 @@ def _table(rows: Iterable[Row]) -> str:
             mark = f"{row.stage} (unsure)" if row.unsure else str(row.stage)
             first, second = f"{row.probability_1:.1%}", f"{row.probability_2:.1%}"
             lines.append((row.path, str(row.label_1), first, str(row.label_2), second, mark))
+    lines = [tuple(map(printable, line)) for line in lines]
     answered = [line for line in lines if line[1] != "error:"]
     widths = [max(len(line[column]) for line in answered) for column in range(6)]
     widths[0] = max(len(line[0]) for line in lines)

@@ -1,7 +1,6 @@
 """Quantising: a bundle with 8-bit networks and refitted calibration and rules, compared with the float bundle."""
 
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -120,7 +119,7 @@ def _copy_files(bundle: Bundle, folder: Path) -> None:
     for entry in bundle.manifest.files:
         path = folder / entry.path
         path.parent.mkdir(exist_ok=True)
-        shutil.copyfile(bundle.path(entry), path)
+        path.write_bytes(bundle.content(entry))
 
 
 def _balanced_sample(pictures: Sequence[LabelledPicture], seed: int) -> list[Path]:
@@ -146,8 +145,8 @@ def _write_networks(bundle: Bundle, folder: Path, pictures: Sequence[Path]) -> d
         tried: list[tuple[float, str, Path]] = []
         for method in METHODS:
             path = folder / f"{entry.path}.{method}"
-            quantize_network(bundle.path(entry), path, _batches(pixels[:half]), method, dot_products)
-            tried.append((relative_error(bundle.path(entry), path, _batches(pixels[half:])), method, path))
+            quantize_network(bundle.folder / entry.path, path, _batches(pixels[:half]), method, dot_products)
+            tried.append((relative_error(bundle.folder / entry.path, path, _batches(pixels[half:])), method, path))
         (_, chosen[entry.path], best), *others = sorted(tried)
         best.replace(folder / entry.path)
         for *_, path in others:
@@ -186,7 +185,7 @@ def _speed_up(bundle: Bundle, folder: Path, paths: Sequence[Path]) -> float:
     pixels = stack(next(readable_batches(Engine(bundle), paths[:_BATCH])), spec)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    files = (bundle.path(entry), folder / entry.path)
+    files = (bundle.folder / entry.path, folder / entry.path)
     sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in files]
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,11 +78,20 @@ def tune(plan: TunePlan) -> Tuned:
     fitted = fit_cascade(logits, terms, compared)
     target = bundle.folder.resolve()
     with new_bundle_folder(target, overwrite=True) as folder:
-        shutil.copytree(target, folder, dirs_exist_ok=True)
+        shutil.copytree(target, folder, dirs_exist_ok=True, ignore=_left_behind(target))
         write_manifest(folder, refit_manifest(folder, manifest, fitted, measurement, _command(manifest, plan)))
         check_parity(Engine.load(folder), paths, logits, fitted)
     draw_curve(compared, targets, terms, measurement.measured, plan.plot)
     return Tuned(read_bundle(target), fitted, terms, compared, targets)
+
+
+def _left_behind(bundle: Path) -> Callable[[str, list[str]], list[str]]:
+    """Return which files of a bundle are not copied: links that lead out of it, and what is no file, such as a pipe."""
+
+    def belongs(path: Path) -> bool:
+        return (path.is_file() or path.is_dir()) and path.resolve().is_relative_to(bundle)
+
+    return lambda folder, names: [name for name in names if not belongs(Path(folder, name))]
 
 
 def comparison_table(tuned: Tuned) -> str:

@@ -1,5 +1,6 @@
 """Tuning a bundle."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -43,9 +44,17 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
 
 
 def test_a_data_set_is_tuned_on_by_its_validation_split(run: Run, bundle: Path, tiny_data: Path) -> None:
+    # What a stranger left in the folder is neither followed nor waited for, and not written through.
+    (bundle.parent / "secret").write_text("secret")
+    (bundle / "MODEL_CARD.md").unlink()
+    (bundle / "MODEL_CARD.md").symlink_to(bundle.parent / "secret")
+    os.mkfifo(bundle / "pipe")
     done = run("tune", bundle, tiny_data, "--budget", 2, "--plot", bundle.parent / "curve.png")
     assert done.exit_code == 0, done.output
     assert read_bundle(bundle).manifest.measured.pictures == 24
+    assert (bundle.parent / "secret").read_text() == "secret"
+    assert read_bundle(bundle).card().startswith("#")
+    assert not (bundle / "pipe").exists()
 
 
 def test_heads_that_read_both_stages_are_tuned_as_they_are(

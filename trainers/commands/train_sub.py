@@ -1,6 +1,6 @@
 """The submodels' training: one binary model per class, on a shared trunk or each with its own network."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import torch
 from cascade.bundle.manifest import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
+from cascade.terminal import printable
 from trainers.commands.submodel import Prepared, train_submodel
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.data.examples import SplitExamples, split_examples
@@ -110,8 +111,12 @@ def train_sub(
         resume=resume,
     )
     for label, scores in trained_by(plan.engine)(prepared, wanted):
-        click.echo(f"{label}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
+        click.echo(_score_line(label, scores), err=True)
     return wanted
+
+
+def _score_line(label: str, scores: Mapping[str, float]) -> str:
+    return f"{printable(label)}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 def _common(

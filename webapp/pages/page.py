@@ -6,7 +6,6 @@ from urllib.parse import quote
 
 from flask import Blueprint, render_template, request
 
-from cascade.bundle.manifest import CARD
 from cascade.images.formats import SUFFIXES
 from cascade.outputs.rows import csv_lines
 from webapp.pages.cards import Card, card_of, doubt_ranks
@@ -82,7 +81,6 @@ def correct() -> str:
 def model(name: str) -> str:
     """Return the page about a bundle: its accuracy, its classes, its errors, and its calibration."""
     bundle = state().service.bundle(name)
-    card = bundle.folder / CARD
     return render_template(
         "model.html",
         model=name,
@@ -90,7 +88,7 @@ def model(name: str) -> str:
         classes=class_facts(bundle.manifest),
         shades=shades(bundle.manifest.measured.confusion),
         size=sum(file.size for file in bundle.manifest.files),
-        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        card=bundle.card(),
     )
 
 
