@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from cascade.images.folders import PictureFilter
 from cascade.inputs.item import Item, Opener
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -13,8 +14,10 @@ def is_container(name: str) -> bool:
     return name.lower().endswith((*_ARCHIVES, *_TABLES))
 
 
-def container_items(name: str, opened: Opener) -> Iterator[Item]:
+def container_items(name: str, opened: Opener, chosen: PictureFilter) -> Iterator[Item]:
     """Return the pictures inside an archive or a table; ``opened`` opens the file at its beginning.
+
+    Of an archive, members that are no pictures or not ``chosen`` are passed over.
 
     Raises
     ------
@@ -28,4 +31,4 @@ def container_items(name: str, opened: Opener) -> Iterator[Item]:
         return parquet_items(name, opened)
     from cascade.inputs.archives import archive_items
 
-    return archive_items(name, opened)
+    return archive_items(name, opened, chosen)

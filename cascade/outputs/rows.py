@@ -3,11 +3,12 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
@@ -41,6 +42,8 @@ RowWriter = Callable[[Row], object]
 COLUMNS = tuple(field.name for field in fields(Row))
 TABLE_ROWS = 1000
 
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
+
 
 def journal_of(out: Path) -> Path:
     """Return the path of an output's journal, which is beside it: ``rows.csv.progress``."""
@@ -67,6 +70,22 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
     raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
 
 
+def text_of(name: str) -> str:
+    r"""Return a name as text: bytes that are not UTF-8 become ``\xHH``, as in ``caf\xe9.jpg``, and so do controls.
+
+    A backslash that already begins such a sign becomes ``\x5c``, so that the bytes can be told from the text.
+    """
+    return _NO_TEXT.sub(
+        lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode("utf-8", "surrogateescape")), name
+    )
+
+
+def cells(row: Row) -> dict[str, Any]:
+    """Return a row as the cells of a table, all of them text, numbers or truth values that every reader takes."""
+    error = row.error and row.error.encode("utf-8", "backslashreplace").decode()
+    return asdict(row) | {"path": text_of(row.path), "error": error}
+
+
 @contextmanager
 def row_file(path: Path) -> Iterator[RowWriter]:
     """Yield a function that writes rows to a CSV or JSON lines file, by the ending of its name.
@@ -81,7 +100,7 @@ def row_file(path: Path) -> Iterator[RowWriter]:
     try:
         with (
             written_whole(path) as partial,
-            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
             yield _WRITERS[path.suffix.lower()](file)
     except OSError as error:
@@ -91,7 +110,7 @@ def row_file(path: Path) -> Iterator[RowWriter]:
 def _csv_writer(file: IO[str]) -> RowWriter:
     writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
-    return lambda row: writer.writerow(asdict(row) | {"unsure": _json_word(row.unsure)})
+    return lambda row: writer.writerow(cells(row) | {"unsure": _json_word(row.unsure)})
 
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -107,7 +126,7 @@ def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def _json_writer(file: IO[str]) -> RowWriter:
-    return lambda row: file.write(json.dumps(asdict(row)) + "\n")
+    return lambda row: file.write(json.dumps(cells(row)) + "\n")
 
 
 _WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer}
@@ -123,7 +142,6 @@ def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered
     block: list[Row] = []
 
     def finish() -> None:
-        # A file name can be any bytes: what the terminal cannot show is escaped.
         show(_table(block).encode("utf-8", "backslashreplace"))
         block.clear()
 
@@ -141,11 +159,11 @@ def _table(rows: Iterable[Row]) -> str:
     lines = [("picture", "most likely", "", "second", "", "decided by")]
     for row in rows:
         if row.error:
-            lines.append((row.path, "error:", "", row.error, "", ""))
+            lines.append((text_of(row.path), "error:", "", row.error, "", ""))
         else:
             mark = f"{row.stage} (unsure)" if row.unsure else str(row.stage)
             first, second = f"{row.probability_1:.1%}", f"{row.probability_2:.1%}"
-            lines.append((row.path, str(row.label_1), first, str(row.label_2), second, mark))
+            lines.append((text_of(row.path), str(row.label_1), first, str(row.label_2), second, mark))
     answered = [line for line in lines if line[1] != "error:"]
     widths = [max(len(line[column]) for line in answered) for column in range(6)]
     widths[0] = max(len(line[0]) for line in lines)
