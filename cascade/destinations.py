@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from cascade.errors import CanonistiaError
+
 
 class NewFile(click.Path):
     """A file that can be written: its folder exists, or can be made where the command makes it, and takes new files.
@@ -44,6 +46,18 @@ class NewFolder(click.Path):
         if refusal := _refusal(path, may_be_made=True):
             self.fail(f"{path} cannot be written: {refusal}", param, ctx)
         return path
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a command can write into a folder that exists.
+
+    Raises
+    ------
+    CanonistiaError
+        It cannot.
+    """
+    if refusal := _refusal(folder, may_be_made=False):
+        raise CanonistiaError(refusal)
 
 
 def _refusal(folder: Path, may_be_made: bool) -> str:

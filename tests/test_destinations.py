@@ -64,3 +64,14 @@ def test_a_folder_that_may_not_be_written_to_is_said(
     # The administrator may write everywhere.
     monkeypatch.setattr("cascade.destinations.os.access", lambda path, mode: mode == os.R_OK)
     assert "may not be written to" in refused(run, words, data, tmp_path / "x")
+
+
+@pytest.mark.parametrize("command", ["tune", "quantize"])
+def test_a_bundle_that_may_not_be_written_to_is_said_before_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, command: str
+) -> None:
+    monkeypatch.setattr("cascade.destinations.os.access", lambda path, mode: os.fspath(path) != str(tiny_bundle))
+    words = ("--plot", tmp_path / "plot.png") if command == "tune" else ()
+    done = run(command, tiny_bundle, tmp_path, *words)
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: the folder {tiny_bundle} may not be written to")

@@ -12,8 +12,9 @@ from cascade.errors import CanonistiaError, PictureError
 from cascade.files import written_whole
 from cascade.images.decoding import decode
 from cascade.images.folders import PassedOver
+from cascade.images.names import text_of
 from cascade.inputs.item import Item
-from cascade.outputs.rows import Answered, Row, text_of
+from cascade.outputs.rows import Answered, Row
 from cascade.rules.unsure import doubtfulness
 
 DOUBTFUL = 24

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
+from cascade.images.names import text_of
 from cascade.inputs.item import Item
 
 
@@ -42,8 +42,6 @@ RowWriter = Callable[[Row], object]
 COLUMNS = tuple(field.name for field in fields(Row))
 TABLE_ROWS = 1000
 
-_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\udc80-\udcff]|\\(?=x[0-9a-f]{2})")
-
 
 def journal_of(out: Path) -> Path:
     """Return the path of an output's journal, which is beside it: ``rows.csv.progress``."""
@@ -68,16 +66,6 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
             f"{out} was started and stopped; run again with --resume, or start again with --overwrite"
         )
     raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
-
-
-def text_of(name: str) -> str:
-    r"""Return a name as text: bytes that are not UTF-8 become ``\xHH``, as in ``caf\xe9.jpg``, and so do controls.
-
-    A backslash that already begins such a sign becomes ``\x5c``, so that the bytes can be told from the text.
-    """
-    return _NO_TEXT.sub(
-        lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode("utf-8", "surrogateescape")), name
-    )
 
 
 def cells(row: Row) -> dict[str, Any]:
