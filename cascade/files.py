@@ -76,7 +76,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole (see :func:`write_bytes`)."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names of files need not be text
 
 
 def write_json(path: Path, content: Any) -> None:

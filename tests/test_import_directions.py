@@ -24,7 +24,7 @@ FLOORS = {
         {"bundle", "inputs"},
         {"images"},
         {"rules"},
-        {"files", "threads"},
+        {"destinations", "files", "progress", "threads"},
         {"errors", "privacy"},
         {"terminal"},
     ),

@@ -68,7 +68,8 @@ class _Worker(ThreadWorker):
         super().set_accept_enabled(enabled)
         if not self.alive:
             for listener in self.sockets:
-                while is_readable(listener):
+                # A signal before the first request closes them twice.
+                while listener.sock is not None and is_readable(listener):
                     self.accept(listener)
                 listener.close()
 

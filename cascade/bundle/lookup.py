@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from glob import glob
 from pathlib import Path
 
 from cascade.bundle.manifest import MANIFEST
@@ -29,11 +30,11 @@ def find_bundle(model: str) -> Path:
     BundleError
         There is no such bundle; the message lists the bundles found.
     """
-    if Path(model, MANIFEST).is_file():
+    if os.path.isfile(Path(model, MANIFEST)):
         return Path(model)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model):
         for place in bundle_folders():
-            if (place / model / MANIFEST).is_file():
+            if os.path.isfile(place / model / MANIFEST):
                 return place / model
     names = ", ".join(path.name for path in list_bundles()) or "none"
     raise BundleError(
@@ -45,6 +46,7 @@ def list_bundles() -> list[Path]:
     """Return the folders of all bundles found, one per name: the folder that ``--model`` would take."""
     found: dict[str, Path] = {}
     for place in bundle_folders():
-        for manifest in sorted(place.glob(f"*/{MANIFEST}")):
-            found.setdefault(manifest.parent.name, manifest.parent)
+        for inside in sorted(glob(f"*/{MANIFEST}", root_dir=place)):  # which passes over what may not be read
+            folder = (place / inside).parent
+            found.setdefault(folder.name, folder)
     return [found[name] for name in sorted(found)]

@@ -108,8 +108,12 @@ _COPIES = {"WEBP": 5, "AVIF": 4, HEIF: 4}
 
 
 def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source)
+    if not isinstance(source, str | os.PathLike):
+        raise PictureError(
+            f"is of type {type(source).__name__}; expected a path, the bytes of a file, a PIL image or a uint8 array"
+        )
     try:
         return Path(source).open("rb")
     except OSError as error:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cascade.images.folders import PictureFilter
     from cascade.inputs.item import Item, Opener
 
 
@@ -33,8 +34,10 @@ def is_container(name: str) -> bool:
     return _container(name) is not None
 
 
-def container_items(name: str, opened: "Opener") -> "Iterator[Item]":
+def container_items(name: str, opened: "Opener", chosen: "PictureFilter") -> "Iterator[Item]":
     """Return the pictures inside a container; ``opened`` opens the file at its beginning.
+
+    Members that are no pictures or not ``chosen`` are passed over.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def container_items(name: str, opened: "Opener") -> "Iterator[Item]":
         raise ValueError(f"{name} is not the name of a container")
     # Imported only when needed: classifying one picture should not wait for it.
     module, _, function = container.items.partition(":")
-    items: Iterator[Item] = getattr(import_module(module), function)(name, opened)
+    items: Iterator[Item] = getattr(import_module(module), function)(name, opened, chosen)
     return items
 
 

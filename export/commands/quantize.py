@@ -15,6 +15,7 @@ from cascade.bundle.lookup import find_bundle
 from cascade.bundle.manifest import Manifest, Quantised
 from cascade.bundle.precision import INT8, has_byte_dot_products, processor_kind
 from cascade.bundle.reading import Bundle, describe_file, read_bundle
+from cascade.destinations import check_folder
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.images.folders import LabelledPicture
@@ -73,6 +74,7 @@ def quantize(plan: QuantizePlan) -> Comparison:
         than ``MOST_LOST`` of its top-1 accuracy on the validation pictures. Nothing is written then.
     """
     bundle = read_bundle(find_bundle(plan.model))
+    check_folder(bundle.folder)
     manifest = bundle.manifest
     target = bundle.folder / INT8
     if manifest.quantised:

@@ -11,6 +11,7 @@ import numpy as np
 from cascade.bundle.lookup import find_bundle
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.reading import Bundle, read_bundle
+from cascade.destinations import check_folder
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import labelled_pictures
 from cascade.evaluation.metrics import accuracy_summary
@@ -64,6 +65,7 @@ def tune(plan: TunePlan) -> Tuned:
     """
     check_picture_name(plan.plot)
     bundle = read_bundle(find_bundle(plan.model))
+    check_folder(bundle.folder)
     manifest = bundle.manifest
     terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
     pictures = _read_pictures(plan.data, tuple(manifest.classes))

@@ -26,8 +26,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle: Path, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "seen", dict.fromkeys(CLASSES, 30), 900)
+    manifest = tmp_path / "seen.csv"
+    run("check-data", tmp_path / "seen", "--fix", manifest)
     before = read_bundle(bundle).manifest
-    done = run("tune", bundle, tmp_path / "seen", "--budget", 3, "--plot", tmp_path / "curve.png")
+    done = run("tune", bundle, manifest, "--budget", 3, "--plot", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
     after = read_bundle(bundle).manifest
     assert after.measured.pictures == 90

@@ -3,11 +3,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cascade.errors import CanonistiaError
+from cascade.images.preprocess import PreprocessSpec
 from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
+from trainers.data.loader import pictures_in_order
 
 
 def test_an_unsplit_tree_is_split_by_class_and_the_same_picture_stays_on_one_side(tmp_path: Path) -> None:
@@ -118,3 +121,13 @@ def test_a_picture_that_cannot_be_read_is_named_in_training(run: Run, tmp_path: 
     assert "training/sky/bad.jpg: is no picture of a known format" in result.output
     assert "check-data" in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_too_little_shared_memory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr("torch.utils.data._utils.fetch._MapDatasetFetcher.fetch", no_room)
+    batches = pictures_in_order([tmp_path / "a.png"], np.zeros(1, dtype=np.int64), PreprocessSpec(32), 1)
+    with pytest.raises(CanonistiaError, match="use --workers 0"):
+        next(batches.epoch(1))

@@ -1,6 +1,7 @@
 """Data sets as tables, and how check-data cleans one."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from cascade.errors import CanonistiaError
 from cascade.images.manifest import read_manifest
-from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
+from tests.conftest import CLASSES, Run, draw, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
 
 
@@ -148,3 +149,14 @@ def test_a_label_of_zero_is_a_label_and_nan_is_none(tmp_path: Path, ending: str)
         with pytest.raises(CanonistiaError, match=r"rows without a path or a label; .* \(row 2\)"):
             read_manifest(written([0.0, float("nan"), 1.0, 2.0]))
         assert {picture.label for picture in read_manifest(written([0.0, 1.0, 1.0, 2.0]))} == {"0", "1", "2"}
+
+
+def test_names_that_are_no_text_come_through_check_data_and_back(run: Run, tmp_path: Path) -> None:
+    names = [b"caf\xe9.png", rb"caf\xe9.png", rb"a\xb", "é.png".encode()]
+    (tmp_path / "sky").mkdir()
+    for number, name in enumerate(names):
+        draw("sky", number).save(tmp_path / "a.png")
+        (tmp_path / "a.png").rename(tmp_path / "sky" / os.fsdecode(name))
+    assert run("check-data", tmp_path, "--fix", tmp_path / "m.csv").exit_code == 0
+    found = [os.fsencode(picture.path.name) for picture in read_manifest(tmp_path / "m.csv")]
+    assert sorted(found) == sorted(names)

@@ -69,7 +69,7 @@ def read_weights(path: Path) -> Weights:
     if not path.is_file():
         raise CanonistiaError(f"weights file {path} does not exist; expected a safetensors or PyTorch state dict file")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load reports a file that is no state dict with any of these, depending on its first bytes.
