@@ -15,7 +15,7 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from webapp.requests.connection import TimeLimitedSocket, is_readable
-from webapp.serving.limits import allowed_files, return_freed_memory
+from webapp.serving.limits import allowed_files, decode_with_one_thread, return_freed_memory
 from webapp.serving.reloading import Reloader
 from webapp.settings import Settings
 
@@ -75,6 +75,7 @@ class _Worker(ThreadWorker):
     def run(self) -> None:
         """Serve until a signal stops the server."""
         return_freed_memory()
+        decode_with_one_thread()
         super().run()
         self.app.reloader.stop()
 

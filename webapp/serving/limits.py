@@ -3,7 +3,9 @@
 import ctypes
 import resource
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from PIL import AvifImagePlugin
 
 from cascade.bundle.manifest import Manifest
 from cascade.errors import CanonistiaError
@@ -28,10 +30,25 @@ def return_freed_memory() -> None:
     By default, glibc raises this threshold to the size of the largest freed block, and a service would keep the memory
     of a few large photographs forever.
     """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-        if mallopt:
-            mallopt(_MMAP_THRESHOLD, _LARGE)
+    mallopt = _of_glibc("mallopt")
+    if mallopt:
+        mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def return_freed_pieces() -> None:
+    """Return the small freed blocks to the system, too: each thread would keep those of its heaviest picture."""
+    trim = _of_glibc("malloc_trim")
+    if trim:
+        trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., object] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None  # musl has none of them
+
+
+def decode_with_one_thread() -> None:
+    """Make the decoder of AVIF, the only one with threads of its own, leave the other cores to other pictures."""
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def memory_of(manifest: Manifest) -> int:
