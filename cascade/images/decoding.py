@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from cascade.errors import PictureError, TooManyPixelsError
 from cascade.images.formats import HEAD, HEIF, checked_format
@@ -28,6 +28,9 @@ _TILE_PIXELS = 16_000_000
 _LEAVE_ROWS = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats whose decoders may end early without a word
 _END_OF_JPEG = b"\xff\xd9"
 _NOISE = bytes(range(1, 128)) * 2  # entropy-coded data that belongs to no picture
+
+# The texts of a PNG may be compressed a thousand times; a photo has kilobytes of them.
+PngImagePlugin.MAX_TEXT_MEMORY = 8 * 2**20
 
 # Pillow warns from half its own limit on; MAX_PIXELS is the limit here, and it is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from cascade.images.decoding import DecodingCost, decoding_cost
+from cascade.errors import PictureError
+from cascade.images.decoding import DecodingCost, decode, decoding_cost
 from tests.waiting import wait_until
 from webapp.problems import Problem
 from webapp.requests.decoding_lanes import DecodingLanes, Lane
@@ -172,6 +174,17 @@ def test_decoding_takes_no_more_memory_than_was_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"text", saved("L", "PNG")[:40], saved("L", "PNG")], ids=["text", "broken", "large"])
 def test_a_file_that_is_refused_costs_nothing(data: bytes) -> None:
     assert decoding_cost(data, max_pixels=1_000_000) == DecodingCost(0, 0)
+
+
+def test_a_png_whose_texts_fill_a_memory_is_refused() -> None:
+    texts = PngInfo()
+    for number in range(20):
+        texts.add_text(str(number), "a" * 1_000_000, zip=True)
+    data = saved("L", "PNG", pnginfo=texts)
+    assert len(data) < 100_000
+    assert decoding_cost(data) == DecodingCost(0, 0)
+    with pytest.raises(PictureError, match="text chunks"):
+        decode(data)
 
 
 def test_a_jpeg_that_is_decoded_smaller_costs_less() -> None:

@@ -15,10 +15,11 @@ from webapp.serving.limits import return_freed_pieces
 from webapp.settings import MB
 
 _HEAVY_BYTES = 20 * MB
-_HEAVY_PIXELS = 16_000_000
+_HEAVY_PIXELS = 4_000_000
 _LIGHT_MEMORY, _HEAVY_MEMORY = 64 * MB, 256 * MB
 _MOST_WAITING = 32  # heavy pictures of one client
-_SECONDS_PER_PIXEL = 1e-6  # how much later a larger picture is due: it yields to those that come within that time
+# How much later a larger picture is due: it yields to smaller ones that come within that time.
+_SECONDS_PER_PIXEL, _LONGEST_DELAY = 1e-6, 5.0  # seconds
 _CLIENTS = 1024  # whose last turns are remembered
 _RETRY_AFTER = 5  # seconds
 
@@ -67,7 +68,7 @@ class Lane:
         ClientLeftError
             The client hung up.
         """
-        due = time.monotonic() + cost.pixels * _SECONDS_PER_PIXEL
+        due = time.monotonic() + min(cost.pixels * _SECONDS_PER_PIXEL, _LONGEST_DELAY)
         ticket = _Ticket(client, min(cost.memory, self._memory), due)
         with self._lock:
             waiting = sum(other.client == client for other in self._waiting)
