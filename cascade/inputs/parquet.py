@@ -38,12 +38,12 @@ def parquet_items(place: str, opened: Opener, chosen: PictureFilter) -> Iterator
             number = 0
             for batch in file.iter_batches(_BLOCK, columns=[column, *([name] if name else [])]):
                 for row in batch.to_pylist():
-                    inside, content = _entry(row[column], row[name] if name else None, number)
+                    inside, picture = _entry(row[column], row[name] if name else None, number)
                     number += 1
                     if chosen.is_excluded(inside):
                         chosen.pass_over(inside, "excluded")
                     else:
-                        yield _table_item(f"{place}::{inside}", content)
+                        yield _table_item(f"{place}::{inside}", picture)
     except (pa.ArrowException, OSError) as error:
         yield failed_item(place, f"is not a complete Parquet file: {str(error).splitlines()[0]}")
 

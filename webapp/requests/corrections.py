@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the runtime is imported in the worker alone
 MANIFEST = "corrections.csv"
 _HELD_BYTES = 128 * 2**20  # of answered pictures kept in memory for a correction
 _HELD_SECONDS = 3600
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600  # pictures of visitors, for nobody but the operator
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Collector:
         self._lock = threading.Lock()
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as error:
             raise CanonistiaError(f"{folder} cannot be created ({error.strerror}); choose another --collect") from error
         read_corrections(folder / MANIFEST)
@@ -179,6 +180,8 @@ def read_corrections(path: Path) -> list[Correction]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(path.parents):  # one by one: mkdir makes the parents of a folder for everyone
+        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
     with written_whole(path) as partial:
+        partial.touch(mode=_FILE_MODE)
         partial.write_bytes(data)

@@ -13,7 +13,7 @@ from cascade.inference.engine import Engine
 from cascade.threads import processors
 from webapp.problems import Problem
 from webapp.serving.batcher import BATCH_SIZE, Batcher
-from webapp.serving.limits import memory_of
+from webapp.serving.limits import check_names, memory_of
 from webapp.serving.metrics import Metrics
 
 _LOG = logging.getLogger("canonistia.service")
@@ -64,8 +64,7 @@ class Service:
     ) -> None:
         bundles = [read_bundle(folder) for folder in folders]
         self.names = tuple(bundle.manifest.name for bundle in bundles)
-        if len(set(self.names)) < len(self.names):
-            raise BundleError(f"the bundles are named {', '.join(self.names)}; serve bundles with different names")
+        check_names(self.names)
         self._bundles = dict(zip(self.names, bundles, strict=True))
         self._identities = {name: _file_identity(bundle.folder) for name, bundle in self._bundles.items()}
         self._metrics, self._threads, self._memory = metrics, threads, memory
