@@ -24,7 +24,8 @@ FLOORS = {
         {"bundle", "inputs"},
         {"images"},
         {"rules"},
-        {"files", "threads"},
+        {"locks", "threads"},
+        {"files"},
         {"errors", "privacy"},
     ),
     "trainers": (

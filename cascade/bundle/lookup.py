@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cascade.bundle.manifest import MANIFEST
 from cascade.bundle.reading import BundleError
+from cascade.files import restore
 
 
 def bundle_folders() -> list[Path]:
@@ -29,10 +30,12 @@ def find_bundle(model: str) -> Path:
     BundleError
         There is no such bundle; the message lists the bundles found.
     """
+    restore(Path(model))
     if Path(model, MANIFEST).is_file():
         return Path(model)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model):
         for place in bundle_folders():
+            restore(place / model)
             if (place / model / MANIFEST).is_file():
                 return place / model
     names = ", ".join(path.name for path in list_bundles()) or "none"
@@ -45,6 +48,6 @@ def list_bundles() -> list[Path]:
     """Return the folders of all bundles found, one per name: the folder that ``--model`` would take."""
     found: dict[str, Path] = {}
     for place in bundle_folders():
-        for manifest in sorted(place.glob(f"*/{MANIFEST}")):
+        for manifest in sorted(place.glob(f"[!.]*/{MANIFEST}")):  # hidden folders are unfinished ones
             found.setdefault(manifest.parent.name, manifest.parent)
     return [found[name] for name in sorted(found)]
