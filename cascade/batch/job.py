@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from cascade.bundle.precision import Precision
 from cascade.bundle.reading import Bundle
-from cascade.errors import UsageError
+from cascade.errors import CanonistiaError, UsageError
 from cascade.images.folders import PassedOver, PictureFilter
 from cascade.inference.loading import load_bundle, load_engine
 from cascade.inputs.item import Item
 from cascade.inputs.remote import READERS, is_address
 from cascade.inputs.sources import check_inputs, items_of_inputs, no_pictures
+from cascade.locks import exclusive
 from cascade.outputs.rows import Answered, answer_table, check_output, row_file
 from cascade.threads import BATCH_SIZE, Plan, plan
 
@@ -163,6 +164,19 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
     CanonistiaError
         The bundle is refused, or the output exists already or cannot be written.
     """
+    if not job.output.path:
+        return _run(job, show, watched)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(job.output.path))
+        except OSError as error:
+            raise CanonistiaError(
+                f"{job.output.path} cannot be written ({error.strerror}); choose another --out"
+            ) from error
+        return _run(job, show, watched)
+
+
+def _run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | None:
     output = job.output
     for path in (output.path, job.report):
         if path and not check_output(path, output.resume, output.overwrite) and path == output.path:

@@ -18,6 +18,7 @@ import msgspec
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
 from cascade.inference.prediction import Prediction
+from cascade.locks import exclusive
 from webapp.problems import Problem
 
 if TYPE_CHECKING:  # the runtime is imported in the worker alone
@@ -124,7 +125,8 @@ class Collector:
                     "unknown_class", f"The model has no such class; choose one of {', '.join(offer.classes)}."
                 )
             try:
-                self._store(offer, label)
+                with exclusive(self._folder / MANIFEST, wait=True):  # other services may collect into the same folder
+                    self._store(offer, label)
             except OSError as error:
                 raise Problem("disk_full", f"The correction cannot be stored ({error.strerror}).") from error
             except CanonistiaError as error:
