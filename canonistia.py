@@ -51,6 +51,7 @@ _TRAIN_EXTRA = (
     "matplotlib",
     "onnx",
     "onnxscript",
+    "platformdirs",
     "rich",
     "safetensors",
     "scipy",
