@@ -60,6 +60,7 @@ _TRAIN_EXTRA = (
     "matplotlib",
     "onnx",
     "onnxscript",
+    "platformdirs",
     "rich",
     "safetensors",
     "scipy",

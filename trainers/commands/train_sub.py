@@ -1,7 +1,7 @@
 """The submodels' training: one binary model per class, on a shared trunk or each with its own network."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ from trainers.runs.submodels import (
     load_trunk,
     read_submodel_set,
 )
+from trainers.runs.tracking import tracker_mode
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def train_sub(
         The data set is not the main run's, a class is unknown, or a setting or folder is not usable.
     """
     device = resolve_device(recipe.device)
+    recipe = replace(recipe, tracker=tracker_mode(recipe.tracker))  # not again for each submodel
     main = load_run(main_run)
     data = load_data_set(folder, main.sidecar.seed)
     check_same_data(folder, data, main)
