@@ -127,7 +127,8 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
     PATTERN is a part of a name, or a name with *: "convnext", "timm/vit_*". Without a pattern the packaged networks
     and torchvision's are listed, and timm's are only counted. A model of the Hugging Face hub that timm reads is named
-    hf-hub:ORG/NAME and not listed. Missing weights are fetched when a training needs them.
+    hf-hub:ORG/NAME and not listed. Weights "to fetch" are fetched when a training needs them; "to install" are in a
+    Python package; for "none", train with --no-pretrained or --weights FILE.
     """
     from trainers.networks.catalogue import entries, matching
 
@@ -138,8 +139,7 @@ def backbones(pattern: str | None, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(asdict(entry)))
         else:
-            here = "here" if entry.weights_here else "to fetch"
-            click.echo(f"{entry.name:<46} {entry.parameters / 1e6:>10.1f} M {entry.size:>5}  {here}")
+            click.echo(f"{entry.name:<46} {entry.parameters / 1e6:>10.1f} M {entry.size:>5}  {entry.weights}")
     if pattern is None:
         click.echo(f"and {len(matching('timm/*'))} of timm: canonistia backbones 'timm/*'", err=True)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,9 @@ from torch import nn
 from cascade.errors import CanonistiaError
 
 Weights = Mapping[str, torch.Tensor]
+
+# Where pretrained weights are; "to install": in a Python package, "none": nowhere.
+Availability = Literal["here", "to fetch", "to install", "none"]
 
 
 def load_weights(
