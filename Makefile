@@ -2,7 +2,8 @@
 PYTHON ?= python3
 # Test files run side by side, each process on one thread: two that share their cores wait for each other.
 TEST_PROCESSES ?= 2
-PYTEST = OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+PYTEST = OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: help demo test check docs coverage format samples hooks clean
 

@@ -1,13 +1,21 @@
 """canonistia: the command line, and ``canonistia.load(...).classify(...)`` from Python."""
 
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cascade.errors import CanonistiaError
+from cascade.terminal import printable
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from cascade.bundle.precision import Precision
     from cascade.inference.engine import Engine
     from cascade.inference.prediction import Prediction
@@ -41,6 +49,7 @@ _COMMANDS = {
     "serve": "webapp.cli:serve",
     "models": "cascade.cli:models",
 }
+_SERVING = ("cascade", "webapp")
 # The packages of each extra, which a serving install leaves out.
 _BATCH_EXTRA = ("fsspec", "pyarrow")
 _CLUSTER_EXTRA = ("pandas", "ray")
@@ -52,6 +61,7 @@ _TRAIN_EXTRA = (
     "matplotlib",
     "onnx",
     "onnxscript",
+    "platformdirs",
     "rich",
     "safetensors",
     "scipy",
@@ -64,7 +74,9 @@ _TRAIN_EXTRA = (
 )
 
 
-def load(model: str = "scene15", threads: int | None = None, precision: "Precision" = "float") -> "Engine":
+def load(
+    model: "str | PathLike[str]" = "scene15", threads: int | None = None, precision: "Precision" = "float"
+) -> "Engine":
     """Return an engine for a bundle: ``canonistia.load("scene15").classify(["photo.jpg"])``.
 
     Parameters
@@ -80,6 +92,8 @@ def load(model: str = "scene15", threads: int | None = None, precision: "Precisi
     ------
     CanonistiaError
         There is no such bundle, it is damaged, or its 8-bit form is requested and missing.
+    TypeError, ValueError
+        An argument is none that there can be.
     """
     from cascade.inference.loading import load_engine
 
@@ -96,22 +110,73 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
+        if not module.startswith(_SERVING):
+            _check_current_folder()  # PyTorch's libraries would end the process
         return getattr(import_module(module), name)
 
+    def make_context(self, *words: Any, **options: Any) -> click.Context:
+        with _told_in_a_sentence():
+            return super().make_context(*words, **options)
+
     def invoke(self, ctx: click.Context) -> object:
-        try:
+        with _told_in_a_sentence():
             return super().invoke(ctx)
-        except CanonistiaError as error:
-            raise click.ClickException(str(error)) from error
-        except ModuleNotFoundError as error:
-            extras = {"batch": _BATCH_EXTRA, "cluster": _CLUSTER_EXTRA, "train": _TRAIN_EXTRA}
-            extra = next((extra for extra, names in extras.items() if error.name in names), None)
-            if extra is None:
-                raise
-            raise click.ClickException(
-                f"this command needs {error.name}, which the serving install leaves out; "
-                f"install canonistia with its {extra} extra: pip install '.[{extra}]' in the source folder"
-            ) from error
+
+
+@contextmanager
+def _told_in_a_sentence() -> Iterator[None]:
+    """Turn what a user, or the one who runs the machine, can correct into click's errors, which show no traceback."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # an error of the last rows is one of this command, not of Python's end
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)
+        raise
+    except CanonistiaError as error:
+        raise click.ClickException(str(error)) from error
+    except ModuleNotFoundError as error:
+        extras = {"batch": _BATCH_EXTRA, "cluster": _CLUSTER_EXTRA, "train": _TRAIN_EXTRA}
+        extra = next((extra for extra, names in extras.items() if error.name in names), None)
+        if extra is None:
+            raise
+        raise click.ClickException(
+            f"this command needs {error.name}, which the serving install leaves out; "
+            f"install canonistia with its {extra} extra: pip install '.[{extra}]' in the source folder"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever reads the rows has had enough, and click ends in silence
+            raise
+        _drop_unwritten()
+        raise click.ClickException(_refused_by_system(error)) from error
+
+
+def _drop_unwritten() -> None:
+    """Let Python end without another try to write what standard output did not take."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _check_current_folder() -> None:
+    """Raise click.ClickException where the current folder is deleted or forbidden."""
+    try:
+        os.getcwd()  # fails where it is deleted
+        os.stat(".")  # fails where it is forbidden
+    except OSError as error:
+        raise click.ClickException(
+            f"the current folder cannot be used ({error.strerror}); change to another one"
+        ) from error
+
+
+def _refused_by_system(error: OSError) -> str:
+    _check_current_folder()
+    what = f" '{os.fsdecode(error.filename)}'" if isinstance(error.filename, str | bytes) else ""
+    advice = "free some space, or look at the permissions of what is read and written"
+    return f"the system refused a file or a device{what} ({error.strerror or error}); {advice}"
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

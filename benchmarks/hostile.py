@@ -1,18 +1,21 @@
 """Peak memory of decoding small hostile files: a seeded search over formats, modes, tile sizes and aspect ratios.
 
-    python -m benchmarks.hostile --tries 200 FILE…
+    python -m benchmarks.hostile --tries 200 [--keep DIR] [FILE …]
 
 Every file has less than 100 KB. Each is classified in a process of its own, whose peak is compared with that of the
 same process before the picture came. Files named on the command line are measured first.
 """
 
 import argparse
+import hashlib
 import io
 import struct
 import subprocess
 import sys
 import tempfile
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,7 @@ from PIL import Image
 LARGEST = 100_000  # bytes of a file
 Image.MAX_IMAGE_PIXELS = None
 PROBE = """
-import sys, resource
+import sys, time
 from cascade.inference.loading import load_engine
 from cascade.errors import PictureError
 def peak():
@@ -32,19 +35,37 @@ engine = load_engine("scene15", 1)
 engine.self_test()
 before = peak()
 said = ""
+started = time.perf_counter()
 try:
     engine.classify([open(sys.argv[1], "rb").read()])
 except PictureError as error:
     said = str(error)
-print((peak() - before) / 1024, said, sep="\\t")
+print((peak() - before) / 1024, time.perf_counter() - started, said, sep="\\t")
 """
 
 
-def peak_of(path: Path) -> tuple[float, str]:
-    """Return the MB above idle that classifying a file takes at its peak, and what is said of it."""
-    done = subprocess.run([sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True)
-    megabytes, _, said = done.stdout.strip().partition("\t")
-    return float(megabytes), said
+@dataclass(frozen=True)
+class Hostile:
+    """A file, and what classifying it takes in a process of its own."""
+
+    name: str
+    data: bytes
+    megabytes: float  # above idle, at the peak
+    seconds: float
+    said: str  # of a file that is refused
+
+    def __str__(self) -> str:
+        return f"{self.megabytes:8.1f} MB {self.seconds:6.2f} s  {self.name}  {self.said}"
+
+
+def measured(name: str, data: bytes) -> Hostile:
+    """Classify a file in a process of its own."""
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(data)
+        command = [sys.executable, "-c", PROBE, file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    megabytes, seconds, said = done.stdout.rstrip("\n").split("\t", 2)
+    return Hostile(name, data, float(megabytes), float(seconds), said)
 
 
 def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
@@ -92,38 +113,37 @@ def candidate(random: np.random.Generator) -> tuple[str, bytes]:
     return name, encoded(Image.new(mode, (width, height)), kind, **options, **more)
 
 
+def search(tries: int, seed: int) -> Iterator[Hostile]:
+    """Yield small files of a seeded search, measured."""
+    random = np.random.default_rng(seed)
+    for _ in range(tries):
+        try:
+            name, data = candidate(random)
+        except (RuntimeError, ValueError, OSError, OverflowError):  # a size that this encoder does not write
+            continue
+        if len(data) < LARGEST:
+            yield measured(name, data)
+
+
 def main() -> None:
     """Measure the named files, and then the worst of a search."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--tries", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="Write the worst file there.")
+    parser.add_argument("--keep", type=Path, help="Write the heaviest and the slowest files into this folder.")
     options = parser.parse_args()
-    found: list[tuple[float, str, str, bytes]] = []
     for path in options.files:
-        megabytes, said = peak_of(path)
-        found.append((megabytes, str(path), said, b""))
-        print(f"{megabytes:8.1f} MB  {path}  {said}")
-    random = np.random.default_rng(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(options.tries):
-            try:
-                name, data = candidate(random)
-            except (RuntimeError, ValueError, OSError):  # a size that this encoder does not write
-                continue
-            if len(data) >= LARGEST:
-                continue
-            path = Path(folder, "candidate")
-            path.write_bytes(data)
-            megabytes, said = peak_of(path)
-            found.append((megabytes, name, said, data))
-    found.sort(key=lambda one: -one[0])
-    print(f"\n{len(found)} files of less than {LARGEST:,} bytes; the worst:")
-    for megabytes, name, said, _ in found[:10]:
-        print(f"{megabytes:8.1f} MB  {name}  {said}")
-    if options.keep and found[0][3]:
-        options.keep.write_bytes(found[0][3])
+        print(measured(str(path), path.read_bytes()))
+    found = list(search(options.tries, options.seed))
+    heaviest = sorted(found, key=lambda one: -one.megabytes)[:10]
+    slowest = sorted(found, key=lambda one: -one.seconds)[:5]
+    print(f"\n{len(found)} files of less than {LARGEST:,} bytes; the heaviest, and the slowest:")
+    print(*heaviest, "", *slowest, sep="\n")
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        for one in {*heaviest, *slowest}:
+            (options.keep / hashlib.sha256(one.data).hexdigest()[:12]).write_bytes(one.data)
 
 
 if __name__ == "__main__":

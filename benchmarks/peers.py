@@ -43,7 +43,7 @@ MAIN_ALONE = ", main alone"
 
 def with_float_input(bundle: Bundle, path: Path, name: str, output: str) -> Path:
     """Write the main network with floating-point pixels (N, 3, S, S) from 0 to 1 as input, and a single output."""
-    model = onnx.load(bundle.path(bundle.manifest.main.file))
+    model = onnx.load_model_from_string(bundle.content(bundle.manifest.main.file))
     graph, size = model.graph, bundle.manifest.main.preprocess.size
     cast = next(node for node in graph.node if node.op_type == "Cast")
     transpose = next(node for node in graph.node if node.output[0] == cast.input[0])

@@ -2,18 +2,25 @@
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from cascade.destinations import NewFile, NewFolder
 from cascade.errors import UsageError
+from cascade.inputs.containers import CONTAINERS
+from cascade.progress import CountedAside, line_per_minute
+from cascade.terminal import printable
 from cascade.threads import BATCH_SIZE, keep_blas_single
 
 if TYPE_CHECKING:
+    from cascade.batch.job import Done
     from cascade.bundle.precision import Precision
     from cascade.inference.sessions import Device
 
@@ -60,22 +67,32 @@ def threads_option(command: F) -> F:
     )(command)
 
 
+def _naming_containers(command: F) -> F:
+    command.__doc__ = str(command.__doc__).format(containers=", ".join(one.what for one in CONTAINERS))
+    return command
+
+
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="PATH...")
 @model_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=NewFile(folders=(".parquet",)),
     help="Write rows to FILE.csv, FILE.jsonl or FILE.parquet instead of showing a table.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Pass over what matches inside folders, archives and addresses, as in .gitignore: a name at any depth "
+    "(thumbs, '*_small.jpg'), or a path below PATH ('raw/*.jpg', '**/old/'); may be repeated.",
 )
 @click.option(
     "--partition",
     type=click.Choice(PARTITIONS),
     help="Write a Parquet --out as a folder, with one subfolder per value of this column.",
 )
-@click.option(
-    "--sort-into", type=click.Path(file_okay=False, path_type=Path), help="Put pictures into DIR/<most likely class>/."
-)
+@click.option("--sort-into", type=NewFolder(), help="Put pictures into DIR/<most likely class>/.")
 @click.option(
     "--sort-by",
     type=click.Choice(("copy", "link")),
@@ -86,7 +103,7 @@ def threads_option(command: F) -> F:
 @click.option("--dry-run", is_flag=True, help="Show where --sort-into would put each picture, and write nothing there.")
 @click.option(
     "--report",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NewFile(),
     help="Write an HTML report: counts, speed, the most doubtful pictures, errors by cause.",
 )
 @click.option("--resume", is_flag=True, help="Resume a stopped run; only new and changed files are read.")
@@ -133,9 +150,11 @@ def threads_option(command: F) -> F:
     type=click.IntRange(min=1),
     help="Number of Ray workers, one core each. Default: one per core of the cluster.",
 )
+@_naming_containers
 def classify(
     inputs: tuple[str, ...],
     model: str,
+    exclude: tuple[str, ...],
     out: Path | None,
     partition: str | None,
     sort_into: Path | None,
@@ -157,21 +176,27 @@ def classify(
 ) -> None:
     """Find the two most likely classes of each picture.
 
-    Each PATH is a picture, a folder (its subfolders are included), a zip or tar archive, a Parquet file with the bytes
-    of pictures, an address of any of these (s3://bucket/photos, s3://bucket/shards/*.tar), a pattern in quotes
-    ('photos/**/*.jpg'), @FILE for a list with one path per line, or - for a list on standard input.
+    Each PATH is a picture, a folder (its subfolders are included), {containers}, an address of any of these
+    (s3://bucket/photos, s3://bucket/shards/*.tar), a pattern in quotes ('photos/**/*.jpg'), @FILE for a list with one
+    path per line, or - for a list on standard input.
+
+    What folders and archives hold beside pictures (by its first bytes where the ending of a name says nothing), hidden
+    names and those of systems, and what --exclude matches are passed over, and counted on standard error.
 
     With --out, rows are saved in FILE.progress during the run, and FILE appears when it is complete. To resume a run
     that was stopped, even by a power cut, repeat the command with --resume.
 
-    Exit status: 0 if every file was answered, 3 if some rows are errors, 2 for wrong usage, 1 for any other error.
+    Exit status: 0 if every file was answered, 3 if some rows are errors, 2 for wrong usage or no picture at all, 1 for
+    any other error. What is passed over does not change it.
     """
     keep_blas_single()
     from cascade.batch.job import Execution, Job, Model, Output, Sorting, run
+    from cascade.inputs.sources import picture_count
 
     try:
         job = Job(
             inputs=inputs,
+            exclude=exclude,
             model=Model(name=model, precision=precision, main_only=main_only),
             output=Output(
                 path=out,
@@ -192,21 +217,17 @@ def classify(
                 workers=workers,
             ),
         )
-        done = run(job, click.echo, counted)
+        done = run(job, click.echo, partial(counted, total=partial(picture_count, inputs, exclude)))
     except UsageError as error:
         raise _usage_error(error) from error
     except KeyboardInterrupt:
         if out:
-            click.echo(f"\nstopped; the rows so far are kept: run again with --resume --out {out}", err=True)
+            click.echo(
+                f"\nstopped; the rows so far are kept: run again with --resume --out {shlex.quote(str(out))}", err=True
+            )
         raise
-    if done is None:
-        click.echo(
-            f"{out} is complete: there is nothing to resume; use --overwrite to classify everything again", err=True
-        )
-        return
-    if out:
-        click.echo(f"{done.rows} rows in {out}" + (f", {done.errors} of them errors" if done.errors else ""), err=True)
-    if done.errors:
+    _say_what_was_done(done, out)
+    if done and done.errors:
         sys.exit(EXIT_SOME_ERRORS)
 
 
@@ -216,7 +237,7 @@ def classify(
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as one JSON object.")
 @click.option(
     "--plots",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NewFolder(),
     help="Write plots into this folder: confusion matrix, reliability diagram, accuracy against share routed, "
     "and the stress test if there is one.",
 )
@@ -263,7 +284,7 @@ def evaluate(
     from cascade.evaluation.evaluation import evaluate as run
     from cascade.evaluation.evaluation import labelled_pictures
     from cascade.evaluation.text import describe
-    from cascade.images.folders import pictures_below
+    from cascade.images.folders import passed_over, pictures_below
     from cascade.inference.loading import load_engine
     from cascade.threads import processors
 
@@ -271,13 +292,18 @@ def evaluate(
         from cascade.evaluation.plots import write_plots
     out_of_distribution = pictures_below(outside) if outside else []
     if outside and not out_of_distribution:
-        raise click.BadParameter(f"no pictures below {outside}", param_hint="--outside")
+        raise click.BadParameter(
+            f"no pictures below {outside}; {passed_over(outside).describe() or 'it is empty'}", param_hint="--outside"
+        )
     workers = threads or processors()
     engine = load_engine(model, 1, precision)
     pictures = labelled_pictures(folder, engine.classes)
     paths = progress((picture.path for picture in pictures), len(pictures))
     labels, sources = [picture.label for picture in pictures], [picture.source for picture in pictures]
     evaluation = run(engine, paths, labels, out_of_distribution, workers, sources)
+    for place in (folder, outside):
+        if place and place.is_dir() and (passed := passed_over(place).describe()):
+            click.echo(f"{place}: {passed}", err=True)
     report = evaluation.report()
     if stress or stress_kinds:
         from cascade.evaluation.stress import stress as run_stress
@@ -303,16 +329,28 @@ def models() -> None:
         try:
             manifest, _ = read_manifest(folder)
         except BundleError as error:
-            click.echo(f"{folder.name}: {error}")
+            click.echo(f"{printable(folder.name)}: {error}")
             continue
         size = sum(entry.size for entry in manifest.files) / 1e6
         figures = manifest.measured.cascade
         low, high = figures.top1_interval
         click.echo(
-            f"{folder.name}: {len(manifest.classes)} classes, {size:.1f} MB, top 1 {figures.top1:.4f} "
+            f"{printable(folder.name)}: {len(manifest.classes)} classes, {size:.1f} MB, top 1 {figures.top1:.4f} "
             f"[{low:.4f}, {high:.4f}], top 2 {figures.top2:.4f} ({manifest.measured.pictures} "
-            f"{manifest.measured.split} pictures, out of fold)  {folder}"
+            f"{printable(manifest.measured.split)} pictures, out of fold)  {printable(str(folder))}"
         )
+
+
+def _say_what_was_done(done: "Done | None", out: Path | None) -> None:
+    if done is None:
+        click.echo(
+            f"{out} is complete: there is nothing to resume; use --overwrite to classify everything again", err=True
+        )
+        return
+    if out:
+        click.echo(f"{done.rows} rows in {out}" + (f", {done.errors} of them errors" if done.errors else ""), err=True)
+    if passed := done.passed.describe():
+        click.echo(passed, err=True)
 
 
 def _usage_error(error: UsageError) -> click.UsageError:
@@ -320,18 +358,21 @@ def _usage_error(error: UsageError) -> click.UsageError:
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """Yield the items and show a progress bar on standard error, unless the work is short or there is no terminal."""
-    if total < 100 or not os.isatty(2):
+    """Yield the items and show progress on standard error: a bar unless the work is short, or a line per minute."""
+    if not os.isatty(2):
+        yield from line_per_minute(items, "evaluate", total)
+        return
+    if total < 100:
         yield from items
         return
     with click.progressbar(items, total, file=sys.stderr, show_pos=True) as shown:
         yield from shown
 
 
-def counted(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items and show count and speed on standard error, unless the work is short or there is no terminal."""
+def counted(items: Iterable[T], total: Callable[[], int | None]) -> Iterator[T]:
+    """Yield the items and show count and speed on standard error, on a terminal at once, else in a line per minute."""
     if not os.isatty(2):
-        yield from items
+        yield from line_per_minute(items, "classify", CountedAside(total))
         return
     started = shown = time.monotonic()
     for number, item in enumerate(items, start=1):

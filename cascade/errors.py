@@ -1,8 +1,16 @@
 """The errors that the command line and the page show as one message."""
 
+from cascade.terminal import printable
+
 
 class CanonistiaError(Exception):
-    """An error that the user can correct: the message says what was found, what was expected and what to do."""
+    """An error that the user can correct: the message says what was found, what was expected and what to do.
+
+    As text it is one printable line, whatever the names in it are.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(CanonistiaError):

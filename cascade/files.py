@@ -1,11 +1,12 @@
 """Files and folders that are written completely, or not at all."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     OSError
         The disk is full, or a name cannot be written.
     """
-    # Always short: a file system that allows the final name allows this one too.
-    name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}"
-    partial, old = path.with_name(f"{name}.partial"), path.with_name(f"{name}.old")
+    partial, old = hidden(path, f"{os.getpid()}.partial"), aside(path)
     remove(partial)
     try:
         yield partial
@@ -37,15 +36,51 @@ def written_whole(path: Path) -> Iterator[Path]:
             _sync_folder(Path(folder))
         if not partial.is_dir():
             _sync(partial)
-        if path.is_dir() and not path.is_symlink():
-            os.replace(path, old)  # a folder cannot be replaced in one step
-        os.replace(partial, path)
+        _take_place(partial, path, old)
         _sync_folder(path.parent)
     finally:
-        if old.exists() and not path.exists():
-            os.replace(old, path)
+        restore(path)
         remove(partial)
         remove(old)
+
+
+def hidden(path: Path, ending: str) -> Path:
+    """Return a hidden name beside ``path``, always short: a file system that allows its name allows this one too."""
+    path = path.absolute()  # "." has no name
+    return path.parent / f".{zlib.crc32(os.fsencode(path.name)):08x}.{ending}"
+
+
+def aside(path: Path) -> Path:
+    """Return where a folder is kept while another takes its place, which cannot be done in one step."""
+    return hidden(path, "old")
+
+
+def restore(path: Path, is_whole: Callable[[Path], bool] = Path.exists) -> None:
+    """Put back the folder that was moved aside for another one, unless that one is whole.
+
+    A process that was killed between the two leaves the old folder under a hidden name; whoever reads or writes
+    ``path`` next calls this.
+    """
+    old = aside(path)
+    if os.path.isdir(old) and not is_whole(path):  # not where nothing may be read
+        remove(path)
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            os.replace(old, path)
+
+
+def _take_place(partial: Path, path: Path, old: Path) -> None:
+    while True:
+        if path.is_dir() and not path.is_symlink():
+            remove(old)
+            os.replace(path, old)
+        try:
+            os.replace(partial, path)
+        except OSError as error:
+            # Between the two steps a reader may find nothing, and put the old folder back.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
 
 
 def remove(path: Path) -> None:
@@ -76,7 +111,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole (see :func:`write_bytes`)."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # names of files need not be text
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from cascade.destinations import NewFile, NewFolder
 from export.plan import BUDGET, FALSE_ALARM_RATE
 from trainers.options import features_option
 
@@ -57,7 +58,7 @@ def false_alarm_option(command: F) -> F:
     required=True,
     help="Data set that both were trained on; the validation split is used.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder of the bundle: models/NAME.")
+@click.option("--out", type=NewFolder(), required=True, help="New folder of the bundle: models/NAME.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle in --out.")
 @click.option(
     "--checkpoint",
@@ -111,7 +112,7 @@ def _warn_about_rules(fitted: "FittedCascade") -> None:
 @false_alarm_option
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NewFile(makes_folder=True),
     default=Path("accuracy_against_cost.png"),
     show_default=True,
     help="PNG file for the plot of accuracy against mean cost.",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
@@ -20,6 +21,20 @@ settings.register_profile("canonistia", deadline=None)
 settings.load_profile("canonistia")
 
 CLASSES = ("dots", "rows", "sky")
+
+# The files that take longest are started first: at the end no process waits long for another's file.
+LONGEST = (
+    "trainers/test_families.py",
+    "export/test_bundle.py",
+    "trainers/test_processes.py",
+    "cascade/test_cluster.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first, and leave the order of all others."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get("/".join(item.path.parts[-2:]), len(ranks)))
 
 
 def draw(label: str, seed: int, size: tuple[int, int] = (72, 60)) -> Image.Image:
@@ -84,72 +99,122 @@ def run() -> Run:
     return run_command
 
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """Return a maker of what all processes of the tests share: ``made_once("tiny_main/main", make)``.
+
+    The first that asks for a path makes it, in a folder of its own; the others wait for it. No test changes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+
+    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+        path = shared / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.parent / "made"
+        with FileLock(path.parent / "lock"):
+            if not made.exists():
+                make(path)
+                made.touch()
+        return path
+
+    return make_once
+
+
+def _succeed(*words: object) -> None:
+    result = run_command(*words)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="session")
+def tiny_data(made_once: MadeOnce) -> Path:
     """Return a data set of three classes, split."""
-    return write_data_set(tmp_path_factory.mktemp("tiny") / "data")
+    return made_once("tiny_data/data", write_data_set)
 
 
 SMALL = ("--backbone", "efficientnet_lite0", "--size", "64", "--tracker", "none")
 
 
 @pytest.fixture(scope="session")
-def tiny_main(tiny_data: Path) -> Path:
+def tiny_main(made_once: MadeOnce, tiny_data: Path) -> Path:
     """Return the run of a main model trained on the tiny data set, with a W&B run."""
-    out = tiny_data.parent / "runs" / "main"
     options = (*SMALL[:-1], "offline", "--epochs", 6, "--lr", 0.01)
-    result = run_command("train-main", tiny_data, "--out", out, *options)
-    assert result.exit_code == 0, result.output
-    return out
+    return made_once("tiny_main/main", lambda out: _succeed("train-main", tiny_data, "--out", out, *options))
 
 
 @pytest.fixture(scope="session")
-def tiny_subs(tiny_data: Path, tiny_main: Path) -> Path:
+def tiny_subs(made_once: MadeOnce, tiny_data: Path, tiny_main: Path) -> Path:
     """Return submodels on a shared trunk for the tiny main model."""
-    out = tiny_data.parent / "runs" / "subs"
-    options = ("--main", tiny_main, "--out", out, *SMALL, "--epochs", 6, "--lr", 0.01)
-    result = run_command("train-sub", tiny_data, *options)
-    assert result.exit_code == 0, result.output
-    return out
+    options = ("--main", tiny_main, *SMALL, "--epochs", 6, "--lr", 0.01)
+    return made_once("tiny_subs/subs", lambda out: _succeed("train-sub", tiny_data, "--out", out, *options))
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_data: Path, tiny_main: Path, tiny_subs: Path) -> Path:
+def tiny_bundle(made_once: MadeOnce, tiny_data: Path, tiny_main: Path, tiny_subs: Path) -> Path:
     """Return the exported bundle of the tiny cascade."""
-    return _exported(tiny_data, tiny_main, tiny_subs, "tiny")
+    words = ("--main", tiny_main, "--subs", tiny_subs, "--data", tiny_data)
+    return made_once("tiny_bundle/tiny", lambda out: _succeed("export", *words, "--out", out))
 
 
 @pytest.fixture(scope="session")
-def routing_bundle(tiny_bundle: Path) -> Path:
+def routing_bundle(made_once: MadeOnce, tiny_bundle: Path) -> Path:
     """Return a bundle that routes every picture to the submodels."""
-    folder = shutil.copytree(tiny_bundle, tiny_bundle.with_name("routing"))
-    manifest = json.loads((folder / "bundle.json").read_text())
-    manifest["rules"]["routing"] = {"rule": "confidence", "threshold": 1.01}
-    (folder / "bundle.json").write_text(json.dumps(manifest))
-    return folder
+
+    def copy(folder: Path) -> None:
+        shutil.copytree(tiny_bundle, folder)
+        manifest = json.loads((folder / "bundle.json").read_text())
+        manifest["rules"]["routing"] = {"rule": "confidence", "threshold": 1.01}
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+
+    return made_once("routing_bundle/routing", copy)
 
 
 @pytest.fixture(scope="session")
-def both_subs(tiny_data: Path, tiny_main: Path) -> Path:
+def both_subs(made_once: MadeOnce, tiny_data: Path, tiny_main: Path) -> Path:
     """Return submodels whose heads read the features of the main model and of a trunk with a larger image size."""
-    out = tiny_data.parent / "runs" / "both"
     words = ("--backbone", "efficientnet_lite0", "--size", 96, "--tracker", "none", "--features", "both")
-    result = run_command("train-sub", tiny_data, "--main", tiny_main, "--out", out, *words, "--epochs", 6, "--lr", 0.01)
-    assert result.exit_code == 0, result.output
-    return out
+    options = ("--main", tiny_main, *words, "--epochs", 6, "--lr", 0.01)
+    return made_once("both_subs/both", lambda out: _succeed("train-sub", tiny_data, "--out", out, *options))
 
 
 @pytest.fixture(scope="session")
-def both_bundle(tiny_data: Path, tiny_main: Path, both_subs: Path) -> Path:
+def both_bundle(made_once: MadeOnce, tiny_data: Path, tiny_main: Path, both_subs: Path) -> Path:
     """Return the exported bundle of a cascade whose heads read the features of both stages."""
-    return _exported(tiny_data, tiny_main, both_subs, "both")
+    words = ("--main", tiny_main, "--subs", both_subs, "--data", tiny_data)
+    return made_once("both_bundle/both", lambda out: _succeed("export", *words, "--out", out))
 
 
-def _exported(data: Path, main: Path, subs: Path, name: str) -> Path:
-    out = data.parent / "models" / name
-    result = run_command("export", "--main", main, "--subs", subs, "--data", data, "--out", out)
-    assert result.exit_code == 0, result.output
-    return out
+# A network without weights: for what does not depend on what a network learned.
+LIGHT = ("--backbone", "timm/test_resnet", "--no-pretrained", "--size", 32, "--tracker", "none", "--epochs", 1)
+
+
+@pytest.fixture(scope="session")
+def few_data(made_once: MadeOnce) -> Path:
+    """Return a data set with as few pictures as can be trained and exported from."""
+    return made_once("few_data/data", lambda folder: write_data_set(folder, training=2, validation=5))
+
+
+@pytest.fixture(scope="session")
+def light_main(made_once: MadeOnce, few_data: Path) -> Path:
+    """Return the run of a main model that is trained and exported in a moment, and knows nothing."""
+    return made_once("light_main/main", lambda out: _succeed("train-main", few_data, "--out", out, *LIGHT))
+
+
+@pytest.fixture(scope="session")
+def light_subs(made_once: MadeOnce, few_data: Path, light_main: Path) -> Path:
+    """Return submodels on a shared trunk for the light main model."""
+    words = ("--main", light_main, *LIGHT)
+    return made_once("light_subs/subs", lambda out: _succeed("train-sub", few_data, "--out", out, *words))
+
+
+@pytest.fixture(scope="session")
+def light_bundle(made_once: MadeOnce, few_data: Path, light_main: Path, light_subs: Path) -> Path:
+    """Return the exported bundle of the light cascade."""
+    words = ("--main", light_main, "--subs", light_subs, "--data", few_data)
+    return made_once("light_bundle/light", lambda out: _succeed("export", *words, "--out", out))
 
 
 @pytest.fixture(scope="session")

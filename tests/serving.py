@@ -31,14 +31,19 @@ class Running:
         return [line for line in lines if not line.startswith("serving ")]
 
 
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def running(
     *options: object, python: Path | None = None, folder: Path | None = None, start_new_session: bool = False
 ) -> Iterator[Running]:
     """Yield a server started with options; it is killed at the end if it still runs."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [str(python or sys.executable), "-m", "canonistia", "serve", "--port", str(port), *map(str, options)]
     address = f"http://127.0.0.1:{port}/"
     with tempfile.TemporaryFile() as log:

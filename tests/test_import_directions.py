@@ -24,8 +24,10 @@ FLOORS = {
         {"bundle", "inputs"},
         {"images"},
         {"rules"},
-        {"files", "threads"},
+        {"destinations", "locks", "progress", "threads"},
+        {"files"},
         {"errors", "privacy"},
+        {"terminal"},
     ),
     "trainers": (
         {"cli"},

@@ -1,6 +1,7 @@
 """The training commands. Each imports its recipe when called, so that --help needs no PyTorch."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
+from cascade.destinations import NewFile, NewFolder
+from cascade.terminal import printable
 from trainers.options import features_option, recipe_options, take_recipe
 from trainers.recipe import DEFAULT_POLICY, MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS, TRACKERS
 
@@ -85,7 +88,7 @@ def _network_options(backbone: str) -> Callable[[F], F]:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @click.option(
     "--fix",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NewFile(".csv"),
     metavar="OUT.csv",
     help="Write a manifest without unreadable files, copies and pictures with two labels, and OUT.left_out.csv with "
     "these files, in groups, and the reasons. No picture is changed.",
@@ -99,8 +102,10 @@ def check_data(source: Path, added: tuple[Path, ...], as_json: bool, fix: Path |
     """
     from trainers.data.audit import audit, examine
     from trainers.data.audit_text import describe
-    from trainers.data.cleaning import clean, write_cleaned
+    from trainers.data.cleaning import check_new, clean, write_cleaned
 
+    if fix:
+        check_new(fix)
     examined = examine(source, added)
     report = audit(examined)
     click.echo(json.dumps(report.as_dict(), indent=2) if as_json else describe(report))
@@ -122,7 +127,8 @@ def backbones(pattern: str | None, as_json: bool) -> None:
 
     PATTERN is a part of a name, or a name with *: "convnext", "timm/vit_*". Without a pattern the packaged networks
     and torchvision's are listed, and timm's are only counted. A model of the Hugging Face hub that timm reads is named
-    hf-hub:ORG/NAME and not listed. Missing weights are fetched when a training needs them.
+    hf-hub:ORG/NAME and not listed. Weights "to fetch" are fetched when a training needs them; "to install" are in a
+    Python package; for "none", train with --no-pretrained or --weights FILE.
     """
     from trainers.networks.catalogue import entries, matching
 
@@ -133,15 +139,14 @@ def backbones(pattern: str | None, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(asdict(entry)))
         else:
-            here = "here" if entry.weights_here else "to fetch"
-            click.echo(f"{entry.name:<46} {entry.parameters / 1e6:>10.1f} M {entry.size:>5}  {here}")
+            click.echo(f"{entry.name:<46} {entry.parameters / 1e6:>10.1f} M {entry.size:>5}  {entry.weights}")
     if pattern is None:
         click.echo(f"and {len(matching('timm/*'))} of timm: canonistia backbones 'timm/*'", err=True)
 
 
 @click.command("train-main")
 @click.argument("folder", type=DATA, metavar="DATA")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new run's folder.")
+@click.option("--out", type=NewFolder(), required=True, help="The new run's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier run in --out.")
 @_RESUME
 @click.option(
@@ -183,7 +188,8 @@ def train_main(
 
     recipe = take_recipe(MAIN_DEFAULTS, options)
     train(folder, out, NetworkConfig(**options), recipe, overwrite, resume, report)
-    click.echo(f"trained {out}; next: canonistia train-sub {folder} --main {out} --out RUNS", err=True)
+    following = shlex.join(("canonistia", "train-sub", str(folder), "--main", str(out), "--out", "RUNS"))
+    click.echo(f"trained {out}; next: {following}", err=True)
 
 
 @click.command()
@@ -243,7 +249,7 @@ def average(
 @click.option("--steps", type=click.IntRange(min=20), default=100, show_default=True, help="Number of training steps.")
 @click.option(
     "--plot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NewFile(".png", ".jpg", ".pdf", ".svg"),
     default=Path("learning_rate.png"),
     show_default=True,
     help="File for the plot of the loss against the learning rate.",
@@ -271,7 +277,7 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
 @click.argument("folder", type=DATA, metavar="DATA")
 @click.option("--main", "main_run", type=FOLDER, required=True, help="A main run on the grown data set.")
 @click.option("--subs", type=FOLDER, required=True, help="Folder of the existing submodels.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for all submodels.")
+@click.option("--out", type=NewFolder(), required=True, help="New folder for all submodels.")
 @click.option("--negatives", type=click.Choice(POLICIES), default="weighted", show_default=True, help="See train-sub.")
 @recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
 def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: str, **options: Any) -> None:
@@ -284,13 +290,13 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
     from trainers.commands.new_class import new_class as grow
 
     growth = grow(folder, main_run, subs, out, negatives, take_recipe(SUB_DEFAULTS, options))
-    click.echo(f"trained {', '.join(growth.added)} and kept {len(growth.kept)} submodels in {out}", err=True)
+    click.echo(f"trained {printable(', '.join(growth.added))} and kept {len(growth.kept)} submodels in {out}", err=True)
 
 
 @click.command("train-sub")
 @click.argument("folder", type=DATA, metavar="DATA")
 @click.option("--main", "main_run", type=FOLDER, required=True, help="The main model's run.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the submodels.")
+@click.option("--out", type=NewFolder(), required=True, help="Folder for the submodels.")
 @click.option("--overwrite", is_flag=True, help="Replace submodels of the same classes in --out.")
 @_RESUME
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="Train only this class; may be repeated.")

@@ -53,7 +53,8 @@ _HELP = {
     "workers": "Data loader processes that decode pictures (0: the main process).",
     "cache": "Cache of decoded pictures between epochs: none, memory or disk.",
     "seed": "Random seed of split, initial head, order and augmentation.",
-    "tracker": "Weights & Biases: online, offline, none, or auto: online with an account, else a file in the run.",
+    "tracker": "Weights & Biases: online, offline, none, or auto: as $WANDB_MODE says, and without it online with an "
+    "account, else a file in the run.",
 }
 _CHOICES = {
     "augment": AUGMENTATIONS,

@@ -1,4 +1,4 @@
-"""Progress bars for long work."""
+"""Progress of long work: bars on a terminal, else a line per minute."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cascade.progress import line_per_minute
+
 T = TypeVar("T")
 Parts = TypeVar("Parts", bound=tuple[Sized, ...])
 
@@ -31,20 +33,20 @@ class _Rate(ProgressColumn):
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items, with a progress bar on standard error when that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
+    """Yield the items, with a progress bar on standard error when that is a terminal, else with a line per minute."""
     if total is None and isinstance(items, Sized):
         total = len(items)
+    if not sys.stderr.isatty():
+        yield from line_per_minute(items, what, total, unit="steps")
+        return
     with _bar(TimeRemainingColumn()) as progress:
         yield from progress.track(items, total=total, description=what)
 
 
 def steps_shown(batches: Iterable[Parts], what: str, done: int, total: int) -> Iterator[Parts]:
-    """Yield the batches of an epoch from batch ``done`` on, with a bar that shows throughput and time left."""
+    """Yield the batches of an epoch from batch ``done`` on, and show throughput and time left."""
     if not sys.stderr.isatty():
-        yield from batches
+        yield from line_per_minute(batches, what, total, done, "batches")
         return
     with _bar(_Rate(), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         task = progress.add_task(what, total=total, completed=done)

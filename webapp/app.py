@@ -6,6 +6,7 @@ from types import TracebackType
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
 
+from cascade.threads import processors
 from webapp.api.open_inference import infer
 from webapp.api.openapi import documentation
 from webapp.api.v1 import api, problem_response
@@ -15,7 +16,7 @@ from webapp.requests import logs, security
 from webapp.requests.admission import Admission
 from webapp.requests.connection import ClientLeftError, TimeLimitedBody
 from webapp.requests.corrections import Collector
-from webapp.requests.pixel_budget import PixelBudget
+from webapp.requests.decoding_lanes import DecodingLanes
 from webapp.requests.state import KEY, State, state
 from webapp.requests.uploads import stored_in_memory
 from webapp.serving.metrics import Metrics
@@ -48,8 +49,9 @@ def create_app(
     settings = settings or Settings()
     app = _App(__name__)
     app.request_class = _Request
-    admission = Admission(settings, metrics)
-    app.extensions[KEY] = State(service, settings, metrics, admission, PixelBudget(settings.max_pixels), collector)
+    app.extensions[KEY] = State(
+        service, settings, metrics, Admission(settings, metrics), DecodingLanes(processors()), collector
+    )
     logs.install(app)
     security.install(app, settings)
     for blueprint in (page, api, infer, documentation):

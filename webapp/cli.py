@@ -1,17 +1,24 @@
 """The serve command."""
 
+import logging
+import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cascade.cli import precision_option, threads_option
+from cascade.terminal import printable
 from webapp.settings import MB, ServeOptions, Settings
 
 if TYPE_CHECKING:
+    import socket
+
     from flask import Flask
 
 _DEFAULT = Settings()
+_LOG = logging.getLogger("canonistia.service")
 
 
 def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None) -> str | None:
@@ -36,7 +43,9 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     show_default=True,
     help="Folder of a bundle, or its name under models/. Repeat it to serve several; the first is the default.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on (0.0.0.0: all interfaces).")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on (0.0.0.0: all of IPv4; ::: all)."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
 @click.option("--memory", type=click.IntRange(min=1), help="Memory limit for loaded bundles, in MB. Default: no limit.")
 @click.option(
@@ -99,7 +108,8 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
 @click.option(
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of API keys, one per line. A client sends one as Bearer token, X-API-Key, or browser password.",
+    help="File of API keys, one per line; lines that begin with # are comments. A client sends one as Bearer token, "
+    "X-API-Key, or browser password.",
 )
 @click.option(
     "--collect",
@@ -121,7 +131,7 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     show_default=True,
     help="Log one line per request to standard error, without file names and addresses.",
 )
-@click.option("--debug", is_flag=True, help="Flask's development server, which shows tracebacks. Not for production.")
+@click.option("--debug", is_flag=True, help="Flask's development server, which shows tracebacks, on loopback only.")
 @precision_option
 @threads_option
 def serve(**options: Any) -> None:
@@ -141,23 +151,39 @@ def serve(**options: Any) -> None:
 
 
 def _launch(options: ServeOptions, settings: Settings) -> None:
+    from webapp.serving.listening import is_loopback, listen
+
+    with listen(options.host, options.port) as listener:  # first: a port in use is said before anything is read
+        if options.debug and not is_loopback(listener):
+            raise click.UsageError(
+                f"--debug shows code to whoever reaches {options.host}; use it with --host 127.0.0.1, or leave it out"
+            )
+        _serve(options, settings, listener)
+
+
+def _serve(options: ServeOptions, settings: Settings, listener: "socket.socket") -> None:
+    _leave_lost_folder()
     from cascade.bundle.lookup import find_bundle
     from cascade.bundle.precision import precise_folder
     from cascade.bundle.reading import read_bundle
     from webapp.requests.corrections import Collector
-    from webapp.requests.logs import configure
+    from webapp.requests.logs import configure, greet
     from webapp.server import Server
-    from webapp.serving.limits import check_memory
+    from webapp.serving.limits import check_memory, check_names
+    from webapp.serving.listening import address_of
     from webapp.serving.reloading import Reloader
 
     # Read before the worker starts, so that a damaged bundle gives one error message and not a worker that dies.
     folders = [precise_folder(find_bundle(model), options.precision) for model in options.models]
     manifests = [read_bundle(folder).manifest for folder in folders]
+    check_names([manifest.name for manifest in manifests])
     if options.memory_bytes:
         check_memory(manifests, options.memory_bytes)
     collector = Collector(options.collect, options.max_collect * MB) if options.collect else None
     reloader = Reloader()
     logger = configure(options.log)
+    if options.api_key_file and options.api_key_file.stat().st_mode & stat.S_IROTH:
+        _LOG.warning("every user of this machine can read %s; chmod 600 it", options.api_key_file)
 
     def create() -> "Flask":
         # Imported in the worker only: the runtime starts threads at import, and threads do not survive a fork.
@@ -170,22 +196,36 @@ def _launch(options: ServeOptions, settings: Settings) -> None:
         reloader.start(service)
         return create_app(service, metrics, settings, collector)
 
-    host, port = options.host, options.port
-    names = ", ".join(manifest.name for manifest in manifests)
-    click.echo(f"serving {names} at http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops)", err=True)
+    names = ", ".join(printable(manifest.name) for manifest in manifests)
+    greet(options.log, f"serving {names} at {address_of(options.host, options.port)}  (Ctrl-C stops)")
     if options.debug:
-        create().run(host, port, debug=True, use_reloader=False)
+        listener.close()
+        create().run(options.host, options.port, debug=True, use_reloader=False)
     else:
-        Server(create, reloader, settings, logger, host, port).run()
+        Server(create, reloader, settings, logger, listener).run()
+
+
+def _leave_lost_folder() -> None:
+    """Leave a current folder that was deleted: gunicorn cannot be imported there."""
+    try:
+        Path.cwd()
+    except OSError:
+        os.chdir("/")
 
 
 def _keys(path: Path) -> tuple[str, ...]:
-    keys = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise _wrong_keys(f"{path} cannot be read ({reason}); expected a text file with one key per line") from error
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not all(map(str.isascii, keys)):
-        raise click.BadParameter(
-            f"{path} holds a key with characters outside ASCII; expected ASCII only; replace that key",
-            param_hint="--api-key-file",
-        )
+        raise _wrong_keys(f"{path} holds a key with characters outside ASCII; expected ASCII only; replace that key")
     if not keys:
-        raise click.BadParameter(f"{path} holds no key; expected one per line", param_hint="--api-key-file")
+        raise _wrong_keys(f"{path} holds no key; expected one per line")
     return keys
+
+
+def _wrong_keys(message: str) -> click.BadParameter:
+    return click.BadParameter(message, param_hint="--api-key-file")

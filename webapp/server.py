@@ -2,6 +2,7 @@
 
 import selectors
 import signal
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,10 +16,12 @@ from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from webapp.requests.connection import TimeLimitedSocket, is_readable
-from webapp.serving.limits import allowed_files, return_freed_memory
+from webapp.requests.logs import native_output_logged
+from webapp.serving.limits import allowed_files, decode_with_one_thread, heartbeat_folder, return_freed_memory
 from webapp.serving.reloading import Reloader
 from webapp.settings import Settings
 
+_HELD_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
 _GRACE = 60  # seconds for the requests in progress when the server stops
 _KEEPALIVE = 5  # seconds that an idle connection stays open
 _HEADER_SECONDS = 10
@@ -59,6 +62,7 @@ class _Worker(ThreadWorker):
         super().init_signals()
         signal.signal(signal.SIGHUP, lambda *_: self.app.reloader.request_reload())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Start or stop accepting; at shutdown, accept the clients already connected and close the listeners at once.
@@ -66,21 +70,31 @@ class _Worker(ThreadWorker):
         gunicorn keeps the listeners open until the last request is answered, and then resets the waiting clients.
         """
         super().set_accept_enabled(enabled)
-        if not self.alive:
+        if not (enabled or self.alive):
             for listener in self.sockets:
-                while is_readable(listener):
+                # A signal before the first request closes them twice.
+                while listener.sock is not None and is_readable(listener):
                     self.accept(listener)
                 listener.close()
 
     def run(self) -> None:
         """Serve until a signal stops the server."""
         return_freed_memory()
+        decode_with_one_thread()
         super().run()
         self.app.reloader.stop()
 
 
 class _Arbiter(Arbiter):
     """The master process; on SIGHUP the worker stays, and loads the new bundles beside the old ones."""
+
+    def spawn_worker(self) -> int:
+        """Start a worker; it gets no signal before it has its own handlers: the master's would lose it."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+        try:
+            return int(super().spawn_worker())
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
     def handle_hup(self) -> None:
         """Pass the signal on."""
@@ -94,7 +108,7 @@ class _Arbiter(Arbiter):
 class Server(BaseApplication):
     """Serves the application that ``create`` returns; ``create`` is called in the worker, which owns the sessions.
 
-    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends.
+    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends. ``listener`` is the socket that listens.
     """
 
     def __init__(
@@ -103,21 +117,20 @@ class Server(BaseApplication):
         reloader: Reloader,
         settings: Settings,
         logger: type[Logger],
-        host: str,
-        port: int,
+        listener: socket.socket,
     ) -> None:
         self.settings = settings
         self.reloader = reloader
         self._create = create
         self._logger = logger
-        self._bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._listener = listener
         super().__init__()
 
     def load_config(self) -> None:
         """Set gunicorn's settings."""
         connections = 4 * (self.settings.queue + _SPARE_THREADS)
         settings: dict[str, Any] = {
-            "bind": self._bind,
+            "bind": f"fd://{self._listener.detach()}",
             "workers": 1,
             "threads": self.settings.queue + _SPARE_THREADS,
             "worker_class": _Worker,
@@ -125,11 +138,11 @@ class Server(BaseApplication):
             "keepalive": _KEEPALIVE,
             "timeout": _BOOT_SECONDS,
             "logger_class": self._logger,
-            "backlog": 2048,
             "graceful_timeout": _GRACE,
             "accesslog": None,
             "loglevel": "warning",
             "control_socket_disable": True,
+            "worker_tmp_dir": heartbeat_folder(),
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -140,4 +153,5 @@ class Server(BaseApplication):
 
     def run(self) -> None:
         """Serve until a signal stops the server."""
-        _Arbiter(self).run()
+        with native_output_logged():
+            _Arbiter(self).run()

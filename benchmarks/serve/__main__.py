@@ -11,15 +11,8 @@ import argparse
 import importlib.util
 import os
 import platform
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -27,6 +20,7 @@ import onnxruntime
 
 from benchmarks.machine import processor_name
 from benchmarks.serve.load import post, post_form, run_load
+from benchmarks.serve.processes import memory_of_children, running
 from cascade.batch.pipeline import answers
 from cascade.bundle.lookup import find_bundle
 from cascade.images.decoding import decode
@@ -38,35 +32,6 @@ from cascade.threads import processors
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = "benchmarks.serve"
 CLIENTS = (1, 8, 32, 128)
-
-
-@contextmanager
-def running(module: str, *arguments: str) -> Iterator[tuple[int, int]]:
-    """Run a module that serves on the port given as its last argument; give its process id and the port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", module, *arguments, str(port)]
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, cwd=ROOT, stderr=quiet, stdout=quiet, start_new_session=True)
-    try:
-        while process.poll() is None:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live").read()
-                break
-            except urllib.error.URLError:
-                time.sleep(0.1)
-        yield process.pid, port
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)  # LitServe leaves its children behind
-        process.wait(60)
-
-
-def resident_of_children(pid: int) -> float:
-    """Return the resident memory of a server's worker, in MB."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    pages = sum(int(Path(f"/proc/{child}/statm").read_text().split()[1]) for child in children)
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
@@ -123,9 +88,9 @@ def load_latency_and_memory(
         show("request, p50", asked, "ms")
         show("added", added, "ms")
         print(f"\nmemory of the worker over {options.answers} answers at 32 clients")
-        warm = resident_of_children(pid)
+        warm = memory_of_children(pid, "VmRSS")
         run_load(port, requests, 32, 3600, limit=options.answers)
-        after = resident_of_children(pid)
+        after = memory_of_children(pid, "VmRSS")
         print(f"  {warm:.0f} MB warm, {after:.0f} MB after: {100 * (after / warm - 1):+.1f}%", flush=True)
 
 

@@ -5,7 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -148,7 +148,7 @@ def opened_cluster(
     Raises
     ------
     CanonistiaError
-        No cluster answers at the address.
+        No cluster answers at the address, or none can be started.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {"num_cpus": workers or processors(), "include_dashboard": False}
@@ -156,21 +156,32 @@ def opened_cluster(
         auto_init_hook.enable_auto_connect = False  # a stopped job's threads would begin a cluster of their own
         try:
             _check_reachable(address)
-            with _silent_stderr():
+            # Ray puts the current folder first on the path of its workers, and a file among the user's pictures may be
+            # named as a package is. Only the folder that canonistia was imported from has a place there.
+            with _silent_stderr(), chdir(Path(__file__).parents[2]):
                 ray.init(
                     address, logging_level=logging.CRITICAL, log_to_driver=False, **(own if address == "local" else {})
                 )
         except (OSError, ValueError, RuntimeError) as error:
-            raise CanonistiaError(
-                f"no Ray cluster answers at {address} ({_last_line(error)}); expected HOST:PORT of a cluster that this "
-                "machine is a node of, or auto"
-            ) from error
+            raise CanonistiaError(_no_cluster(address, error)) from error
         _quieten()
         ray.data.DataContext.get_current().execution_options.preserve_order = True
         cores = int(ray.cluster_resources().get("CPU", 0))
         yield Cluster(workers or max(cores, 1), ray.put(_files(bundle)), batch_size, by_hash)
     finally:
         ray.shutdown()
+
+
+def _no_cluster(address: str, error: Exception) -> str:
+    if address == "local":
+        return (
+            f"Ray cannot start a cluster on this machine ({_last_line(error)}); set RAY_TMPDIR to a folder that can be "
+            "written to, or leave --engine ray out"
+        )
+    return (
+        f"no Ray cluster answers at {address} ({_last_line(error)}); expected HOST:PORT of a cluster that this machine "
+        "is a node of, or auto"
+    )
 
 
 def _portions(entries: Sequence[_Entry], most: int) -> Iterator[bytes]:
@@ -191,7 +202,7 @@ def _portions(entries: Sequence[_Entry], most: int) -> Iterator[bytes]:
 
 def _files(bundle: Bundle) -> dict[str, bytes]:
     manifest = msgspec.json.encode(bundle.manifest)
-    return {MANIFEST: manifest} | {file.path: bundle.path(file).read_bytes() for file in bundle.manifest.files}
+    return {MANIFEST: manifest} | {file.path: bundle.content(file) for file in bundle.manifest.files}
 
 
 def _check_reachable(address: str) -> None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Literal
 
 from cascade.bundle.precision import Precision
 from cascade.bundle.reading import Bundle
-from cascade.errors import UsageError
+from cascade.errors import CanonistiaError, UsageError
+from cascade.images.folders import PassedOver, PictureFilter
 from cascade.inference.loading import load_bundle, load_engine
 from cascade.inputs.item import Item
 from cascade.inputs.remote import READERS, is_address
-from cascade.inputs.sources import check_inputs, items_of_inputs
+from cascade.inputs.sources import check_inputs, items_of_inputs, no_pictures
+from cascade.locks import exclusive
 from cascade.outputs.rows import Answered, answer_table, check_output, row_file
 from cascade.threads import BATCH_SIZE, Plan, plan
 
@@ -128,10 +130,12 @@ class Execution:
 class Job:
     """What to classify, with what, and where the answers go.
 
-    ``inputs`` are described in :mod:`cascade.inputs.sources`; ``report`` is where a page about the rows is written.
+    ``inputs`` are described in :mod:`cascade.inputs.sources`; ``exclude`` are patterns of what is passed over inside of
+    them (:class:`cascade.images.folders.PictureFilter`); ``report`` is where a page about the rows is written.
     """
 
     inputs: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
     model: Model
     output: Output = field(default_factory=Output)
     sorting: Sorting = field(default_factory=Sorting)
@@ -141,10 +145,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """The number of rows of a job, and the number of errors among them."""
+    """The number of rows of a job, the number of errors among them, and what was passed over beside the pictures."""
 
     rows: int
     errors: int
+    passed: PassedOver
 
 
 def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | None:
@@ -159,6 +164,19 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
     CanonistiaError
         The bundle is refused, or the output exists already or cannot be written.
     """
+    if not job.output.path:
+        return _run(job, show, watched)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(job.output.path))
+        except OSError as error:
+            raise CanonistiaError(
+                f"{job.output.path} cannot be written ({error.strerror}); choose another --out"
+            ) from error
+        return _run(job, show, watched)
+
+
+def _run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | None:
     output = job.output
     for path in (output.path, job.report):
         if path and not check_output(path, output.resume, output.overwrite) and path == output.path:
@@ -167,19 +185,18 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
         import_module("pyarrow")  # an error now, and not after all the work
     if job.execution.engine == "ray":
         import_module("cascade.batch.cluster")
-    check_inputs(job.inputs)
-    shared, items = plan(items_of_inputs(job.inputs), job.execution.threads)
+    check_inputs(job.inputs, job.exclude)
+    chosen = PictureFilter(job.exclude)
+    shared, items = plan(items_of_inputs(job.inputs, chosen), job.execution.threads)
     first = next(items, None)
     if first is None:
-        raise UsageError(
-            f"no pictures below {', '.join(job.inputs)}; expected files with an ending such as .jpg or .png"
-        )
+        raise no_pictures(", ".join(job.inputs), chosen)
     rows = errors = 0
     with ExitStack() as stack:
         bundle, answers = stack.enter_context(_on_ray(job)) if job.execution.engine == "ray" else _here(job, shared)
         journal = stack.enter_context(_kept(output, output.path, bundle)) if output.path else None
         sinks: list[Sink] = [journal.add] if journal else []
-        sinks += [stack.enter_context(sink) for sink in _further_sinks(job, show)]
+        sinks += [stack.enter_context(sink) for sink in _further_sinks(job, chosen.passed, show)]
         if not sinks:
             sinks = [stack.enter_context(answer_table(show))]
         answered = stack.enter_context(closing(answers(chain([first], items), journal)))
@@ -188,7 +205,7 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
                 sink(one)
             rows += 1
             errors += one.row.error is not None
-    return Done(rows, errors)
+    return Done(rows, errors, chosen.passed)
 
 
 def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:
@@ -225,21 +242,23 @@ def _unknown(_: Item) -> None:
     """Return no row: nothing is known without a journal."""
 
 
-def _further_sinks(job: Job, show: Callable[[bytes], object]) -> Iterator[AbstractContextManager[Sink]]:
+def _further_sinks(
+    job: Job, passed: PassedOver, show: Callable[[bytes], object]
+) -> Iterator[AbstractContextManager[Sink]]:
     # Imported only when needed: classifying one picture should not wait for them.
     if folder := job.sorting.folder:
         from cascade.outputs.sorting import Sorter
 
         yield nullcontext(Sorter(folder, job.sorting.way, job.sorting.dry_run, show).add)
     if job.report:
-        yield _reported(job.report)
+        yield _reported(job.report, passed)
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[Sink]:
+def _reported(path: Path, passed: PassedOver) -> Iterator[Sink]:
     from cascade.outputs.report import Report
 
-    report = Report("Pictures classified by canonistia")
+    report = Report("Pictures classified by canonistia", passed)
     yield report.add
     report.write(path)
 

@@ -3,10 +3,12 @@
 import os
 import re
 import sys
+from glob import glob
 from pathlib import Path
 
 from cascade.bundle.manifest import MANIFEST
 from cascade.bundle.reading import BundleError
+from cascade.files import restore
 
 
 def bundle_folders() -> list[Path]:
@@ -29,11 +31,13 @@ def find_bundle(model: str) -> Path:
     BundleError
         There is no such bundle; the message lists the bundles found.
     """
-    if Path(model, MANIFEST).is_file():
+    restore(Path(model))
+    if os.path.isfile(Path(model, MANIFEST)):
         return Path(model)
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model):
         for place in bundle_folders():
-            if (place / model / MANIFEST).is_file():
+            restore(place / model)
+            if os.path.isfile(place / model / MANIFEST):
                 return place / model
     names = ", ".join(path.name for path in list_bundles()) or "none"
     raise BundleError(
@@ -45,6 +49,8 @@ def list_bundles() -> list[Path]:
     """Return the folders of all bundles found, one per name: the folder that ``--model`` would take."""
     found: dict[str, Path] = {}
     for place in bundle_folders():
-        for manifest in sorted(place.glob(f"*/{MANIFEST}")):
-            found.setdefault(manifest.parent.name, manifest.parent)
+        # Hidden folders are unfinished ones; what may not be read is passed over.
+        for inside in sorted(glob(f"[!.]*/{MANIFEST}", root_dir=place)):
+            folder = (place / inside).parent
+            found.setdefault(folder.name, folder)
     return [found[name] for name in sorted(found)]

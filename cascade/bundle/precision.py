@@ -1,6 +1,7 @@
 """Precision: which form of a bundle runs on this machine, floating point or 8-bit integers."""
 
 import platform
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +44,8 @@ def precise_folder(folder: Path, precision: Precision) -> Path:
     if not (inside / MANIFEST).is_file():
         if precision == "auto":
             return folder
-        raise BundleError(f"{folder} has no 8-bit form; make one with 'canonistia quantize {folder} DATA'")
+        command = shlex.join(("canonistia", "quantize", str(folder), "DATA"))
+        raise BundleError(f"{folder} has no 8-bit form; make one with: {command}")
     if precision == "int8":
         return inside
     quantised = read_manifest(inside)[0].quantised

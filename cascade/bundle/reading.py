@@ -1,19 +1,25 @@
 """Reading a bundle: the whole folder is checked, or the bundle is refused."""
 
 import hashlib
-from collections.abc import Mapping
+import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from cascade.bundle.manifest import MANIFEST, SCHEMA_VERSION, FileEntry, Manifest
+from cascade.bundle.graph import GraphError, check_graph
+from cascade.bundle.manifest import CARD, MANIFEST, SCHEMA_VERSION, FileEntry, Manifest
 from cascade.errors import CanonistiaError
 from cascade.rules.routing import NEVER
 
-# The serialised key of an entry that points at another file (onnx.proto, StringStringEntryProto key "location").
-_EXTERNAL_DATA = b"\n\x08location"
+_MANIFEST_BYTES = 16_000_000  # at most
+_CARD_BYTES = 1_000_000
+
+
+# What decoding raises: RecursionError for lists in lists in lists.
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class BundleError(CanonistiaError):
@@ -26,9 +32,6 @@ class _Version(msgspec.Struct):
     schema_version: int
 
 
-Stamp = tuple[int, int, int]  # inode, size in bytes, time of the last change in ns
-
-
 @dataclass(frozen=True)
 class Bundle:
     """A bundle whose files were complete and unchanged when it was read."""
@@ -36,10 +39,9 @@ class Bundle:
     folder: Path
     manifest: Manifest
     sha256: str
-    stamps: Mapping[str, Stamp]
 
-    def path(self, file: FileEntry) -> Path:
-        """Return the path of a file of the bundle.
+    def content(self, file: FileEntry) -> bytes:
+        """Return the bytes of a model, which are those that the bundle was checked with.
 
         Raises
         ------
@@ -47,23 +49,58 @@ class Bundle:
             The file was replaced since the bundle was read.
         """
         path = self.folder / file.path
-        if not path.exists() or _stamp(path) != self.stamps[file.path]:
+        try:
+            content = read_inside(self.folder, file.path, file.size)
+        except (BundleError, OSError) as error:
+            raise BundleError(f"{path} was replaced while the bundle was in use; start again") from error
+        if hashlib.sha256(content).hexdigest() != file.sha256:
             raise BundleError(f"{path} was replaced while the bundle was in use; start again")
-        return path
+        return content
+
+    def card(self) -> str:
+        """Return the text of the model card; empty where there is none that can be shown."""
+        try:
+            return read_inside(self.folder, CARD, _CARD_BYTES).decode()
+        except (BundleError, OSError, UnicodeDecodeError):
+            return ""
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Return the bundle in a folder after checking its schema and the hash of every file.
+    """Return the bundle in a folder after checking its schema, the hash of every file, and every graph.
 
     Raises
     ------
     BundleError
-        A file is missing or changed, the schema version is another, or a model keeps its weights in a separate file.
+        A file is missing, changed, or outside of the folder, the schema version is another, or a model is none that is
+        exported here (see :func:`cascade.bundle.graph.check_graph`).
     """
     manifest, sha256 = read_manifest(folder)
     with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock, and start-up waits for it
-        stamps = list(pool.map(lambda entry: _check_file(folder / entry.path, entry), manifest.files))
-    return Bundle(folder, manifest, sha256, dict(zip((entry.path for entry in manifest.files), stamps, strict=True)))
+        list(pool.map(lambda entry: _check_file(folder, entry), manifest.files))
+    return Bundle(folder, manifest, sha256)
+
+
+def read_inside(folder: Path, name: str, most: int) -> bytes:
+    """Return the bytes of a file of a bundle, which may come from a stranger.
+
+    Raises
+    ------
+    BundleError
+        The file is a link that leads out of the folder, no regular file, or longer than ``most`` bytes.
+    OSError
+        There is no such file, or it cannot be read.
+    """
+    path = folder / name
+    if not Path(os.path.realpath(path, strict=True)).is_relative_to(os.path.realpath(folder)):
+        raise BundleError(f"{path} is a link that leads out of the bundle; copy the file itself into the folder")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise BundleError(f"{path} is no regular file; expected a bundle written by 'canonistia export'")
+    # What is no regular file any more must not be waited for.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb", 0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise BundleError(f"{path} was changed: it has {size:,} bytes, expected at most {most:,}; copy it again")
+        return file.readall()
 
 
 def without_routing(bundle: Bundle) -> Bundle:
@@ -77,14 +114,14 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     """Return the checked ``bundle.json`` of a folder, and the sha256 of its bytes; the model files are not read."""
     path = folder / MANIFEST
     try:
-        content = path.read_bytes()
+        content = read_inside(folder, MANIFEST, _MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(
             f"{path} cannot be read ({error.strerror}); expected a bundle written by 'canonistia export'"
         ) from error
     try:
         version = msgspec.json.decode(content, type=_Version).schema_version
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NO_JSON as error:
         raise BundleError(
             f"{path} is not a bundle's manifest; expected JSON with a schema_version; export the bundle again"
         ) from error
@@ -95,14 +132,14 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         )
     try:
         return msgspec.json.decode(content, type=Manifest), hashlib.sha256(content).hexdigest()
-    except msgspec.ValidationError as error:
+    except _NO_JSON as error:
         raise BundleError(f"{path} is not valid: {error}; export the bundle again") from error
 
 
-def _check_file(path: Path, entry: FileEntry) -> Stamp:
+def _check_file(folder: Path, entry: FileEntry) -> None:
+    path = folder / entry.path
     try:
-        stamp = _stamp(path)
-        content = path.read_bytes()
+        content = read_inside(folder, entry.path, entry.size)
     except OSError as error:
         raise BundleError(
             f"{path} cannot be read ({error.strerror}); the bundle needs this file; copy the whole folder again"
@@ -112,16 +149,10 @@ def _check_file(path: Path, entry: FileEntry) -> Stamp:
             f"{path} was changed: its {len(content)} bytes do not have the sha256 in {MANIFEST} "
             f"({entry.size} bytes expected); copy the whole folder again"
         )
-    if _EXTERNAL_DATA in content:
-        raise BundleError(
-            f"{path} keeps weights in another file; expected every model in one file; export the bundle again"
-        )
-    return stamp
-
-
-def _stamp(path: Path) -> Stamp:
-    status = path.stat()
-    return (status.st_ino, status.st_size, status.st_mtime_ns)
+    try:
+        check_graph(content)
+    except GraphError as error:
+        raise BundleError(f"{path} is no model that canonistia exports: {error}; export the bundle again") from error
 
 
 def describe_file(folder: Path, path: str) -> FileEntry:

@@ -3,11 +3,13 @@
 from statistics import fmean
 from typing import Any
 
+from cascade.terminal import printable
+
 
 def describe(report: dict[str, Any]) -> str:
     """Return the report as text for a terminal: both stages, each class, the most frequent confusions."""
     lines = [
-        f"{report['bundle']['name']} on {report['pictures']} pictures; 95% intervals in brackets",
+        f"{printable(report['bundle']['name'])} on {report['pictures']} pictures; 95% intervals in brackets",
         "",
         f"{'':<9}{'top 1':<26}{'top 2':<26}calibration error ({report['ece_bins']} equal bins)  seed score",
     ]
@@ -36,12 +38,13 @@ def describe(report: dict[str, Any]) -> str:
     if "sources" in report:
         lines += ["", *_source_lines(report["sources"])]
     lines.append("")
-    width = max(len(label) for label in report["classes"])
+    shown = {label: printable(label) for label in report["classes"]}
+    width = max(map(len, shown.values()))
     for label, figures in report["per_class"].items():
         top1 = _share(figures["top1"], figures["top1_interval"]) if figures["pictures"] else "no pictures"
-        lines.append(f"{label:<{width}}  {figures['pictures']:>6}  {top1}")
+        lines.append(f"{shown[label]:<{width}}  {figures['pictures']:>6}  {top1}")
     mistakes = [
-        (count, true, predicted)
+        (count, shown[true], shown[predicted])
         for true, row in zip(report["classes"], report["confusion"], strict=True)
         for predicted, count in zip(report["classes"], row, strict=True)
         if true != predicted and count

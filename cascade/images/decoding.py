@@ -4,11 +4,12 @@ import io
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from cascade.errors import PictureError, TooManyPixelsError
 from cascade.images.formats import HEAD, HEIF, checked_format
@@ -27,6 +28,9 @@ _TILE_PIXELS = 16_000_000
 _LEAVE_ROWS = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats whose decoders may end early without a word
 _END_OF_JPEG = b"\xff\xd9"
 _NOISE = bytes(range(1, 128)) * 2  # entropy-coded data that belongs to no picture
+
+# The texts of a PNG may be compressed a thousand times; a photo has kilobytes of them.
+PngImagePlugin.MAX_TEXT_MEMORY = 8 * 2**20
 
 # Pillow warns from half its own limit on; MAX_PIXELS is the limit here, and it is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -92,24 +96,60 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_size: int | None 
         del refusal
 
 
-def decoding_cost(data: bytes) -> int:
-    """Return how many pixels, of 4 bytes each, decoding a file holds at its peak; 0 for a file that is refused."""
+@dataclass(frozen=True)
+class DecodingCost:
+    """What decoding a file takes."""
+
+    memory: int  # bytes held at the peak, estimated from above
+    pixels: int  # that the file holds: a measure of the time
+
+
+def decoding_cost(data: bytes, max_pixels: int = MAX_PIXELS, least_size: int | None = None) -> DecodingCost:
+    """Return what :func:`decode` will take for a file, from its header alone; nothing for a file that it refuses."""
     try:
-        file = io.BytesIO(data)
         kind = checked_format(data[:HEAD])
-        with Image.open(file, formats=[kind]) as picture:
-            return picture.width * picture.height * _COPIES.get(kind, 2)
+        with Image.open(io.BytesIO(data), formats=[kind]) as picture:
+            _check_shape(picture.width, picture.height, max_pixels)
+            _check_plausible(picture, len(data))
+            whole = picture.width * picture.height
+            held = whole * 2 * len(picture.getbands()) if picture.info.get("progressive") else 0  # coefficients
+            if least_size:
+                picture.draft(None, (least_size, least_size))
+            return DecodingCost(held + _tile_bytes(picture) + _copies_bytes(picture, kind), whole)
     except Exception:  # noqa: BLE001  # decode() says what is wrong
-        return 0
+        return DecodingCost(0, 0)
 
 
-# How many times the pixels of a picture are held at once, by decoders that make copies of their own.
-_COPIES = {"WEBP": 5, "AVIF": 4, HEIF: 4}
+# Bytes per pixel that decoders of a format hold beside the picture: planes, canvases, strips, and the comparison of
+# a JPEG with itself.
+_DECODER_BYTES = {"WEBP": 9, "AVIF": 12, HEIF: 12, "TIFF": 4, "JPEG": 6}
+_CONVERTED = 2_000_000  # the most pixels that are converted at once
+_CONVERTING_BYTES = 24  # per pixel that is being converted
+
+
+def _copies_bytes(picture: Image.Image, kind: str) -> int:
+    """Return the bytes of a picture's copies while it is decoded and normalised."""
+    pixels = picture.width * picture.height
+    plain = picture.mode in ("L", "RGB") and not {"transparency", "icc_profile"} & picture.info.keys()
+    grey = picture.mode in ("1", "L", "I", "I;16", "I;16B") and (plain or picture.mode != "L")
+    stored, result = (1 if picture.mode in ("1", "L", "P") else 4), (1 if grey else 4)
+    copies = max(2 * stored, stored + (result if plain else 2 * result))  # decoded twice; converted, and then turned
+    converted = 2 * _CONVERTED if kind == "PPM" else 0 if plain else _CONVERTED
+    return pixels * (copies + _DECODER_BYTES.get(kind, 0)) + min(pixels, converted) * _CONVERTING_BYTES
+
+
+def _tile_bytes(picture: Image.Image) -> int:
+    width, height = (getattr(picture, "tag_v2", {}).get(tag, 0) for tag in _TILE_TAGS)
+    return int(width * height * 4)
 
 
 def _opened(source: str | os.PathLike[str] | bytes) -> BinaryIO:
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return io.BytesIO(source)
+    if not isinstance(source, str | os.PathLike):
+        raise PictureError(
+            f"is of type {type(source).__name__}; expected a path, the bytes of a file, a PIL image or a uint8 array"
+        )
     try:
         return Path(source).open("rb")
     except OSError as error:

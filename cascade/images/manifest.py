@@ -12,6 +12,7 @@ from cascade.errors import CanonistiaError
 from cascade.images.folders import LabelledPicture
 from cascade.images.labels import label_fault, normalised
 from cascade.images.layout import read_data_set, split_of
+from cascade.images.names import name_of
 
 COLUMNS = ("path", "label", "split")
 SOURCE = "source"  # a column that a manifest may have
@@ -38,8 +39,9 @@ def root_of(source: Path) -> Path:
 def read_manifest(path: Path) -> list[LabelledPicture]:
     """Return the pictures of a CSV or Parquet table with the columns path, label, split and source; others are ignored.
 
-    Paths are relative to the manifest's folder. A manifest without a split column, or with every split empty, is split
-    for training as an unsplit folder is.
+    Paths are relative to the manifest's folder; a name that is no text is written as by
+    :func:`cascade.images.names.text_of`. A manifest without a split column, or with every split empty, is split for
+    training as an unsplit folder is.
 
     Raises
     ------
@@ -63,7 +65,8 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
             unlabelled.append(f"row {number}")
         elif fault := label_fault(label):
             faulty.append(f"row {number}: {label!r} {fault}")
-        pictures.append(LabelledPicture(path.parent / name, label, split_of(split), _text(row.get(SOURCE))))
+        picture = LabelledPicture(_file(path.parent, name), label, split_of(split), _text(row.get(SOURCE)))
+        pictures.append(picture)
     _refuse(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
     _refuse(path, unlabelled, "rows without a path or a label; fill them in or remove them")
     _refuse(path, faulty, "labels that cannot be the name of a folder; rename them")
@@ -76,6 +79,12 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
     twice = [str(p.path) for p in pictures if p.path in known or known.add(p.path)]  # type: ignore[func-returns-value]
     _refuse(path, twice, "paths that appear twice; remove one of each")
     return pictures
+
+
+def _file(folder: Path, text: str) -> Path:
+    """Return the file whose name is no text and was written so, or, if there is none, that of the path as it stands."""
+    meant = folder / name_of(text)
+    return meant if "\\x" in text and meant.is_file() else folder / text
 
 
 def _text(value: object) -> str:

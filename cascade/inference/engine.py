@@ -1,5 +1,6 @@
 """The engine: a bundle's ONNX sessions, run as a cascade over batches of pictures."""
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -22,6 +23,7 @@ from cascade.threads import BATCH_SIZE, batches
 
 S = TypeVar("S", bound=Source)
 Picture = Image.Image | View
+_ONE_PICTURE = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, View, io.IOBase)
 
 
 class Engine:
@@ -59,6 +61,10 @@ class Engine:
         ------
         PictureError
             A picture cannot be read; the message names it.
+        TypeError
+            One picture is given, and not a list of them.
+        ValueError
+            The batch size is not positive.
         """
         predictions: list[Prediction] = []
         for batch in self.viewed_batches(sources, batch_size):
@@ -80,15 +86,28 @@ class Engine:
         """Return a picture decoded for this bundle's models, or the error why it cannot be decoded."""
         try:
             view = see(source, self.specs)
+            view.prepare(self.bundle.manifest.main.preprocess, self.specs)
         except PictureError as error:
             return PictureError(str(error))  # without its traceback, which keeps the bytes in memory
-        view.prepare(self.bundle.manifest.main.preprocess, self.specs)
+        except MemoryError:
+            return PictureError("does not fit into the memory that is left; make it smaller")
         return view
 
     def viewed_batches(
         self, sources: Iterable[S], size: int = BATCH_SIZE
     ) -> Iterator[list[tuple[S, View | PictureError]]]:
-        """Yield the sources in order, in batches, each with its decoded picture or the decoding error."""
+        """Yield the sources in order, in batches, each with its decoded picture or the decoding error.
+
+        Raises
+        ------
+        TypeError
+            One picture is given, and not a list of them.
+        ValueError
+            The size is not positive.
+        """
+        _check_list(sources)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"the batch size is {size!r}; expected a whole number, 1 or more")
         for batch in batches(sources, size):
             yield [(source, self.see(source)) for source in batch]
 
@@ -216,10 +235,31 @@ class Engine:
 
 
 def stack(pictures: Sequence[Picture], spec: PreprocessSpec) -> np.ndarray:
-    """Return the preprocessed batch, uint8 (N, size, size, 3)."""
-    return np.stack(
-        [picture.pixels(spec) if isinstance(picture, View) else preprocess(picture, spec) for picture in pictures]
-    )
+    """Return the preprocessed batch, uint8 (N, size, size, 3).
+
+    Raises
+    ------
+    TypeError
+        One picture is given, and not a list of them, or a picture is not decoded.
+    """
+    _check_list(pictures)
+    return np.stack([_pixels(picture, spec) for picture in pictures])
+
+
+def _pixels(picture: Picture, spec: PreprocessSpec) -> np.ndarray:
+    if isinstance(picture, View):
+        return picture.pixels(spec)
+    if isinstance(picture, Image.Image):
+        return preprocess(picture, spec)
+    raise TypeError(f"a picture is of type {type(picture).__name__}; expected a PIL image or what Engine.see returns")
+
+
+def _check_list(pictures: object) -> None:
+    one_array = isinstance(pictures, np.ndarray) and pictures.ndim < 4
+    if one_array or isinstance(pictures, _ONE_PICTURE) or not isinstance(pictures, Iterable):
+        raise TypeError(
+            f"one {type(pictures).__name__} is given; expected a list of pictures, such as [picture] for one"
+        )
 
 
 def readable(batch: Iterable[tuple[object, View | PictureError]]) -> list[View]:

@@ -1,7 +1,8 @@
 """Loading: from a bundle's name to an engine."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from cascade.bundle.lookup import find_bundle
 from cascade.bundle.precision import Precision, precise_folder
@@ -25,7 +26,7 @@ def load_bundle(model: str, precision: Precision = "float", main_only: bool = Fa
 
 
 def load_engine(
-    model: str,
+    model: str | os.PathLike[str],
     threads: int | None = None,
     precision: Precision = "float",
     device: "Device" = "cpu",
@@ -41,9 +42,17 @@ def load_engine(
         There is no such bundle, it is damaged, or its 8-bit form is requested and missing.
     CanonistiaError
         CUDA is requested, and this onnxruntime has none.
+    TypeError, ValueError
+        An argument is none that there can be.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(f"the model is of type {type(model).__name__}; expected a bundle's folder or its name")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads is {threads!r}; expected a whole number, 1 or more, or None for all processors")
+    if precision not in get_args(Precision):
+        raise ValueError(f"the precision is {precision!r}; expected {', '.join(get_args(Precision))}")
     with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(load_bundle, model, precision, main_only)
+        reading = pool.submit(load_bundle, os.fspath(model), precision, main_only)
         from cascade.inference.engine import Engine
 
         return Engine(reading.result(), threads, device)

@@ -1,7 +1,6 @@
 """Sessions: the models of a bundle in ONNX Runtime, each opened when it is first needed."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +14,7 @@ from cascade.threads import processors
 
 Device = Literal["cpu", "cuda"]
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_FOLDED_BYTES = "250000"  # per node; check_graph() limits their number
 
 # The runtime's errors have no common base class but Exception.
 REFUSALS = (
@@ -73,7 +73,7 @@ class Sessions:
         if session is None:
             threads = 1 if file.path in self._heads else self._threads
             # Two threads may open one file at the same time; both then use the session that was stored first.
-            session = self._opened.setdefault(file.path, _opened(self._bundle.path(file), threads, self._device))
+            session = self._opened.setdefault(file.path, self._open(file, threads))
         return session
 
     def run(self, file: FileEntry, outputs: Sequence[str], inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -89,17 +89,20 @@ class Sessions:
         for file in self._bundle.manifest.files:
             self.session(file)
 
-
-def _opened(path: Path, threads: int, device: Device) -> onnxruntime.InferenceSession:
-    # The CPU runs the operators that the GPU has no kernel for.
-    providers = list(dict.fromkeys((_PROVIDERS[device], _PROVIDERS["cpu"])))
-    try:
-        session = onnxruntime.InferenceSession(path, _options(threads), providers=providers)
-    except REFUSALS as error:
-        raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
-    if session.get_providers()[0] != _PROVIDERS[device]:  # the runtime only logs it, and continues on the CPU
-        raise CanonistiaError("onnxruntime could not start CUDA; check the driver and the CUDA and cuDNN libraries")
-    return session
+    def _open(self, file: FileEntry, threads: int) -> onnxruntime.InferenceSession:
+        # The CPU runs the operators that the GPU has no kernel for.
+        providers = list(dict.fromkeys((_PROVIDERS[self._device], _PROVIDERS["cpu"])))
+        content = self._bundle.content(file)
+        try:
+            session = onnxruntime.InferenceSession(content, _options(threads), providers=providers)
+        except REFUSALS as error:
+            path = self._bundle.folder / file.path
+            raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
+        if session.get_providers()[0] != _PROVIDERS[self._device]:  # the runtime only logs it, and uses the CPU
+            raise CanonistiaError("onnxruntime could not start CUDA; check the driver and the CUDA and cuDNN libraries")
+        # The wrapper keeps the file's bytes, in case that it has to open it again on other providers.
+        vars(session).pop("_model_bytes", None)
+        return session
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:
@@ -108,6 +111,8 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.log_severity_level = 3
     # With it, the runtime would keep a plan and its memory for every batch size that ever occurred.
     options.enable_mem_pattern = False
+    # What depends on no picture is computed while a model is opened, whatever its size, unless it is limited.
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", _FOLDED_BYTES)
     # Threads that keep spinning after one model's pass slow down the next model's.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

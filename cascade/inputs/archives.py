@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from cascade.errors import PictureError
-from cascade.images.folders import is_hidden
+from cascade.images.folders import PictureFilter
 from cascade.images.formats import HEAD, format_of, named_as_picture
 from cascade.inputs.item import MAX_FILE_BYTES, Item, Opener, failed_item
 
@@ -22,7 +22,7 @@ _RATIO_COUNTS_FROM = 1_000_000
 _DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 
 
-def archive_items(name: str, opened: Opener) -> Iterator[Item]:
+def archive_items(name: str, opened: Opener, chosen: PictureFilter) -> Iterator[Item]:
     """Yield the pictures of a zip or tar archive in the archive's order, named ``archive.zip::folder/picture.jpg``.
 
     A member is an item that cannot be read if its name leads out of the archive (``..``, an absolute path), if it is
@@ -36,23 +36,24 @@ def archive_items(name: str, opened: Opener) -> Iterator[Item]:
         return
     walk = _zip_items if name.lower().endswith(".zip") else _tar_items
     try:
-        yield from walk(name, file)
+        yield from walk(name, file, chosen)
     except _DAMAGES as error:
         yield failed_item(name, f"is not a complete archive: {error or type(error).__name__}")
 
 
-def _zip_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
+def _zip_items(place: str, packed_file: IO[bytes], chosen: PictureFilter) -> Iterator[Item]:
     with ExitStack() as opening:
         opening.enter_context(packed_file)
         archive = zipfile.ZipFile(packed_file)
         # Other threads read the items later: the archive is closed when the last item is gone.
         weakref.finalize(archive, opening.pop_all().close)
     for member in archive.infolist():
-        if member.is_dir() or not _may_be_picture(member.filename):
+        if member.is_dir() or _is_passed_over(member.filename, chosen):
             continue
         name = f"{place}::{member.filename}"
         packed, size = member.compress_size, member.file_size
         if named_as_picture(member.filename) is None and not _begins_as_picture(archive, member):
+            chosen.pass_over(member.filename)
             continue
         if refusal := _refusal(member.filename, size, packed):
             yield failed_item(name, refusal)
@@ -71,12 +72,12 @@ def _read_from_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return content
 
 
-def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
+def _tar_items(place: str, packed_file: IO[bytes], chosen: PictureFilter) -> Iterator[Item]:
     # A stream has no index: members are read as they pass, and kept until they are classified.
     with packed_file, tarfile.open(fileobj=packed_file, mode="r|*") as archive:
         while member := archive.next():
             archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every member
-            if member.isdir() or not _may_be_picture(member.name):
+            if member.isdir() or _is_passed_over(member.name, chosen):
                 continue
             name = f"{place}::{member.name}"
             file = archive.extractfile(member) if member.isreg() else None
@@ -87,6 +88,7 @@ def _tar_items(place: str, packed_file: IO[bytes]) -> Iterator[Item]:
             else:
                 content = _read_from_tar(file, packed_file)
                 if named_as_picture(member.name) is None and format_of(content[:HEAD]) is None:
+                    chosen.pass_over(member.name)
                     continue
                 if len(content) < member.size:
                     yield failed_item(name, f"unpacks to {member.size:,} bytes from far fewer, which no picture does")
@@ -124,7 +126,10 @@ def _begins_as_picture(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> boo
         return False
 
 
-def _may_be_picture(name: str) -> bool:
-    """Return whether a member is no file of a system, and not by its ending something else than a picture."""
-    parts = PurePosixPath(name).parts
-    return named_as_picture(name) is not False and not any(is_hidden(part) and part != ".." for part in parts)
+def _is_passed_over(name: str, chosen: PictureFilter) -> bool:
+    """Return whether a member is no picture by its name, or excluded, and count it if it is."""
+    parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("..", "/")]
+    reason = chosen.reason("/".join(parts)) if parts else ""
+    if reason:
+        chosen.pass_over(name, reason)
+    return bool(reason)

@@ -1,31 +1,59 @@
 """Containers: files that contain many pictures, recognised by their names."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from cascade.inputs.item import Item, Opener
+if TYPE_CHECKING:
+    from cascade.images.folders import PictureFilter
+    from cascade.inputs.item import Item, Opener
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-_TABLES = (".parquet",)
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of container: what help texts call it, its endings, and ``module:function`` that yields its items."""
+
+    what: str
+    endings: tuple[str, ...]
+    items: str
+
+
+CONTAINERS = (
+    Container(
+        "a zip or tar archive",
+        (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
+        "cascade.inputs.archives:archive_items",
+    ),
+    Container("a Parquet file with the bytes of pictures", (".parquet",), "cascade.inputs.parquet:parquet_items"),
+)
 
 
 def is_container(name: str) -> bool:
     """Return whether a file with this name contains many pictures."""
-    return name.lower().endswith((*_ARCHIVES, *_TABLES))
+    return _container(name) is not None
 
 
-def container_items(name: str, opened: Opener) -> Iterator[Item]:
-    """Return the pictures inside an archive or a table; ``opened`` opens the file at its beginning.
+def container_items(name: str, opened: "Opener", chosen: "PictureFilter") -> "Iterator[Item]":
+    """Return the pictures inside a container; ``opened`` opens the file at its beginning.
+
+    Members that are no pictures or not ``chosen`` are passed over.
 
     Raises
     ------
+    ValueError
+        No container has such a name.
     CanonistiaError
-        The table has no column of pictures.
+        The container can have no pictures, such as a table without a column for them.
     """
+    container = _container(name)
+    if container is None:
+        raise ValueError(f"{name} is not the name of a container")
     # Imported only when needed: classifying one picture should not wait for it.
-    if name.lower().endswith(_TABLES):
-        from cascade.inputs.parquet import parquet_items
+    module, _, function = container.items.partition(":")
+    items: Iterator[Item] = getattr(import_module(module), function)(name, opened, chosen)
+    return items
 
-        return parquet_items(name, opened)
-    from cascade.inputs.archives import archive_items
 
-    return archive_items(name, opened)
+def _container(name: str) -> Container | None:
+    return next((one for one in CONTAINERS if name.lower().endswith(one.endings)), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from cascade.errors import PictureError
-from cascade.images.folders import walk
+from cascade.images.folders import PictureFilter, walk
 
 MAX_FILE_BYTES = 400_000_000  # of one picture
 
@@ -39,9 +39,9 @@ def items_of(paths: Iterable[Path]) -> Iterator[Item]:
         yield from folder_items(path) if path.is_dir() else [file_item(path)]
 
 
-def folder_items(folder: Path) -> Iterator[Item]:
+def folder_items(folder: Path, chosen: PictureFilter | None = None) -> Iterator[Item]:
     """Yield the pictures below a folder in path order; a subfolder that cannot be listed is an item that fails."""
-    for found in walk(folder):
+    for found in walk(folder, chosen):
         yield file_item(found) if isinstance(found, Path) else _unlisted(found)
 
 
@@ -69,8 +69,10 @@ def read_file(path: Path) -> bytes:
         if status.st_size > MAX_FILE_BYTES:
             raise PictureError(f"has {status.st_size:,} bytes, over the limit of {MAX_FILE_BYTES:,}; make it smaller")
         return path.read_bytes()
-    except OSError as error:
-        raise PictureError(f"cannot be opened: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise PictureError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    except MemoryError as error:
+        raise PictureError("does not fit into the memory that is left; make it smaller") from error
 
 
 def failed_item(name: str, reason: str) -> Item:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cascade.errors import CanonistiaError
+from cascade.images.folders import PictureFilter
 from cascade.inputs.item import Item, Opener, failed_item
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ _NAME_COLUMNS = ("path", "name", "file_name", "key", "__key__", "id")
 _BLOCK = 64  # pictures read at once
 
 
-def parquet_items(place: str, opened: Opener) -> Iterator[Item]:
+def parquet_items(place: str, opened: Opener, chosen: PictureFilter) -> Iterator[Item]:
     """Yield the pictures of a Parquet file, named ``file.parquet::`` plus their path, name, key, or number.
+
+    Rows whose name is excluded are passed over.
 
     Their bytes are in a binary column called image, bytes, content, jpg or png, or in such a column's field ``bytes``.
 
@@ -35,8 +38,12 @@ def parquet_items(place: str, opened: Opener) -> Iterator[Item]:
             number = 0
             for batch in file.iter_batches(_BLOCK, columns=[column, *([name] if name else [])]):
                 for row in batch.to_pylist():
-                    yield _table_item(place, row[column], row[name] if name else None, number)
+                    inside, picture = _entry(row[column], row[name] if name else None, number)
                     number += 1
+                    if chosen.is_excluded(inside):
+                        chosen.pass_over(inside, "excluded")
+                    else:
+                        yield _table_item(f"{place}::{inside}", picture)
     except (pa.ArrowException, OSError) as error:
         yield failed_item(place, f"is not a complete Parquet file: {str(error).splitlines()[0]}")
 
@@ -57,9 +64,12 @@ def _bytes_column(schema: "pyarrow.Schema", place: str) -> str:
     )
 
 
-def _table_item(place: str, value: Any, name: Any, number: int) -> Item:
+def _entry(value: Any, name: Any, number: int) -> tuple[str, bytes | None]:
     content, inner = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    full = f"{place}::{name if name is not None else inner or number}"
+    return str(name if name is not None else inner or number), content
+
+
+def _table_item(full: str, content: bytes | None) -> Item:
     if content is None:
         return failed_item(full, "has no bytes of a picture")
     return Item(full, len(content), "", partial(bytes, content), here=True)

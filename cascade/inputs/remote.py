@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cascade.errors import CanonistiaError, PictureError
+from cascade.images.folders import PictureFilter
 from cascade.images.formats import named_as_picture
 from cascade.inputs.containers import container_items, is_container
 from cascade.inputs.item import MAX_FILE_BYTES, Item, failed_item
@@ -26,7 +27,7 @@ def is_address(name: str) -> bool:
     return "://" in name
 
 
-def remote_items(address: str) -> Iterator[Item]:
+def remote_items(address: str, chosen: PictureFilter) -> Iterator[Item]:
     """Yield the picture at an address, or those below it in the order of their names, listing one folder at a time.
 
     An archive or a table at an address is opened, and so is each that matches an address with ``*``; those inside a
@@ -61,9 +62,9 @@ def remote_items(address: str) -> Iterator[Item]:
         yield failed_item(address, "no file matches this pattern")
     for info in infos:
         if info["type"] == "directory":
-            found_items = _below(system, path) if "*" not in path else iter(())
+            found_items = _below(system, path, path, chosen) if "*" not in path else iter(())
         elif is_container(info["name"]):
-            found_items = _inside(system, info)
+            found_items = _inside(system, info, chosen)
         else:
             found_items = iter([_item(system, info)])
         yield from (_chained(item, inside) for item in found_items) if inside else found_items
@@ -74,10 +75,10 @@ def _chained(item: Item, inside: str) -> Item:
     return replace(item, name=f"{item.name}::{inside}", stamp="")
 
 
-def _inside(system: "AbstractFileSystem", info: dict[str, Any]) -> Iterator[Item]:
+def _inside(system: "AbstractFileSystem", info: dict[str, Any], chosen: PictureFilter) -> Iterator[Item]:
     place = system.unstrip_protocol(info["name"])
     try:
-        for item in container_items(place, partial(system.open, info["name"], "rb")):
+        for item in container_items(place, partial(system.open, info["name"], "rb"), chosen):
             yield replace(item, read=partial(_read_inside, item))
     except _FAILURES as error:
         yield failed_item(place, f"cannot be opened: {_words(error)}")
@@ -92,19 +93,24 @@ def _read_inside(item: Item) -> bytes:
         raise PictureError(f"cannot be opened: {_words(error)}") from error
 
 
-def _below(system: "AbstractFileSystem", folder: str) -> Iterator[Item]:
+def _below(system: "AbstractFileSystem", root: str, folder: str, chosen: PictureFilter) -> Iterator[Item]:
     try:
         entries = sorted(system.ls(folder, detail=True), key=lambda entry: PurePosixPath(entry["name"]).parts)
     except _FAILURES as error:
         yield failed_item(system.unstrip_protocol(folder), f"cannot be listed: {_words(error)}")
         return
     for entry in entries:
-        path = PurePosixPath(entry["name"])
-        if path.name.startswith(".") or entry["name"].rstrip("/") == folder.rstrip("/"):
+        path = entry["name"].rstrip("/")
+        if path == folder.rstrip("/"):
             continue
-        if entry["type"] == "directory":
-            yield from _below(system, entry["name"])
-        elif named_as_picture(path.name):
+        inside = path.removeprefix(root.rstrip("/") + "/")
+        is_folder = entry["type"] == "directory"
+        reason = chosen.reason_of_folder(inside) if is_folder else chosen.reason(inside)
+        if reason or not (is_folder or named_as_picture(inside)):
+            chosen.pass_over(inside, reason)
+        elif is_folder:
+            yield from _below(system, root, entry["name"], chosen)
+        else:
             yield _item(system, entry)
 
 

@@ -102,11 +102,13 @@ class Journal:
 def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = False) -> Iterator[Journal]:
     """Yield the journal of an output, emptied unless ``resume``; it is removed when the block ends without an error.
 
+    The caller holds the lock of the output (:func:`cascade.locks.exclusive`).
+
     Raises
     ------
     CanonistiaError
-        The journal was started with another bundle (unless ``any_bundle``) or another ``by_hash``, another process
-        is using it, or it cannot be written. The journal then keeps its rows.
+        The journal was started with another bundle (unless ``any_bundle``) or another ``by_hash``, or it cannot be
+        written. The journal then keeps its rows.
     """
     path = journal_of(out)
     if not resume:

@@ -1,15 +1,14 @@
 """Parquet: rows written as a table. Needs pyarrow, from the batch extra."""
 
-import os
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
-from cascade.outputs.rows import Row
+from cascade.outputs.rows import Row, cells
 
 _GROUP = 10_000  # rows per row group
 
@@ -31,7 +30,7 @@ def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> Non
     schema = pa.schema([(field.name, _arrow_type(field.name)) for field in fields(Row)])
     rows = iter(rows)
     groups = iter(lambda: list(islice(rows, _GROUP)), [])
-    batches = (pa.RecordBatch.from_pylist([_as_text(row) for row in group], schema) for group in groups)
+    batches = (pa.RecordBatch.from_pylist([cells(row) for row in group], schema) for group in groups)
     try:
         with written_whole(path) as partial:
             if partition:
@@ -44,11 +43,6 @@ def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> Non
                         writer.write_batch(batch)
     except OSError as error:
         raise CanonistiaError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error
-
-
-def _as_text(row: Row) -> dict[str, Any]:
-    # A file name can be any bytes, a cell must be text.
-    return asdict(row) | {"path": os.fsencode(row.path).decode("utf-8", "backslashreplace")}
 
 
 def _arrow_type(column: str) -> Any:

@@ -11,6 +11,8 @@ from pathlib import Path
 from cascade.errors import CanonistiaError, PictureError
 from cascade.files import written_whole
 from cascade.images.decoding import decode
+from cascade.images.folders import PassedOver
+from cascade.images.names import text_of
 from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered, Row
 from cascade.rules.unsure import doubtfulness
@@ -30,8 +32,9 @@ ul.pictures li { list-style: none; width: 160px; overflow-wrap: anywhere } img {
 class Report:
     """Counts rows as they pass and keeps the most doubtful; its memory does not grow with the number of rows."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, passed: PassedOver) -> None:
         self._title = title
+        self._passed = passed  # which is counted on until the report is written
         self._started = time.monotonic()
         self._rows = 0
         self._counts: Counter[str] = Counter()
@@ -46,7 +49,7 @@ class Report:
         self._rows += 1
         if row.error:
             self._errors[row.error] += 1
-            self._examples.setdefault(row.error, row.path)
+            self._examples.setdefault(row.error, text_of(row.path))
             return
         assert row.label_1 is not None
         assert row.probability_1 is not None
@@ -85,6 +88,8 @@ class Report:
             ("errors", f"{self._errors.total():,}"),
             ("speed", f"{self._rows / seconds:,.1f} pictures per second"),
         ]
+        if passed := self._passed.describe():
+            facts.append(("not looked at", passed))
         classes = "".join(
             f"<tr><td>{escape(label)}<td class=number>{count:,}"
             f"<td><meter max={answered} value={count}></meter> {_share(count, answered)}"
@@ -97,7 +102,7 @@ class Report:
         return (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(self._title)}</title>"
             f"<style>{_STYLE}</style><h1>{escape(self._title)}</h1>"
-            f"<table>{''.join(f'<tr><th>{name}<td>{value}' for name, value in facts)}</table>"
+            f"<table>{''.join(f'<tr><th>{name}<td>{escape(value)}' for name, value in facts)}</table>"
             f"<h2>Classes</h2><table>{classes}</table>"
             f"<h2>The most doubtful</h2><ul class=pictures>{''.join(_shown(item, row) for *_, item, row in shown)}</ul>"
             + (f"<h2>Errors</h2><table><tr><th>files<th>cause<th>for example{errors}</table>" if errors else "")
@@ -112,7 +117,7 @@ def _shown(item: Item, row: Row) -> str:
     mark = ", unsure" if row.unsure else ""
     return (
         f'<li><img alt="" src="{_thumbnail(item)}">{escape(str(row.label_1))} {row.probability_1:.0%}{mark}<br>'
-        f"{escape(str(row.label_2))} {row.probability_2:.0%}<br><small>{escape(row.path)}</small>"
+        f"{escape(str(row.label_2))} {row.probability_2:.0%}<br><small>{escape(text_of(row.path))}</small>"
     )
 
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
+from cascade.images.names import text_of
 from cascade.inputs.item import Item
+from cascade.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ def check_output(out: Path, resume: bool, overwrite: bool) -> bool:
     raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
 
 
+def cells(row: Row) -> dict[str, Any]:
+    """Return a row as the cells of a table, all of them text, numbers or truth values that every reader takes."""
+    error = row.error and row.error.encode("utf-8", "backslashreplace").decode()
+    return asdict(row) | {"path": text_of(row.path), "error": error}
+
+
 @contextmanager
 def row_file(path: Path) -> Iterator[RowWriter]:
     """Yield a function that writes rows to a CSV or JSON lines file, by the ending of its name.
@@ -81,7 +89,7 @@ def row_file(path: Path) -> Iterator[RowWriter]:
     try:
         with (
             written_whole(path) as partial,
-            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+            partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
             yield _WRITERS[path.suffix.lower()](file)
     except OSError as error:
@@ -91,7 +99,7 @@ def row_file(path: Path) -> Iterator[RowWriter]:
 def _csv_writer(file: IO[str]) -> RowWriter:
     writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
-    return lambda row: writer.writerow(asdict(row) | {"unsure": _json_word(row.unsure)})
+    return lambda row: writer.writerow(cells(row) | {"unsure": _json_word(row.unsure)})
 
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -107,7 +115,7 @@ def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def _json_writer(file: IO[str]) -> RowWriter:
-    return lambda row: file.write(json.dumps(asdict(row)) + "\n")
+    return lambda row: file.write(json.dumps(cells(row)) + "\n")
 
 
 _WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer}
@@ -123,8 +131,7 @@ def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered
     block: list[Row] = []
 
     def finish() -> None:
-        # A file name can be any bytes: what the terminal cannot show is escaped.
-        show(_table(block).encode("utf-8", "backslashreplace"))
+        show(_table(block).encode())
         block.clear()
 
     def write(answered: Answered) -> None:
@@ -138,14 +145,15 @@ def answer_table(show: Callable[[bytes], object]) -> Iterator[Callable[[Answered
 
 
 def _table(rows: Iterable[Row]) -> str:
-    lines = [("picture", "most likely", "", "second", "", "decided by")]
+    lines: list[tuple[str, ...]] = [("picture", "most likely", "", "second", "", "decided by")]
     for row in rows:
         if row.error:
-            lines.append((row.path, "error:", "", row.error, "", ""))
+            lines.append((text_of(row.path), "error:", "", row.error, "", ""))
         else:
             mark = f"{row.stage} (unsure)" if row.unsure else str(row.stage)
             first, second = f"{row.probability_1:.1%}", f"{row.probability_2:.1%}"
-            lines.append((row.path, str(row.label_1), first, str(row.label_2), second, mark))
+            lines.append((text_of(row.path), str(row.label_1), first, str(row.label_2), second, mark))
+    lines = [tuple(map(printable, line)) for line in lines]
     answered = [line for line in lines if line[1] != "error:"]
     widths = [max(len(line[column]) for line in answered) for column in range(6)]
     widths[0] = max(len(line[0]) for line in lines)

@@ -12,6 +12,7 @@ from cascade.files import written_whole
 from cascade.images.labels import file_name
 from cascade.inputs.item import Item
 from cascade.outputs.rows import Answered
+from cascade.terminal import printable
 
 Way = Literal["copy", "link"]
 _LONGEST, _LONGEST_ENDING = 240, 20  # bytes of a name; file systems take 255, and digits may be added
@@ -45,7 +46,7 @@ class Sorter:
             return
         place = self.folder / file_name(label)
         if self.dry_run:
-            self.show(os.fsencode(f"{item.name} -> {place / _base(item)}"))
+            self.show(printable(f"{item.name} -> {place / _base(item)}").encode())
             return
         try:
             place.mkdir(parents=True, exist_ok=True)

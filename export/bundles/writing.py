@@ -9,6 +9,7 @@ import msgspec
 from cascade.bundle.manifest import CARD, MANIFEST, Manifest
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
+from cascade.locks import exclusive
 from export.bundles.card import model_card
 
 
@@ -26,13 +27,13 @@ def new_bundle_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     Raises
     ------
     CanonistiaError
-        ``out`` exists and is not to be overwritten, or cannot be written.
+        ``out`` exists and is not to be overwritten, another process writes it, or it cannot be written.
     """
-    if out.exists() and not overwrite:
-        raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(out) as folder:
+        with exclusive(out), written_whole(out) as folder:
+            if out.exists() and not overwrite:  # made since the command began
+                raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")
             folder.mkdir()
             yield folder
     except OSError as error:

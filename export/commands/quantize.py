@@ -1,7 +1,6 @@
 """Quantising: a bundle with 8-bit networks and refitted calibration and rules, compared with the float bundle."""
 
 import shlex
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cascade.bundle.lookup import find_bundle
 from cascade.bundle.manifest import Manifest, Quantised
 from cascade.bundle.precision import INT8, has_byte_dot_products, processor_kind
 from cascade.bundle.reading import Bundle, describe_file, read_bundle
+from cascade.destinations import check_folder
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.images.folders import LabelledPicture
@@ -74,6 +74,7 @@ def quantize(plan: QuantizePlan) -> Comparison:
         than ``MOST_LOST`` of its top-1 accuracy on the validation pictures. Nothing is written then.
     """
     bundle = read_bundle(find_bundle(plan.model))
+    check_folder(bundle.folder)
     manifest = bundle.manifest
     target = bundle.folder / INT8
     if manifest.quantised:
@@ -120,7 +121,7 @@ def _copy_files(bundle: Bundle, folder: Path) -> None:
     for entry in bundle.manifest.files:
         path = folder / entry.path
         path.parent.mkdir(exist_ok=True)
-        shutil.copyfile(bundle.path(entry), path)
+        path.write_bytes(bundle.content(entry))
 
 
 def _balanced_sample(pictures: Sequence[LabelledPicture], seed: int) -> list[Path]:
@@ -146,8 +147,8 @@ def _write_networks(bundle: Bundle, folder: Path, pictures: Sequence[Path]) -> d
         tried: list[tuple[float, str, Path]] = []
         for method in METHODS:
             path = folder / f"{entry.path}.{method}"
-            quantize_network(bundle.path(entry), path, _batches(pixels[:half]), method, dot_products)
-            tried.append((relative_error(bundle.path(entry), path, _batches(pixels[half:])), method, path))
+            quantize_network(bundle.folder / entry.path, path, _batches(pixels[:half]), method, dot_products)
+            tried.append((relative_error(bundle.folder / entry.path, path, _batches(pixels[half:])), method, path))
         (_, chosen[entry.path], best), *others = sorted(tried)
         best.replace(folder / entry.path)
         for *_, path in others:
@@ -186,7 +187,7 @@ def _speed_up(bundle: Bundle, folder: Path, paths: Sequence[Path]) -> float:
     pixels = stack(next(readable_batches(Engine(bundle), paths[:_BATCH])), spec)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    files = (bundle.path(entry), folder / entry.path)
+    files = (bundle.folder / entry.path, folder / entry.path)
     sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in files]
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(_ROUNDS):

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from cascade.bundle.lookup import find_bundle
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.reading import Bundle, read_bundle
+from cascade.destinations import check_folder
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import labelled_pictures
 from cascade.evaluation.metrics import accuracy_summary
@@ -63,6 +65,7 @@ def tune(plan: TunePlan) -> Tuned:
     """
     check_picture_name(plan.plot)
     bundle = read_bundle(find_bundle(plan.model))
+    check_folder(bundle.folder)
     manifest = bundle.manifest
     terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
     pictures = _read_pictures(plan.data, tuple(manifest.classes))
@@ -77,11 +80,20 @@ def tune(plan: TunePlan) -> Tuned:
     fitted = fit_cascade(logits, terms, compared)
     target = bundle.folder.resolve()
     with new_bundle_folder(target, overwrite=True) as folder:
-        shutil.copytree(target, folder, dirs_exist_ok=True)
+        shutil.copytree(target, folder, dirs_exist_ok=True, ignore=_left_behind(target))
         write_manifest(folder, refit_manifest(folder, manifest, fitted, measurement, _command(manifest, plan)))
         check_parity(Engine.load(folder), paths, logits, fitted)
     draw_curve(compared, targets, terms, measurement.measured, plan.plot)
     return Tuned(read_bundle(target), fitted, terms, compared, targets)
+
+
+def _left_behind(bundle: Path) -> Callable[[str, list[str]], list[str]]:
+    """Return which files of a bundle are not copied: links that lead out of it, and what is no file, such as a pipe."""
+
+    def belongs(path: Path) -> bool:
+        return (path.is_file() or path.is_dir()) and path.resolve().is_relative_to(bundle)
+
+    return lambda folder, names: [name for name in names if not belongs(Path(folder, name))]
 
 
 def comparison_table(tuned: Tuned) -> str:

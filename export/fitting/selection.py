@@ -213,6 +213,8 @@ def out_of_fold(answers: StageLogits, terms: Terms) -> OutOfFold:
 def _fitted_pairs(
     stages: Stages, candidates: int, shares: tuple[float, ...]
 ) -> Iterator[tuple[str, str, float, CascadeRules]]:
+    if len(stages.targets) < MIN_ROUTED:
+        return
     for decision in DECISIONS:
         gained = gains(stages, _final(decision, stages, candidates))
         for routing in ROUTINGS:

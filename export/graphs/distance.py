@@ -29,12 +29,23 @@ def fit_distances(features: np.ndarray, targets: np.ndarray) -> ClassDistances:
     exact = features.astype(np.float64)
     means = np.stack([exact[targets == label].mean(axis=0) for label in range(int(targets.max()) + 1)])  # (K, D)
     residuals = exact - means[targets]
-    variances, directions = np.linalg.eigh(residuals.T @ residuals / len(residuals))  # ascending
+    variances, directions = _principal(residuals)
 
-    most = min(MOST_DIRECTIONS, len(variances) - 1)
-    kept = int(np.clip(len(features) // _PICTURES_PER_DIRECTION, 1, most))
-    floor = max(float(variances[:-kept].mean()), 1e-6 * float(variances[-1]), 1e-9)
+    width = features.shape[1]
+    kept = int(np.clip(len(features) // _PICTURES_PER_DIRECTION, 1, min(MOST_DIRECTIONS, width - 1)))
+    rest = float(variances[:-kept].sum()) / (width - kept)
+    floor = max(rest, 1e-6 * float(variances[-1]), 1e-9)
     return ClassDistances(means, directions[:, -kept:], np.maximum(variances[-kept:], floor), floor)
+
+
+def _principal(residuals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variances (R,) of residuals (N, D), ascending, and their directions (D, R); R is at most D."""
+    count, width = residuals.shape
+    if count >= width:
+        return np.linalg.eigh(residuals.T @ residuals / count)
+    # Fewer pictures than features span few directions: the covariance (D, D) of a wide network is never needed.
+    _, spread, directions = np.linalg.svd(residuals, full_matrices=False)  # descending
+    return spread[::-1] ** 2 / count, directions[::-1].T.copy()
 
 
 class DistanceGraph(nn.Module):

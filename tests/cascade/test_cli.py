@@ -3,9 +3,14 @@
 import csv
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +18,12 @@ import pytest
 from PIL import Image
 
 import canonistia
+import cascade.progress
 from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
+from cascade.inputs.item import file_item
 from cascade.outputs.journal import Terms, opened_journal
+from cascade.outputs.rows import Answered, Row
 from tests.conftest import CLASSES, Run, draw
 from tests.waiting import started, wait_until
 
@@ -122,7 +130,7 @@ def test_a_folder_without_pictures_is_wrong_usage(run: Run, tiny_bundle: Path, t
 
 @pytest.mark.parametrize(
     ("out", "status", "words"),
-    [("rows.txt", 2, "expected .csv, .jsonl or .parquet"), ("none/rows.csv", 1, "cannot be written")],
+    [("rows.txt", 2, "expected .csv, .jsonl or .parquet"), ("none/rows.csv", 2, "cannot be written")],
 )
 def test_an_output_that_cannot_be_is_one_sentence(
     run: Run, tiny_bundle: Path, photos: Path, out: str, status: int, words: str
@@ -132,21 +140,121 @@ def test_an_output_that_cannot_be_is_one_sentence(
     assert words in result.output
 
 
-def test_a_name_that_is_no_text_is_classified(tiny_bundle: Path, tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.png")
-    draw("sky", 1).save(tmp_path / "a.png")
-    (tmp_path / "a.png").rename(tmp_path / name)
-    command = [sys.executable, "-m", "canonistia", "classify", str(tmp_path), "--model", str(tiny_bundle)]
-    shown = subprocess.run(command, capture_output=True, check=False)
-    assert shown.returncode == 0, shown.stderr
-    assert b"caf\\udce9.png" in shown.stdout
-    for ending in ("csv", "jsonl"):
-        out = tmp_path / f"rows.{ending}"
-        assert subprocess.run([*command, "--out", str(out)], capture_output=True, check=False).returncode == 0
-    (row,) = (json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines())
-    assert Path(row["path"]).name == name
-    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        assert [Path(row["path"]).name for row in csv.DictReader(file)] == [name]
+def read_rows(path: Path) -> list[str]:
+    """Return the paths of a file of rows, as a stranger's reader finds them."""
+    pandas = pytest.importorskip("pandas")
+    read = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet, ".jsonl": partial(pandas.read_json, lines=True)}
+    return list(read[path.suffix.lower()](path)["path"])
+
+
+@pytest.mark.parametrize("ending", [".CSV", ".JsonL", ".PARQUET"])
+def test_a_name_that_is_no_text_has_one_spelling_that_every_reader_takes(
+    run: Run, tiny_bundle: Path, tmp_path: Path, ending: str
+) -> None:
+    names = [b"caf\xe9.png", rb"caf\xe9.png", b"bell\x07.png", "é\\x.png".encode()]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number, name in enumerate(names):
+        draw("sky", number).save(tmp_path / "a.png")
+        (tmp_path / "a.png").rename(photos / os.fsdecode(name))
+    out = tmp_path / f"rows{ending}"
+    words = ("classify", photos, "--model", tiny_bundle, "--out", out)
+    assert run(*words, "--sort-into", tmp_path / "sorted").exit_code == 0
+    found = [
+        re.sub(rb"\\x([0-9a-f]{2})", lambda sign: bytes.fromhex(sign[1].decode()), p.encode()) for p in read_rows(out)
+    ]
+    assert sorted(found) == sorted(os.fsencode(photos) + b"/" + name for name in names)
+    assert {b"caf\xe9.png", b"bell\x07.png"} <= {os.fsencode(path.name) for path in (tmp_path / "sorted").glob("*/*")}
+    table = run("classify", photos, "--model", tiny_bundle).stdout
+    assert r"caf\xe9.png" in table
+    assert r"caf\x5cxe9.png" in table
+    assert "\x07" not in table
+
+
+def test_a_run_resumes_at_names_that_are_no_text(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    photo, out = tmp_path / os.fsdecode(b"caf\xe9.png"), tmp_path / "rows.csv"
+    photo.write_bytes(b"not read again")
+    item = file_item(photo)
+    kept = Row(item.name, "sky", 0.9, "rows", 0.1, "main", False)
+    terms = Terms(read_bundle(tiny_bundle).sha256, by_hash=False)
+
+    def stopped_run() -> None:
+        with opened_journal(out, terms, resume=False) as journal:
+            journal.add(Answered(item, kept))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped_run()
+    assert run("classify", photo, "--model", tiny_bundle, "--out", out, "--resume").exit_code == 0
+    assert r"caf\xe9.png,sky,0.9,rows,0.1,main,false," in out.read_text("utf-8")
+
+
+def test_what_is_passed_over_is_counted_and_excluded(run: Run, tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
+    for name in ("notes.txt", ".hidden.png", "a_small.png"):
+        (photos / name).write_bytes(b"x")
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(photos / "a.png", "deep/a.png")
+        archive.write(photos / "a.png", "kept/a.png")
+        archive.writestr("readme.txt", "x")
+    page, out = tmp_path / "report.html", tmp_path / "rows.csv"
+    words = (
+        "classify",
+        photos,
+        tmp_path / "more.zip",
+        "--exclude",
+        "deep",
+        "--exclude",
+        "*_small.*",
+        "--exclude",
+        "[be].*",
+    )
+    done = run(*words, "--model", tiny_bundle, "--report", page, "--out", out)
+    counts = "8 entries passed over: 5 excluded, 2 .txt, 1 hidden"
+    assert done.exit_code == 0
+    assert done.stderr.splitlines() == [f"3 rows in {out}", counts]
+    assert counts in page.read_text()
+
+
+@pytest.mark.parametrize("exclude", [(), ("--exclude", "*.png")])
+def test_a_folder_without_pictures_says_what_was_passed_over(
+    run: Run, tmp_path: Path, exclude: tuple[str, ...]
+) -> None:
+    for name in ("a.txt", "b.mp4", *(("c.png",) if exclude else ())):
+        (tmp_path / name).write_bytes(b"x")
+    done = run("classify", tmp_path, "--model", "nowhere", *exclude)
+    assert done.exit_code == 2
+    assert f"{2 + bool(exclude)} entries passed over: 1 " in done.output
+
+
+def test_evaluate_counts_what_is_passed_over_and_takes_the_manifest_of_check_data(
+    run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    (data / "validation" / "sky" / "notes.txt").write_text("x")
+    by_folder = run("evaluate", data / "validation", "--model", tiny_bundle, "--json")
+    assert by_folder.stderr == f"{data / 'validation'}: 1 entry passed over: 1 .txt\n"
+    assert run("check-data", data, "--fix", tmp_path / "m.CSV").exit_code == 0
+    by_manifest = run("evaluate", tmp_path / "m.CSV", "--model", tiny_bundle, "--json")
+    assert json.loads(by_manifest.stdout) == json.loads(by_folder.stdout)
+
+
+@pytest.mark.parametrize("command", ["classify", "evaluate"])
+def test_without_a_terminal_a_line_is_written_every_minute(
+    run: Run, tiny_bundle: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(cascade.progress, "EVERY", 0.0)
+    said = run(command, tiny_data / "validation", "--model", tiny_bundle).stderr.splitlines()
+    assert re.fullmatch(command + r": 24 of 24 pictures, [\d.,]+ per second, 0:00:00 left", said[-1])
+
+
+def test_the_command_to_go_on_with_can_be_pasted(run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cascade.batch.job.check_inputs", stopped)
+    out = photos.parent / "my rows'.csv"
+    line = run("classify", photos, "--out", out).output.splitlines()[1]
+    assert shlex.split(line.partition("run again with ")[2]) == ["--resume", "--out", str(out)]
 
 
 def test_a_broken_bundle_is_one_sentence(run: Run, photos: Path, tmp_path: Path) -> None:

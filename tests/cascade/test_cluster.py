@@ -182,6 +182,18 @@ def test_rows_and_their_order_are_those_of_the_local_engine(
     assert "data:image/jpeg" in (tmp_path / "report.html").read_text()
 
 
+def test_workers_import_nothing_from_among_the_pictures(
+    cluster: RunningCluster, tiny_bundle: Path, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as for the installed command, whose own path has no current folder
+    draw("sky", 1).save(tmp_path / "sky.png")
+    for name in ("PIL", "numpy", "pyarrow", "cascade", "msgspec"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of the user was imported')")
+    options = ("--out", "ray.csv", "--engine", "ray", "--address", cluster.address)
+    finished(start("sky.png", "--model", tiny_bundle, *options, folder=tmp_path), 0)
+    assert (tmp_path / "ray.csv").read_text().splitlines()[1].startswith("sky.png,")
+
+
 def test_main_only_reaches_the_workers(
     cluster: RunningCluster, routing_bundle: Path, tmp_path: Path, start: Start
 ) -> None:

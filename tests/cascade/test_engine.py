@@ -1,8 +1,10 @@
 """The engine and the Python face."""
 
 import dataclasses
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import canonistia
 from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
+from cascade.images.view import View
 from cascade.inference.engine import Engine
 from cascade.rules.routing import PerClass
 from tests.conftest import CLASSES, Run, draw
@@ -109,3 +112,65 @@ def test_cuda_is_refused_in_one_sentence_where_the_runtime_has_none(
     assert done.exit_code == 1
     assert "onnxruntime has no CUDA; expected" in done.output
     assert "pip install onnxruntime-gpu" in done.output
+
+
+ONE = draw("sky", 1)
+
+
+@pytest.mark.parametrize(
+    "one",
+    ["a.jpg", Path("a.jpg"), b"a.jpg", bytearray(b"a"), ONE, np.asarray(ONE), np.asarray(ONE.convert("L")), 5, None],
+)
+def test_one_picture_in_place_of_a_list_is_a_type_error_everywhere(engine: Engine, one: object) -> None:
+    asked = np.ones((1, len(CLASSES)), dtype=bool)
+    calls: tuple[Callable[[Any], object], ...] = (
+        engine.classify,
+        lambda pictures: list(engine.viewed_batches(pictures)),
+        engine.run,
+        lambda pictures: engine.main_outputs(pictures, "probabilities"),
+        lambda pictures: engine.ask_submodels(pictures, asked),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=f"^one {type(one).__name__} is given; expected a list of pictures"):
+            call(one)
+
+
+@pytest.mark.parametrize("source", [5, None, ["a.jpg"], 1.5])
+def test_what_is_no_picture_is_named_with_what_was_expected(engine: Engine, source: object) -> None:
+    with pytest.raises(canonistia.CanonistiaError, match=r"picture 1: is of type .*; expected a path, the bytes"):
+        engine.classify([source])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="expected a PIL image"):
+        engine.run([source])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "4", None])
+def test_a_batch_size_is_a_positive_number(engine: Engine, size: Any) -> None:
+    with pytest.raises(ValueError, match=r"the batch size is .*; expected a whole number"):
+        engine.classify([ONE], batch_size=size)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"model": 5}, TypeError),
+        ({"model": b"scene15"}, TypeError),
+        ({"threads": 0}, ValueError),
+        ({"threads": "2"}, ValueError),
+        ({"precision": "fp16"}, ValueError),
+    ],
+)
+def test_loading_says_what_was_expected(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match="expected"):
+        canonistia.load(**options)
+
+
+def test_a_bundle_is_loaded_by_its_path(tiny_bundle: Path) -> None:
+    assert canonistia.load(tiny_bundle).classes == CLASSES
+
+
+def test_memory_that_runs_out_is_the_error_of_one_picture(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(View, "prepare", no_memory)
+    assert "does not fit into the memory" in str(engine.see(ONE))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cascade.errors import CanonistiaError
-from cascade.images.folders import PassedOver, pictures_below, walk
+from cascade.errors import CanonistiaError, UsageError
+from cascade.images.folders import PassedOver, PictureFilter, walk
 from cascade.images.labels import file_name, label_fault
 from cascade.images.layout import layout_of, read_data_set, split_of
 from tests.conftest import write_class_folders
@@ -86,9 +86,9 @@ def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:
         (tmp_path / "photos" / name).symlink_to("../elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos")
     (tmp_path / "photos" / "own").symlink_to("sky")
-    passed = PassedOver()
-    assert len(list(walk(tmp_path / "photos", passed))) == 3
-    assert passed.describe() == "3 entries passed over: 3 linked folder, seen already"
+    chosen = PictureFilter()
+    assert len(list(walk(tmp_path / "photos", chosen))) == 3
+    assert chosen.passed.describe() == "3 entries passed over: 3 linked folder, seen already"
 
 
 def test_files_are_known_by_their_first_bytes_and_the_rest_is_counted(tmp_path: Path) -> None:
@@ -99,17 +99,50 @@ def test_files_are_known_by_their_first_bytes_and_the_rest_is_counted(tmp_path: 
         (tmp_path / name).write_bytes(picture)
     for name in ("notes.txt", "README", "clip.mp4"):
         (tmp_path / name).write_text("text")
-    passed = PassedOver()
-    names = [path.name for path in walk(tmp_path, passed) if isinstance(path, Path)]
+    chosen = PictureFilter()
+    names = [path.name for path in walk(tmp_path, chosen) if isinstance(path, Path)]
     assert names == ["b.jpg_large", "d.jfif", "e.heic", "noending", "000.png"]
-    assert passed.reasons == {"of the system": 2, "hidden": 1, ".txt": 1, "without an ending": 1, ".mp4": 1}
+    assert chosen.passed.reasons == {"of the system": 2, "hidden": 1, ".txt": 1, "without an ending": 1, ".mp4": 1}
 
 
-def test_what_is_excluded_is_passed_over(tmp_path: Path) -> None:
-    write_class_folders(tmp_path, {"sky": 2, "rows": 1, "sky/raw": 1}, 0)
-    assert len(pictures_below(tmp_path)) == 4
-    for exclude, left in ((["rows"], 3), (["sky/raw"], 3), (["*.png"], 0), (["sky/0*"], 2), (["raw", "rows"], 2)):
-        assert len(list(walk(tmp_path, exclude=exclude))) == left, exclude
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (["rows"], "sky/000 sky/001 sky/raw/000 sky/raw/deep/000"),
+        (["raw", "rows"], "sky/000 sky/001"),
+        (["raw/"], "rows/000 sky/000 sky/001"),
+        (["000.png/"], "rows/000 sky/000 sky/001 sky/raw/000 sky/raw/deep/000"),
+        (["/raw"], "rows/000 sky/000 sky/001 sky/raw/000 sky/raw/deep/000"),
+        (["sky/raw"], "rows/000 sky/000 sky/001"),
+        (["/sky/*.png"], "rows/000 sky/raw/000 sky/raw/deep/000"),
+        (["sky/**/000.png"], "rows/000 sky/001"),
+        (["**/deep"], "rows/000 sky/000 sky/001 sky/raw/000"),
+        (["00[1-9].png", "d??p"], "rows/000 sky/000 sky/raw/000"),
+        (["*.png"], ""),
+        (["*.PNG"], "rows/000 sky/000 sky/001 sky/raw/000 sky/raw/deep/000"),
+    ],
+)
+def test_what_is_excluded_is_passed_over(tmp_path: Path, exclude: list[str], left: str) -> None:
+    write_class_folders(tmp_path, {"sky": 2, "rows": 1, "sky/raw": 1, "sky/raw/deep": 1}, 0)
+    chosen = PictureFilter(exclude)
+    found = [path.relative_to(tmp_path).with_suffix("") for path in walk(tmp_path, chosen) if isinstance(path, Path)]
+    assert " ".join(map(str, found)) == left
+    assert bool(chosen.passed.reasons["excluded"]) == (len(found) < 5)
+
+
+@pytest.mark.parametrize("pattern", ["", "/", "//"])
+def test_a_pattern_that_excludes_nothing_is_refused(pattern: str) -> None:
+    with pytest.raises(UsageError, match="expected a name or a path"):
+        PictureFilter([pattern])
+
+
+def test_any_number_of_endings_is_counted_in_one_short_line() -> None:
+    passed = PassedOver()
+    for number in range(1000):
+        passed.add(f".{number}")
+    assert len(passed.reasons) == 101
+    assert passed.describe().startswith("1,000 entries passed over: 900 with other endings, 1 .0, ")
+    assert passed.describe().endswith(" and 95 more")
 
 
 FAULTY = ["a/b", "../../escaped", "..", ".", "", "  ", "a\\b", "a\0b", "a\nb", "é" * 200, "a\udce9"]

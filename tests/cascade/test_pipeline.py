@@ -141,3 +141,15 @@ def test_the_order_is_that_of_the_inputs(engine: Engine, photos: Path) -> None:
     random.Random(0).shuffle(names)
     rows = [one.row.path for one in answers(engine, items_of(names), workers=3, batch_size=4)]
     assert rows == [str(name) for name in names]
+
+
+def test_memory_that_runs_out_while_reading_is_a_row(
+    engine: Engine, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    items = list(items_of([photos]))
+    monkeypatch.setattr(Path, "read_bytes", no_memory)
+    errors = [one.row.error for one in answers(engine, items, workers=1)]
+    assert errors == ["does not fit into the memory that is left; make it smaller"] * len(items)

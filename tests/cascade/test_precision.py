@@ -26,5 +26,5 @@ def test_a_processor_that_multiplies_bytes_is_told_by_its_flags(flags: str, kind
 def test_a_bundle_without_an_8_bit_form_is_taken_as_it_is_unless_that_is_asked_for(tiny_bundle: Path) -> None:
     assert precise_folder(tiny_bundle, "float") == tiny_bundle
     assert precise_folder(tiny_bundle, "auto") == tiny_bundle
-    with pytest.raises(BundleError, match="has no 8-bit form; make one with 'canonistia quantize"):
+    with pytest.raises(BundleError, match="has no 8-bit form; make one with: canonistia quantize"):
         precise_folder(tiny_bundle, "int8")

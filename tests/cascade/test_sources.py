@@ -5,15 +5,17 @@ import os
 import subprocess
 import sys
 import tarfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from cascade.errors import CanonistiaError, PictureError, UsageError
+from cascade.inputs.containers import CONTAINERS, Container, is_container
 from cascade.inputs.item import Item
 from cascade.inputs.sources import check_inputs, items_of_inputs
 from tests.archives import write_tar, write_zip
-from tests.conftest import draw
+from tests.conftest import Run, draw
 from tests.webapps import encoded
 
 
@@ -231,3 +233,12 @@ def test_pictures_of_chained_addresses_have_their_whole_names(tmp_path: Path) ->
     items = list(items_of_inputs([f"zip://1.png::file://{tmp_path / name}" for name in ("a.zip", "b.zip")]))
     assert len({item.name for item in items}) == 2
     assert {item.stamp for item in items} == {""}
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.what)
+def test_every_kind_of_container_is_named_by_help_and_known_by_its_endings(run: Run, container: Container) -> None:
+    shown = " ".join(run("classify", "--help").output.split())
+    assert container.what in shown
+    assert all(is_container(f"shard{ending.upper()}") for ending in container.endings)
+    module, _, function = container.items.partition(":")
+    assert callable(getattr(import_module(module), function))

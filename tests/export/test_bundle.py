@@ -21,7 +21,7 @@ from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine
 from export.bundles.parity import ParityError, check_parity, reference
 from export.fitting.stage_logits import StageLogits
-from tests.conftest import SMALL, Run
+from tests.conftest import LIGHT, Run
 
 
 def export(run: Run, data: Path, main: Path, subs: Path, out: Path, *more: object) -> Result:
@@ -67,32 +67,32 @@ def test_the_card_states_data_commands_and_intervals(tiny_bundle: Path) -> None:
 
 
 def test_an_existing_bundle_is_replaced_only_when_asked(
-    run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tiny_bundle: Path, tmp_path: Path
+    run: Run, few_data: Path, light_main: Path, light_subs: Path, light_bundle: Path, tmp_path: Path
 ) -> None:
-    out = Path(shutil.copytree(tiny_bundle, tmp_path / "again"))
-    refused = export(run, tiny_data, tiny_main, tiny_subs, out)
+    out = Path(shutil.copytree(light_bundle, tmp_path / "again"))
+    refused = export(run, few_data, light_main, light_subs, out)
     assert refused.exit_code == 1
     assert "exists" in refused.output
     (out / "stale.txt").write_text("x")
-    replaced = export(run, tiny_data, tiny_main, tiny_subs, out, "--overwrite")
+    replaced = export(run, few_data, light_main, light_subs, out, "--overwrite")
     assert replaced.exit_code == 0, replaced.output
     assert not (out / "stale.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
 def test_submodels_may_be_whole_networks_of_their_own(
-    run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path
+    run: Run, few_data: Path, light_main: Path, tmp_path: Path
 ) -> None:
-    options = ("--main", tiny_main, "--out", tmp_path / "own", *SMALL, "--own-networks", "--unfreeze", "last-1")
-    assert run("train-sub", tiny_data, *options, "--epochs", 2).exit_code == 0
+    options = ("--main", light_main, "--out", tmp_path / "own", *LIGHT, "--own-networks", "--unfreeze", "last-1")
+    assert run("train-sub", few_data, *options).exit_code == 0
     out = tmp_path / "models" / "own"
-    result = export(run, tiny_data, tiny_main, tmp_path / "own", out)
+    result = export(run, few_data, light_main, tmp_path / "own", out)
     assert result.exit_code == 0, result.output
     manifest = read_bundle(out).manifest
     assert manifest.trunk is None
     assert all(submodel.preprocess for submodel in manifest.submodels)
-    answered = run("evaluate", tiny_data / "validation", "--model", out, "--json")
-    assert json.loads(answered.stdout)["pictures"] == 24
+    answered = run("evaluate", few_data / "validation", "--model", out, "--json")
+    assert json.loads(answered.stdout)["pictures"] == 15
 
 
 def test_heads_that_read_both_stages_are_exported_as_such(both_bundle: Path, both_subs: Path) -> None:
@@ -160,30 +160,30 @@ def fitted_as(engine: Engine):
 
 
 def test_when_parity_fails_no_bundle_is_left(
-    run: Run, tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, few_data: Path, light_main: Path, light_subs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import export.commands.export_bundle as recipe
 
     honest = recipe._submodel_logits
     monkeypatch.setattr(recipe, "_submodel_logits", lambda *arguments: honest(*arguments) + 0.5)
-    result = export(run, tiny_data, tiny_main, tiny_subs, tmp_path / "models" / "bad")
+    result = export(run, few_data, light_main, light_subs, tmp_path / "models" / "bad")
     assert result.exit_code == 1
     assert "no bundle was written" in result.output
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_a_full_disk_leaves_nothing_behind(tiny_data: Path, tiny_main: Path, tiny_subs: Path, tmp_path: Path) -> None:
-    # No file of this process may grow beyond 4 MB: the main model's file cannot be finished.
+def test_a_full_disk_leaves_nothing_behind(few_data: Path, light_main: Path, light_subs: Path, tmp_path: Path) -> None:
+    # No file of this process may grow beyond 1 MB: the main model's file cannot be finished.
     limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)); import canonistia; canonistia.main()"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)); import canonistia; canonistia.main()"
     arguments = [
         "export",
         "--main",
-        tiny_main,
+        light_main,
         "--subs",
-        tiny_subs,
+        light_subs,
         "--data",
-        tiny_data,
+        few_data,
         "--out",
         tmp_path / "models/bad",
     ]

@@ -43,3 +43,17 @@ def test_few_pictures_give_few_directions_and_finite_distances() -> None:
     assert fitted.directions.shape == (40, 2)
     assert np.isfinite(distances(fitted, torch.from_numpy(seen))).all()
     assert MOST_DIRECTIONS > 2
+
+
+@pytest.mark.parametrize("count", [6, 24, 39, 40, 41])
+def test_it_is_the_same_by_the_covariance_and_without_it_where_features_outnumber_pictures(count: int) -> None:
+    seen, targets = features(count, 0)
+    fitted = fit_distances(seen, targets)
+    residuals = seen - fitted.means[targets]
+    variances, _ = np.linalg.eigh(residuals.T @ residuals / count)
+    kept = fitted.directions.shape[1]
+    assert fitted.variances == pytest.approx(variances[-kept:], rel=1e-4)
+    assert fitted.floor == pytest.approx(variances[:-kept].mean(), rel=1e-4)
+    assert fitted.directions.T @ fitted.directions == pytest.approx(np.eye(kept), abs=1e-9)
+    along = residuals @ fitted.directions
+    assert (along**2).mean(axis=0) == pytest.approx(fitted.variances, rel=1e-4)

@@ -1,5 +1,6 @@
 """Tuning a bundle."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle: Path, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "seen", dict.fromkeys(CLASSES, 30), 900)
+    manifest = tmp_path / "seen.csv"
+    run("check-data", tmp_path / "seen", "--fix", manifest)
     before = read_bundle(bundle).manifest
-    done = run("tune", bundle, tmp_path / "seen", "--budget", 3, "--plot", tmp_path / "curve.png")
+    done = run("tune", bundle, manifest, "--budget", 3, "--plot", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
     after = read_bundle(bundle).manifest
     assert after.measured.pictures == 90
@@ -43,9 +46,17 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
 
 
 def test_a_data_set_is_tuned_on_by_its_validation_split(run: Run, bundle: Path, tiny_data: Path) -> None:
+    # What a stranger left in the folder is neither followed nor waited for, and not written through.
+    (bundle.parent / "secret").write_text("secret")
+    (bundle / "MODEL_CARD.md").unlink()
+    (bundle / "MODEL_CARD.md").symlink_to(bundle.parent / "secret")
+    os.mkfifo(bundle / "pipe")
     done = run("tune", bundle, tiny_data, "--budget", 2, "--plot", bundle.parent / "curve.png")
     assert done.exit_code == 0, done.output
     assert read_bundle(bundle).manifest.measured.pictures == 24
+    assert (bundle.parent / "secret").read_text() == "secret"
+    assert read_bundle(bundle).card().startswith("#")
+    assert not (bundle / "pipe").exists()
 
 
 def test_heads_that_read_both_stages_are_tuned_as_they_are(

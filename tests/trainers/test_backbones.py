@@ -1,5 +1,6 @@
 """Backbones and their weights."""
 
+import importlib.util
 import json
 import urllib.request
 from pathlib import Path
@@ -19,6 +20,7 @@ from trainers.networks.classifier import build_classifier
 from trainers.networks.config import NetworkConfig
 from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor
 from trainers.networks.unfreeze import UnfreezePlan, unfreeze_plan
+from trainers.networks.weights import Availability
 
 
 def backbone(name: str, pretrained: bool, weights: Path | None = None, size: int | None = None) -> Backbone:
@@ -242,12 +244,36 @@ def test_the_catalogue_lists_by_pattern_with_parameters_and_where_the_weights_ar
     (line,) = (
         json.loads(line) for line in run("backbones", "resnet5[0]", "--json").stdout.splitlines() if "timm" not in line
     )
-    assert line == {"name": "resnet50", "parameters": 25557032, "size": 224, "weights_here": True}
+    assert line == {"name": "resnet50", "parameters": 25557032, "size": 224, "weights_here": True, "weights": "here"}
     assert "4.7 M" in run("backbones", "efficientnet_lite0").stdout
     assert "no backbone is named like 'zebra'" in run("backbones", "zebra").output
     bare = run("backbones")
     assert {"resnext101_32x8d", "convnext_small"} <= {line.split()[0] for line in bare.stdout.splitlines()}
     assert "of timm" in bare.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("timm/coatnet_0_224", "none"),
+        ("timm/resnet50", "to fetch"),
+        ("resnet50", "to fetch"),
+        ("efficientnet_lite0", "here"),
+        ("efficientnet_lite1", "to install"),
+    ],
+)
+def test_the_catalogue_says_whether_weights_are_here_to_be_had_or_nowhere(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Path, name: str, weights: str
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        lite_source.importlib.util, "find_spec", lambda wanted: None if "lite1" in wanted else find(wanted)
+    )
+    pattern = f"{name[:-1]}[{name[-1]}]"  # this name alone
+    (line,) = map(json.loads, run("backbones", pattern, "--json").stdout.splitlines())
+    assert (line["name"], line["weights"], line["weights_here"]) == (name, weights, weights == "here")
+    assert run("backbones", pattern).stdout.splitlines()[1].endswith(f"  {weights}")
 
 
 class ToySource:
@@ -265,8 +291,8 @@ class ToySource:
     def parameters(self, name: str) -> int:
         return 2_000_000
 
-    def weights_are_here(self, name: str) -> bool:
-        return True
+    def availability(self, name: str) -> Availability:
+        return "here"
 
     def build(self, name: str, size: int, pretrained: bool, weights: object) -> FeatureExtractor:
         return FeatureExtractor(nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU()), spatial=True)

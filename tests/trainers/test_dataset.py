@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from cascade.errors import CanonistiaError
+from cascade.images.preprocess import PreprocessSpec
 from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
+from trainers.data.loader import pictures_in_order
 from trainers.data.sampling import by_source
 
 
@@ -130,3 +132,13 @@ def test_small_sources_are_seen_more_often_than_their_size_and_classes_equally()
     of_class = drawn[targets[drawn] == 0]
     assert np.mean(sources[of_class] == "small") == pytest.approx(10 / 40, abs=0.02)
     assert [len(batch) for batch in by_source(targets, sources, 500, 0, 1)] == [500, 500, 200]
+
+
+def test_too_little_shared_memory_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr("torch.utils.data._utils.fetch._MapDatasetFetcher.fetch", no_room)
+    batches = pictures_in_order([tmp_path / "a.png"], np.zeros(1, dtype=np.int64), PreprocessSpec(32), 1)
+    with pytest.raises(CanonistiaError, match="use --workers 0"):
+        next(batches.epoch(1))

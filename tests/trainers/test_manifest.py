@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from cascade.errors import CanonistiaError
 from cascade.images.manifest import read_manifest
-from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
+from tests.conftest import CLASSES, Run, draw, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
 
 
@@ -192,3 +193,14 @@ def test_evaluate_measures_each_source_of_a_manifest(run: Run, tiny_bundle: Path
         hits = sum(round(figures[stage]["top1"] * figures["pictures"]) for figures in sources.values())
         assert hits == round(report[stage]["top1"] * report["pictures"])
     assert "mean" in run("evaluate", manifest, "--model", tiny_bundle).stdout
+
+
+def test_names_that_are_no_text_come_through_check_data_and_back(run: Run, tmp_path: Path) -> None:
+    names = [b"caf\xe9.png", rb"caf\xe9.png", rb"a\xb", "é.png".encode()]
+    (tmp_path / "sky").mkdir()
+    for number, name in enumerate(names):
+        draw("sky", number).save(tmp_path / "a.png")
+        (tmp_path / "a.png").rename(tmp_path / "sky" / os.fsdecode(name))
+    assert run("check-data", tmp_path, "--fix", tmp_path / "m.csv").exit_code == 0
+    found = [os.fsencode(picture.path.name) for picture in read_manifest(tmp_path / "m.csv")]
+    assert sorted(found) == sorted(names)

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,7 @@ import canonistia
 from cascade.errors import CanonistiaError
 from tests import wandb_file
 from tests.conftest import CLASSES, Run, run_command
-from tests.waiting import wait_until
-from trainers.runs.tracking import start_tracker
+from trainers.runs.tracking import checkpoint_artifact, start_tracker, tracker_mode
 
 
 def run_file(run: Path) -> Path:
@@ -160,15 +161,64 @@ def test_none_writes_no_record(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mode", ["online", "auto"])
-def test_a_refused_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_a_refused_key_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "too short")
-    monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(CanonistiaError, match=r"Weights & Biases refused the key.*--tracker offline"):
-        start_tracker(mode, tmp_path, "n", "g", "j", {})
+        start_tracker("online", tmp_path, "n", "g", "j", {})
 
 
-def test_an_account_without_a_network_records_offline(
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [("disabled", "none"), ("dryrun", "offline"), ("offline", "offline"), ("online", "online"), ("Run", "online")],
+)
+def test_wandb_mode_decides_unless_a_tracker_is_named(wanted: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", wanted)
+    assert tracker_mode("auto") == found
+    assert [tracker_mode(mode) for mode in ("online", "offline", "none")] == ["online", "offline", "none"]
+
+
+@pytest.mark.parametrize("wanted", ["", "nonsense"])
+def test_a_mode_that_wandb_lacks_is_refused_before_the_work(
+    wanted: str, run: Run, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", wanted)
+    result = run("train-main", tiny_data, "--out", tmp_path / "run")
+    assert result.exit_code == 1
+    assert f"WANDB_MODE is '{wanted}', expected online" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """Let W&B read its variables anew: it does so once in a process."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WANDB_DIR", "/proc/nowhere", "refused the run"),
+        ("WANDB_BASE_URL", "not an address", "refused the run"),
+        ("WANDB_INIT_TIMEOUT", "soon", "refused the run"),
+    ],
+)
+def test_a_setting_that_wandb_refuses_is_one_sentence(
+    name: str, value: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CanonistiaError, match=said) as caught:
+        start_tracker("offline", tmp_path, "n", "g", "j", {})
+    assert "\n" not in str(caught.value)
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_an_account_without_a_network_records_offline_and_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("trainers.runs.tracking._PATIENCE", 2)
@@ -177,13 +227,74 @@ def test_an_account_without_a_network_records_offline(
     monkeypatch.delenv("WANDB_MODE")
     with pytest.raises(CanonistiaError, match="cannot be reached"):
         start_tracker("online", tmp_path, "n", "g", "j", {})
-    tracker = start_tracker("auto", tmp_path, "n", "g", "j", {"seed": 4})
-    tracker.log({"epoch": 1})
-    assert "wandb sync" in tracker.finish({})
-    assert "Recording this run offline" in capsys.readouterr().err
-    # The service that writes the file may still be busy with the run before.
-    wait_until(lambda: "seed" in wandb_file.config(run_file(tmp_path)), 20, "the record of the settings")
-    assert wandb_file.config(run_file(tmp_path))["seed"] == 4
+    assert tracker_mode("auto") == "offline"
+    assert capsys.readouterr().err.count("cannot be reached; recording offline") == 1
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_what_the_user_set_for_wandb_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {
+        "WANDB_NAME": "mine",
+        "WANDB_RUN_GROUP": "these",
+        "WANDB_PROJECT": "scenes",
+        "WANDB_JOB_TYPE": "trial",
+        "WANDB_RUN_ID": "abc123",
+        "WANDB_NOTES": "on a Friday",
+        "WANDB_TAGS": "one,two",
+        "WANDB_DIR": str(tmp_path / "elsewhere"),
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    for job, apart in (("train-main", ""), ("train-sub", "-sky")):
+        (tmp_path / job).mkdir()
+        tracker = start_tracker("offline", tmp_path / job, "sky", "g", job, {})
+        tracker.log({"epoch": 1})
+        assert "elsewhere" in tracker.finish({})
+        (path,) = (tmp_path / "elsewhere").glob(f"wandb/offline-run-*-abc123{apart}/run-*.wandb")
+        record = wandb_file.run(path)
+        assert (record.display_name, record.run_id) == (f"mine{apart}", f"abc123{apart}")
+        assert (record.run_group, record.project, record.job_type) == ("these", "scenes", "trial")
+        assert (record.notes, list(record.tags)) == ("on a Friday", ["one", "two"])
+
+
+@pytest.mark.usefixtures("fresh_wandb")
+def test_a_run_leaves_nothing_in_the_home_folder_and_no_copy_of_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, folder = tmp_path / "home", tmp_path / "run"
+    home.mkdir()
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("last", "best"):
+        (folder / f"{name}.safetensors").write_bytes(bytes(5_000_000))
+        (folder / f"{name}.json").write_text("{}")
+    tracker = start_tracker("offline", folder, "n", "g", "train-main", {})
+    tracker.makes(checkpoint_artifact(folder, "g"))
+    line = tracker.finish({})
+    assert line.startswith("offline W&B run; send it with: wandb sync ")
+    assert not list(home.rglob("*"))
+    assert sum(path.stat().st_size for path in (folder / "wandb").rglob("*") if path.is_file()) < 1_000_000
+    _, made = wandb_file.artifacts(run_file(folder))
+    assert {name for files in made.values() for name in files} >= {"last.safetensors", "best.safetensors"}
+
+
+def test_a_failure_after_the_start_is_told_once_and_the_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = start_tracker("offline", tmp_path, "n", "g", "j", {})
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionResetError("the connection was lost")
+
+    monkeypatch.setattr(tracker._run, "log", fail)
+    for epoch in (1, 2):
+        tracker.log({"epoch": epoch})
+    assert tracker.finish({}).startswith("the W&B run is not complete")
+    assert capsys.readouterr().err == (
+        "Weights & Biases failed (the connection was lost); the work goes on without it\n"
+    )
 
 
 def test_the_sweep_calls_train_main_with_options_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

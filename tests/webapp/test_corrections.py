@@ -6,17 +6,19 @@ import json
 import re
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cascade.inference.prediction import Prediction
 from tests.conftest import CLASSES, Run, draw
 from tests.serving import running
 from tests.webapps import application, encoded, upload
 from trainers.data.dataset import load_data_set
-from webapp.requests.corrections import MANIFEST, Collector
+from webapp.requests.corrections import MANIFEST, Collector, read_corrections
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -42,6 +44,27 @@ def test_a_corrected_picture_is_kept_with_its_answer(tiny_bundle: Path, tmp_path
     assert float(row["probability_1"]) == answer["probability_1"]
     with Image.open(tmp_path / row["path"]) as kept:
         assert np.array_equal(np.asarray(kept), np.asarray(picture))
+
+
+def test_what_is_kept_is_for_the_operator_alone(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "kept"
+    client = application(tiny_bundle, collector=Collector(folder, 10**9)).test_client()
+    assert correct(client, encoded(draw("sky", 81)), "rows").status_code == 200
+    kept = [folder, *folder.rglob("*")]
+    assert len(kept) == 5  # the folder, two below it, the picture, and the manifest
+    assert {path.stat().st_mode & 0o777 for path in kept if path.is_dir()} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in kept if path.is_file()} == {0o600}
+
+
+@pytest.mark.parametrize("label", ["=sum", "+1", "-1", "@a", "'a"])
+def test_a_class_that_looks_like_a_formula_is_read_back_as_it_was(tmp_path: Path, label: str) -> None:
+    collector = Collector(tmp_path, 10**9)
+    prediction = Prediction(label, 0.75, "sky", 0.25, "main", False)
+    answer = SimpleNamespace(preview=draw("sky", 81), prediction=prediction, outcome=SimpleNamespace(doubt=0.5))
+    served = SimpleNamespace(name=label, engine=SimpleNamespace(classes=(label, "sky")))
+    collector.save(collector.offer(answer, served), label)  # type: ignore[arg-type]
+    (row,) = read_corrections(tmp_path / MANIFEST)
+    assert (row.label, row.label_1, row.model) == (label, label, label)
 
 
 def test_no_metadata_is_kept(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -84,6 +84,48 @@ def test_data_that_would_take_more_memory_than_bytes_are_refused(client: FlaskCl
     assert answer.json["type"] == "urn:canonistia:problem:tensor"
 
 
+def nested(depth: int) -> str:
+    return '{"a":' + "[" * depth + "]" * depth + "}"
+
+
+HUGE = {
+    "a repeated output": ('"outputs":[{"name":"labels"},{"name":"labels"}]', ""),
+    "many outputs": ('"outputs":[' + ",".join(['{"name":"labels"}'] * 100_000) + "]", ""),
+    "many parameters": ('"parameters":{' + ",".join(f'"{number}":[]' for number in range(100_000)) + "}", ""),
+    "long parameters": ('"parameters":{"a":"' + "b" * 1_000_000 + '"}', ""),
+    "deep parameters": (f'"parameters":{nested(2000)}', ""),
+    "very deep parameters": (f'"parameters":{nested(500_000)}', ""),
+    "parameters that are a list": ('"parameters":[1]', ""),
+    "many parameters of the input": ("", '"parameters":{"a":[' + "[]," * 100_000 + "[]]}"),
+    "many parameters of an output": ('"outputs":[{"name":"labels","parameters":{"a":"' + "b" * 100_000 + '"}}]', ""),
+    "a long id": ('"id":"' + "x" * 1_000_000 + '"', ""),
+    "a long name": ("", '"name":"' + "x" * 1_000_000 + '"'),
+    "a long type": ("", '"datatype":"' + "x" * 1_000_000 + '"'),
+    "a long shape": ("", '"shape":[' + "1," * 100_000 + "3]"),
+    "a huge shape": ("", '"shape":[1,300,300,3]'),
+    "a size of many digits": ("", '"shape":[1,2,2,' + "3" * 5_000 + "]"),
+    "a value of many digits": ("", '"data":[' + "0," * 11 + "1" * 5_000 + "]"),
+    "an unknown field": (f'"more":{nested(500_000)}', ""),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_what_is_said_beside_the_data_is_short(client: FlaskClient, kind: str) -> None:
+    beside, within = (f",{text}" if text else "" for text in HUGE[kind])
+    tensor = '{"name":"pixels","datatype":"UINT8","shape":[1,2,2,3],"data":[0,0,0,0,0,0,0,0,0,0,0,0]' + within + "}"
+    answer = client.post("/v2/models/tiny/infer", data=f'{{"inputs":[{tensor}]{beside}}}')
+    assert answer.status_code == 400
+    assert answer.json["type"] == "urn:canonistia:problem:tensor"
+    assert len(answer.data) < 1000
+
+
+def test_only_one_input_is_read(client: FlaskClient) -> None:
+    body = tensor(PIXELS)
+    answer = infer(client, {"inputs": body["inputs"] * 50})
+    assert answer.status_code == 400
+    assert infer(client, body | {"parameters": {"a": 1}, "outputs": None}).status_code == 200
+
+
 def test_text_that_is_no_unicode_is_refused(client: FlaskClient) -> None:
     body = b'{"inputs":[{"name":"\xff","datatype":"UINT8","shape":[1,2,2,3],"data":[]}]}'
     assert client.post("/v2/models/tiny/infer", data=body).status_code == 400

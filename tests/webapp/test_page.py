@@ -1,16 +1,20 @@
 """The page, through Flask's test client."""
 
+import csv
 import json
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from flask.testing import FlaskClient
 
 from cascade.bundle.reading import read_manifest
+from cascade.outputs.rows import Row
 from tests.conftest import CLASSES, draw
 from tests.webapps import application, encoded, upload
+from webapp.pages.cells import as_cells
 from webapp.requests.corrections import Collector
 from webapp.settings import Settings
 
@@ -89,6 +93,27 @@ def test_names_of_files_are_escaped(client: FlaskClient) -> None:
     page = client.post("/", data=pictures((PICTURE, "<script>alert(1)</script>.png"))).text
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_names_that_steer_a_terminal_or_turn_the_text_are_escaped(client: FlaskClient) -> None:
+    page = client.post("/", data=pictures((PICTURE, "a\x1b[31m.png"), (b"text", "\u202egnp.a"))).text
+    assert re.findall('class="name">([^<]*)<', page) == ["a\\x1b[31m.png", "\\u202egnp.a"]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", " =", "＝"])
+def test_no_text_of_a_csv_is_a_formula(start: str) -> None:
+    row = Row(f"{start}cmd|'/C calc'!A0.png", f"{start}1", 0.5, f"{start}2", 0.25, error=f"{start}3")
+    cells = as_cells(row)
+    assert [cells.path, cells.label_1, cells.label_2, cells.error] == [
+        f"'{text}" for text in (row.path, row.label_1, row.label_2, row.error)
+    ]
+    assert as_cells(Row("a=1.png", "sky", 0.5)) == Row("a=1.png", "sky", 0.5)
+
+
+def test_the_csv_of_the_page_holds_no_formula(client: FlaskClient) -> None:
+    page = client.post("/", data=pictures((PICTURE, "=1+1.png"))).text
+    lines = list(csv.reader(unquote(re.findall(r'href="data:text/csv[^,]*,([^"]*)"', page)[0]).splitlines()))
+    assert lines[1][0] == "'=1+1.png"
 
 
 def test_nothing_on_a_page_needs_a_looser_policy(client: FlaskClient) -> None:

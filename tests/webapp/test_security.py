@@ -51,6 +51,27 @@ def test_only_trusted_names_are_answered(tiny_bundle: Path) -> None:
     assert refused.json["type"] == "urn:canonistia:problem:host"
 
 
+@pytest.mark.parametrize(
+    ("trusted", "host", "status"),
+    [
+        (("::1",), "[::1]:8000", 200),
+        (("[::1]",), "[::1]", 200),
+        (("::1", "localhost"), "localhost:8000", 200),
+        (("::1",), "[::2]:8000", 400),
+        (("127.0.0.1",), "[::1]", 400),
+        (("::1",), "::1", 400),
+        (("::1",), "[::1].rebound.example", 400),
+        ((".example",), "photos.example", 200),
+        ((), "[fe80::1]", 200),
+    ],
+)
+def test_names_and_addresses_are_trusted_with_any_port(
+    tiny_bundle: Path, trusted: tuple[str, ...], host: str, status: int
+) -> None:
+    asked = client(tiny_bundle, trusted_hosts=trusted)
+    assert asked.get("/api/v1/models", headers={"Host": host}).status_code == status
+
+
 def test_a_key_opens_everything_but_health(tiny_bundle: Path) -> None:
     asked = client(tiny_bundle, api_keys=("first key", "second"))
     basic = base64.b64encode(b"anyone:first key").decode()

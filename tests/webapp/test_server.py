@@ -8,11 +8,14 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,8 +27,8 @@ from cascade.bundle.manifest import MANIFEST
 from cascade.bundle.reading import read_bundle
 from cascade.rules.routing import Confidence
 from tests.conftest import CLASSES, draw
-from tests.serving import Running, running
-from tests.waiting import wait_until
+from tests.serving import Running, free_port, running
+from tests.waiting import started, wait_until
 from tests.webapps import encoded
 
 PICTURES = [encoded(draw(label, seed)) for seed in (51, 52) for label in CLASSES]
@@ -134,6 +137,53 @@ def test_ctrl_c_answers_what_was_asked_and_exits_with_0(bundle: Path) -> None:
         assert server.said() == []
     assert {status for status, _ in asked.answers} == {200}
     assert {type(error) for error in asked.failures} <= {ConnectionRefusedError}
+
+
+def test_sigterm_while_it_starts_ends_it_without_a_word(bundle: Path) -> None:
+    with ExitStack() as stack:
+        starting = []
+        for _ in range(6):
+            words = ("serve", "--model", str(bundle), "--port", str(free_port()))
+            command = [sys.executable, "-m", "canonistia", *words]
+            starting.append(stack.enter_context(started(command, stderr=subprocess.PIPE)))
+        for process in starting:  # on most machines, some before and some after the worker is forked
+            time.sleep(0.5)
+            process.terminate()
+        for process in starting:
+            _, said = process.communicate(timeout=30)
+            assert [line for line in said.splitlines() if not line.startswith(b"serving ")] == []
+            assert process.returncode in (0, -signal.SIGTERM)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_it_serves_without_a_home_a_folder_for_temporary_files_a_current_folder_and_a_log(
+    bundle: Path, tmp_path: Path
+) -> None:
+    lost, port = tmp_path / "lost", free_port()
+    lost.mkdir()
+    nowhere = os.environ | {"HOME": "/nonexistent", "TMPDIR": "/nonexistent"}
+    leave = 'cd "$1" && rmdir "$1" && shift && exec "$@" 2> /dev/full'
+    words = (sys.executable, "-P", "-m", "canonistia", "serve", "--model", str(bundle), "--port", str(port))
+    with started(["sh", "-c", leave, "sh", str(lost), *words], env=nowhere) as process:
+        wait_until(lambda: process.poll() is not None or answers(port))
+        assert ask(port, PICTURES[0])[0] == 200
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def answers(port: int) -> bool:
+    try:
+        return ask(port, PICTURES[0])[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_every_address_answers_under_its_name(bundle: Path) -> None:
+    with running("--model", bundle, "--host", "::") as server:
+        for host in ("127.0.0.1", "[::1]"):
+            with urllib.request.urlopen(f"http://{host}:{server.port}/v2/health/ready") as answer:
+                assert answer.status == 200
 
 
 @pytest.mark.parametrize("how", ["signal", "noticed"])

@@ -28,7 +28,7 @@ from trainers.runs.label_issues import LabelIssue, likely_label_errors
 from trainers.runs.opening import check_run_folder, open_run
 from trainers.runs.record import RunRecord
 from trainers.runs.report import ModelView, write_report
-from trainers.runs.tracking import start_tracker
+from trainers.runs.tracking import start_tracker, tracker_mode
 
 
 def train_main(
@@ -56,6 +56,8 @@ def train_main(
     process = process_context(recipe.device)
     backbone = backbone_spec(network_config.backbone)
     resumed = resume and is_started(out)
+    if process.is_main:
+        recipe = replace(recipe, tracker=tracker_mode(recipe.tracker))
     if process.is_main and not resumed:
         check_run_folder(out, overwrite)
     data = load_data_set(folder, recipe.seed)

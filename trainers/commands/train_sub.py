@@ -1,7 +1,7 @@
 """The submodels' training: one binary model per class, on a shared trunk or each with its own network."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from cascade.bundle.manifest import HeadFeatures
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
+from cascade.terminal import printable
 from trainers.commands.submodel import Prepared, train_submodel
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.data.examples import SplitExamples, split_examples
@@ -33,6 +34,7 @@ from trainers.runs.submodels import (
     load_trunk,
     read_submodel_set,
 )
+from trainers.runs.tracking import tracker_mode
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def train_sub(
         The data set is not the main run's, a class is unknown, or a setting or folder is not usable.
     """
     device = resolve_device(recipe.device)
+    recipe = replace(recipe, tracker=tracker_mode(recipe.tracker))  # not again for each submodel
     main = load_run(main_run)
     data = load_data_set(folder, main.sidecar.seed)
     check_same_data(folder, data, main)
@@ -110,8 +113,12 @@ def train_sub(
         resume=resume,
     )
     for label, scores in trained_by(plan.engine)(prepared, wanted):
-        click.echo(f"{label}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()), err=True)
+        click.echo(_score_line(label, scores), err=True)
     return wanted
+
+
+def _score_line(label: str, scores: Mapping[str, float]) -> str:
+    return f"{printable(label)}: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 def _common(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cascade.images.folders import LabelledPicture, PassedOver, pictures_below, walk
+from cascade.images.folders import LabelledPicture, PassedOver, passed_over, pictures_below
 from cascade.images.layout import class_names, layout_of
 from cascade.images.manifest import labelled_pictures, root_of
 from trainers.data.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
@@ -109,9 +109,7 @@ def audit(examined: Examined) -> Audit:
     splits = sorted({picture.split for picture in pictures}, key=("training", "validation", "test", "").index)
     names = class_names(list(pictures))
     empty = _empty_folders(folder) if examined.is_folder else []
-    passed = PassedOver()
-    if examined.is_folder:
-        list(walk(folder, passed))
+    passed = passed_over(folder) if examined.is_folder else PassedOver()
     counted = Counter((picture.split, picture.label) for picture in pictures)
     return Audit(
         layout=layout_of(folder).describe() if examined.is_folder else "",

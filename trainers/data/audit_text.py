@@ -1,5 +1,6 @@
 """The audit as text."""
 
+from cascade.terminal import printable
 from trainers.data.audit import Audit, SamePicture
 
 
@@ -29,7 +30,7 @@ def describe(report: Audit) -> str:
     ):
         lines.append(f"{title}: {len(found) or 'none'}")
         lines += [f"  {line}" for line in found]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _same_line(same: SamePicture) -> str:

@@ -53,6 +53,25 @@ def clean(examined: Examined) -> Cleaned:
     return Cleaned(tuple(sorted(kept, key=lambda picture: picture.path)), tuple(left_out))
 
 
+def check_new(out: Path) -> Path:
+    """Return the path of the table that is written beside a cleaned manifest.
+
+    Raises
+    ------
+    CanonistiaError
+        One of the two exists, there is no such folder, or the manifest's name has another ending.
+    """
+    if out.suffix.lower() != ".csv":
+        raise CanonistiaError(f"{out} is no name for a manifest, expected one ending with .csv; choose another name")
+    beside = out.with_suffix(".left_out.csv")
+    for path in (out, beside):
+        if path.exists():
+            raise CanonistiaError(f"{path} exists; choose another name")
+    if not out.parent.is_dir():
+        raise CanonistiaError(f"{out.parent} is no folder, expected one to write {out.name} into; make it first")
+    return beside
+
+
 def write_cleaned(cleaned: Cleaned, out: Path) -> Path:
     """Write the kept pictures as a manifest and the left-out ones as a table beside it; return the table's path.
 
@@ -61,14 +80,7 @@ def write_cleaned(cleaned: Cleaned, out: Path) -> Path:
     CanonistiaError
         One of the files exists, or cannot be written.
     """
-    if out.suffix != ".csv":
-        raise CanonistiaError(f"{out} is no name for a manifest, expected one ending with .csv; choose another name")
-    beside = out.with_suffix(".left_out.csv")
-    for path in (out, beside):
-        if path.exists():
-            raise CanonistiaError(f"{path} exists; choose another name")
-    if not out.parent.is_dir():
-        raise CanonistiaError(f"{out.parent} is no folder, expected one to write {out.name} into; make it first")
+    beside = check_new(out)
 
     left_out = [picture for picture, _, _ in cleaned.left_out]
     columns, rows = picture_rows(left_out, out.parent)

@@ -83,7 +83,7 @@ class PictureBatches:
         Raises
         ------
         CanonistiaError
-            A picture cannot be read.
+            A picture cannot be read, or there is too little shared memory for the worker processes.
         """
         shares = [share_of(indices, self.process.index, self.process.count) for indices in self.order(number)[start:]]
         keys = [[(int(index), share.factor, number) for index in share.indices] for share in shares]
@@ -99,6 +99,13 @@ class PictureBatches:
             # The error of a worker process holds its whole traceback; the last line is the message.
             line = str(error).strip().splitlines()[-1].removeprefix("cascade.errors.CanonistiaError: ")
             raise CanonistiaError(line) from error
+        except RuntimeError as error:
+            if "shared memory" not in str(error):  # PyTorch has no error of its own for this
+                raise
+            raise CanonistiaError(
+                "the worker processes that decode pictures found too little shared memory in /dev/shm; give the "
+                "container more (docker run --shm-size 2g), or use --workers 0"
+            ) from error
 
 
 def pictures_in_order(

@@ -9,6 +9,7 @@ from pathlib import Path
 from cascade.files import write_text
 from cascade.images.folders import LabelledPicture
 from cascade.images.manifest import COLUMNS, SOURCE
+from cascade.images.names import text_of
 
 
 def picture_rows(pictures: Sequence[LabelledPicture], folder: Path) -> tuple[tuple[str, ...], list[dict[str, object]]]:
@@ -28,9 +29,10 @@ def write_pictures(path: Path, pictures: Sequence[LabelledPicture]) -> None:
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, object]], columns: tuple[str, ...] = COLUMNS) -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV, whole or not at all; names that are no text are written as one."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({name: text_of(cell) if isinstance(cell, str) else cell for name, cell in row.items()})
     write_text(path, text.getvalue())

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec, least_size
 from trainers.data.decode_cache import cache_folder
 from trainers.data.fingerprints import file_sha256
@@ -54,7 +55,7 @@ def cached_features(
     try:
         cache.mkdir(parents=True, exist_ok=True)
         save_tensors(path, {"features": features})
-    except (OSError, SafetensorError) as error:
+    except (OSError, CanonistiaError, SafetensorError) as error:
         click.echo(f"features are not kept for the next time: {cache} cannot be written ({error})", err=True)
     return features
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cascade.errors import CanonistiaError
 from trainers.networks.sources import backbone_names, source_of
+from trainers.networks.weights import Availability
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Entry:
     parameters: int
     size: int
     weights_here: bool
+    weights: Availability
 
 
 def matching(pattern: str | None) -> list[str]:
@@ -40,4 +42,5 @@ def entries(names: list[str]) -> Iterator[Entry]:
     """Yield what is known of backbones, one by one: to count parameters a network may be built."""
     for name in names:
         source = source_of(name)
-        yield Entry(name, source.parameters(name), source.spec(name).size, source.weights_are_here(name))
+        weights = source.availability(name)
+        yield Entry(name, source.parameters(name), source.spec(name).size, weights == "here", weights)

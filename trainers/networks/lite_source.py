@@ -10,7 +10,7 @@ from typing import Any
 from cascade.errors import CanonistiaError
 from trainers.networks import timm_source
 from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor
-from trainers.networks.weights import Weights, read_weights
+from trainers.networks.weights import Availability, Weights, read_weights
 
 _NAMES = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
 
@@ -35,9 +35,9 @@ def parameters(name: str) -> int:
     return timm_source.parameters(_architecture(name))
 
 
-def weights_are_here(name: str) -> bool:
-    """Return whether the package with the weights is installed."""
-    return importlib.util.find_spec(_package(name)) is not None
+def availability(name: str) -> Availability:
+    """Return whether the package with the weights is installed: no training installs it."""
+    return "here" if importlib.util.find_spec(_package(name)) is not None else "to install"
 
 
 def build(name: str, size: int, pretrained: bool, weights: Weights | None) -> FeatureExtractor:

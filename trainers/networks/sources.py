@@ -6,7 +6,7 @@ from typing import Protocol
 from cascade.errors import CanonistiaError
 from trainers.networks import lite_source, timm_source, torchvision_source
 from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor
-from trainers.networks.weights import Weights
+from trainers.networks.weights import Availability, Weights
 
 
 class BackboneSource(Protocol):
@@ -24,8 +24,8 @@ class BackboneSource(Protocol):
     def parameters(self, name: str) -> int:
         """Return the number of parameters, including those of the ImageNet head."""
 
-    def weights_are_here(self, name: str) -> bool:
-        """Return whether the pretrained weights are on this machine."""
+    def availability(self, name: str) -> Availability:
+        """Return where the pretrained weights are."""
 
     def build(self, name: str, size: int, pretrained: bool, weights: Weights | None) -> FeatureExtractor:
         """Return a network without its head, for an image size in pixels; ``weights`` replace the pretrained ones."""

@@ -15,7 +15,7 @@ from torch.hub import get_dir
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import Interpolation
 from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor, fetched, is_mean_of, probe
-from trainers.networks.weights import Weights, load_weights
+from trainers.networks.weights import Availability, Weights, load_weights
 
 PREFIX = "timm/"
 HUB = "hf-hub:"
@@ -56,15 +56,17 @@ def parameters(name: str) -> int:
         return sum(value.numel() for value in timm.create_model(_inside(name), pretrained=False).parameters())
 
 
-def weights_are_here(name: str) -> bool:
-    """Return whether the pretrained weights are in the library's cache."""
+def availability(name: str) -> Availability:
+    """Return where the pretrained weights are: in the library's cache, to be fetched, or nowhere."""
     config = _config(_inside(name))
     url = config.get("url")
     if url and Path(get_dir(), "checkpoints", os.path.basename(url)).exists():
-        return True
+        return "here"
     hub: str = config.get("hf_hub_id") or ""
     files = (config.get("hf_hub_filename") or "model.safetensors", "pytorch_model.bin")
-    return bool(hub) and any(isinstance(try_to_load_from_cache(hub, file), str) for file in files)
+    if hub and any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
+        return "here"
+    return "to fetch" if url or hub else "none"
 
 
 def build(

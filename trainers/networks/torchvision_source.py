@@ -14,7 +14,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from cascade.images.preprocess import Interpolation
 from trainers.networks.feature_extractor import BackboneSpec, FeatureExtractor, fetched, is_mean_of, probe
-from trainers.networks.weights import Weights, load_weights
+from trainers.networks.weights import Availability, Weights, load_weights
 
 _TAIL = 8  # the most steps from the feature map to the head: pooling, flattening, dropout and the like
 
@@ -42,9 +42,10 @@ def parameters(name: str) -> int:
     return _weights(name).meta["num_params"]
 
 
-def weights_are_here(name: str) -> bool:
-    """Return whether the default weights are in the library's cache."""
-    return Path(get_dir(), "checkpoints", os.path.basename(_weights(name).url)).exists()
+def availability(name: str) -> Availability:
+    """Return whether the default weights are in the library's cache, or to be fetched."""
+    here = Path(get_dir(), "checkpoints", os.path.basename(_weights(name).url)).exists()
+    return "here" if here else "to fetch"
 
 
 def build(name: str, size: int, pretrained: bool, weights: Weights | None) -> FeatureExtractor:

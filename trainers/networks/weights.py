@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -12,6 +13,9 @@ from torch import nn
 from cascade.errors import CanonistiaError
 
 Weights = Mapping[str, torch.Tensor]
+
+# Where pretrained weights are; "to install": in a Python package, "none": nowhere.
+Availability = Literal["here", "to fetch", "to install", "none"]
 
 
 def load_weights(
@@ -69,7 +73,7 @@ def read_weights(path: Path) -> Weights:
     if not path.is_file():
         raise CanonistiaError(f"weights file {path} does not exist; expected a safetensors or PyTorch state dict file")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load reports a file that is no state dict with any of these, depending on its first bytes.

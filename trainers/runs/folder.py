@@ -1,5 +1,6 @@
 """The run folder: configuration, metrics and checkpoints of one training; each file is written whole."""
 
+import contextlib
 import csv
 import io
 import json
@@ -17,8 +18,9 @@ from safetensors.torch import save as serialised
 from torch import nn
 
 from cascade.errors import CanonistiaError
-from cascade.files import write_bytes, write_json, write_text
+from cascade.files import aside, restore, write_bytes, write_json, write_text
 from cascade.images.preprocess import PreprocessSpec
+from cascade.locks import exclusive
 from trainers.data.dataset import DataSet
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
@@ -76,6 +78,11 @@ class TrainedRun:
     folder: Path
     network: Classifier
     sidecar: Sidecar
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run has got so far that something would be lost with it."""
+    return any((folder / name).exists() for name in ("last.json", STATE))
 
 
 def is_started(folder: Path) -> bool:
@@ -162,6 +169,7 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     CanonistiaError
         The folder holds no such checkpoint, or one that this version cannot read.
     """
+    _put_back(folder)
     path = folder / f"{checkpoint}.json"
     sidecar = read_sidecar(path)
     outputs = 1 if sidecar.positive else len(sidecar.classes)
@@ -169,6 +177,13 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     network = build_classifier(config, outputs, sidecar.dropout)
     load_tensors(network, path.with_suffix(".safetensors"))
     return TrainedRun(folder, network.eval(), sidecar)
+
+
+def _put_back(folder: Path) -> None:
+    """Put back a finished run that a killed --overwrite had moved aside, unless that is still running."""
+    if aside(folder).is_dir():
+        with contextlib.suppress(CanonistiaError, OSError), exclusive(folder):
+            restore(folder, has_checkpoint)
 
 
 def code_version() -> str:

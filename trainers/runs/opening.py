@@ -2,18 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cascade.errors import CanonistiaError
-from cascade.files import write_json
+from cascade.files import aside, restore, write_json
+from cascade.locks import exclusive
 from trainers.distributed.process_context import ProcessContext
 from trainers.recipe import MAIN_DEFAULTS
-from trainers.runs.folder import STATE, SUMMARY, is_started, read_config
+from trainers.runs.folder import SUMMARY, has_checkpoint, is_started, read_config
 
 
 @contextmanager
@@ -25,19 +26,20 @@ def open_run(
     Raises
     ------
     CanonistiaError
-        The run that is to be resumed has other settings, or a new folder cannot be written.
+        The run that is to be resumed has other settings, a new folder cannot be written, or another process writes it.
     """
     if resumed:
         check_same_config(folder, read_config(folder), config)
         finished = (folder / SUMMARY).exists()
         if finished and process.is_main:
             click.echo(f"{folder} is finished; there is nothing to resume", err=True)
-        yield not finished
+        with _written(folder) if process.is_main and not finished else nullcontext():
+            yield not finished
     elif not process.is_main:
         process.wait()  # for the main process to make the folder
         yield True
     else:
-        with _new_run(folder, overwrite):
+        with _written(folder, lambda: _new_folder(folder, overwrite)):
             write_json(folder / "config.json", config)
             process.wait()
             yield True
@@ -76,28 +78,48 @@ def check_same_config(folder: Path, there: Mapping[str, Any], given: Mapping[str
 
 
 @contextmanager
-def _new_run(folder: Path, overwrite: bool) -> Iterator[None]:
-    """Make an empty run folder; when the run fails before its first checkpoint, restore what was there before.
+def _written(folder: Path, begin: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a run's lock; an earlier run that was moved aside is removed once the new one has a checkpoint.
+
+    If the new one fails before, or its process is killed, the earlier run is put back, here or by the next reader.
+    ``begin`` makes the folder of a new run.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(folder))
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        if begin:
+            begin()
+        try:
+            yield
+        finally:
+            if begin and not has_checkpoint(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            restore(folder, has_checkpoint)
+            shutil.rmtree(aside(folder), ignore_errors=True)
+
+
+def _new_folder(folder: Path, overwrite: bool) -> None:
+    """Make an empty run folder; an earlier run is moved aside.
 
     Raises
     ------
     CanonistiaError
         The folder is not empty and ``overwrite`` is not set or it is no run, or it cannot be written.
     """
+    restore(folder, has_checkpoint)
     check_run_folder(folder, overwrite)
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         if folder.exists():
-            os.replace(folder, old)
-        folder.mkdir(parents=True)
+            shutil.rmtree(aside(folder), ignore_errors=True)
+            os.replace(folder, aside(folder))
+        folder.mkdir()
     except OSError as error:
-        raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
-    try:
-        yield
-    finally:
-        if any((folder / name).exists() for name in ("last.json", STATE)):
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            if old.exists():
-                os.replace(old, folder)
+        restore(folder, has_checkpoint)
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> CanonistiaError:
+    return CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out")

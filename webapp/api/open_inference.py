@@ -1,15 +1,18 @@
 """The Open Inference Protocol, version 2 (KServe): pictures are sent as tensors."""
 
 import math
+import time
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from flask import Blueprint, Response, request
 
+from cascade.images.decoding import DecodingCost
 from webapp.api.v1 import json_response
 from webapp.problems import Problem
 from webapp.requests.answers import Refused
+from webapp.requests.connection import client_address
 from webapp.requests.state import state
 from webapp.requests.uploads import check_count, classify_sources
 from webapp.serving.service import Served
@@ -17,6 +20,7 @@ from webapp.serving.service import Served
 infer = Blueprint("infer", __name__, url_prefix="/v2")
 
 INPUT = "pixels"
+_VALUE_BYTES = 24  # that a value takes while its text is read: a list's place, the array, and the text
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _Flat = list[_Byte]
 _Nested = list[list[list[list[_Byte]]]]
@@ -68,30 +72,47 @@ class Live(msgspec.Struct):
     live: bool
 
 
+# What a request says beside its data is short; a longer text is refused before anything is made of it.
+_MAX_TEXT = 4096  # bytes
+_Name = Annotated[str, msgspec.Meta(max_length=256)]
+_Parameters = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
+_Requested = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(
+        extra_json_schema={"type": ["array", "null"], "items": {"$ref": "#/components/schemas/RequestedOutput"}}
+    ),
+]
+_Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+def _null() -> msgspec.Raw:
+    return msgspec.Raw(b"null")
+
+
 class InputTensor(msgspec.Struct):
     """Pictures of one size: uint8 (N, H, W, 3), flat or nested."""
 
-    name: str
-    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1)]], msgspec.Meta(min_length=4, max_length=4)]
-    datatype: str
+    name: _Name
+    shape: tuple[_Size, _Size, _Size, _Size]
+    datatype: _Name
     data: msgspec.Raw
-    parameters: dict[str, Any] | None = None
+    parameters: _Parameters = msgspec.field(default_factory=_null)
 
 
 class RequestedOutput(msgspec.Struct):
     """A requested output."""
 
-    name: str
+    name: _Name
     parameters: dict[str, Any] | None = None
 
 
 class InferRequest(msgspec.Struct):
     """A request for inference."""
 
-    inputs: Annotated[list[InputTensor], msgspec.Meta(min_length=1, max_length=1)]
-    id: str | None = None
-    outputs: list[RequestedOutput] | None = None
-    parameters: dict[str, Any] | None = None
+    inputs: tuple[InputTensor]
+    id: _Name | None = None
+    outputs: _Requested = msgspec.field(default_factory=_null)
+    parameters: _Parameters = msgspec.field(default_factory=_null)
 
 
 class OutputTensor(msgspec.Struct):
@@ -162,15 +183,12 @@ def model_ready(name: str) -> Response:
 def run(name: str) -> Response:
     """Run the cascade on a tensor of decoded pictures, uint8 (N, H, W, 3), all of the same size."""
     state().service.bundle(name)
-    try:
-        inference = msgspec.json.decode(request.get_data(), type=InferRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Problem("tensor", f"The body is not an inference request: {error}.") from error
-    names = [output.name for output in inference.outputs] if inference.outputs else list(OUTPUTS)
-    unknown = sorted(set(names) - set(OUTPUTS))
-    if unknown:
-        raise Problem("tensor", f"There is no output {unknown[0][:40]}; choose from {', '.join(OUTPUTS)}.")
-    pictures = _pictures(inference.inputs[0])
+    inference = _decoded(request.get_data(), InferRequest, "body")
+    tensor = inference.inputs[0]
+    _decoded_short(inference.parameters, dict[str, Any] | None, "parameters")
+    _decoded_short(tensor.parameters, dict[str, Any] | None, "parameters")
+    names = _requested(inference.outputs)
+    pictures = _pictures(tensor)
     with state().service.use(name) as served:
         outputs = _outputs(served, pictures)
         return json_response(
@@ -178,11 +196,35 @@ def run(name: str) -> Response:
         )
 
 
+def _requested(text: msgspec.Raw) -> list[str]:
+    """Return the names of the requested outputs: all of them where the request names none."""
+    names = [output.name for output in _decoded_short(text, list[RequestedOutput] | None, "outputs") or ()]
+    unknown = sorted(set(names) - set(OUTPUTS))
+    if unknown:
+        raise Problem("tensor", f"There is no output {unknown[0][:40]}; choose from {', '.join(OUTPUTS)}.")
+    if len(set(names)) < len(names):
+        raise Problem("tensor", "An output is requested more than once; request each once.")
+    return names or list(OUTPUTS)
+
+
+def _decoded_short(text: msgspec.Raw, kind: Any, what: str) -> Any:
+    if len(bytes(text)) > _MAX_TEXT:
+        raise Problem("tensor", f"The {what} take {len(bytes(text)):,} bytes; at most {_MAX_TEXT:,} are allowed.")
+    return _decoded(bytes(text), kind, what)
+
+
+def _decoded(text: bytes, kind: Any, what: str) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise Problem("tensor", f"The {what} of the inference request cannot be read: {error}.") from error
+
+
 def _pictures(tensor: InputTensor) -> list[np.ndarray]:
     if tensor.name != INPUT or tensor.datatype != "UINT8" or tensor.shape[3] != 3:
         raise Problem(
             "tensor",
-            f"The input is {tensor.name[:40]}, {tensor.datatype[:10]} {tensor.shape}; "
+            f"The input is {tensor.name[:40]}, {tensor.datatype[:10]} {list(tensor.shape)}; "
             f"expected {INPUT}, UINT8 [pictures, height, width, 3].",
         )
     count, height, width, _ = tensor.shape
@@ -193,16 +235,25 @@ def _pictures(tensor: InputTensor) -> list[np.ndarray]:
             "picture_too_large",
             f"A picture has {width}x{height} pixels; at most {allowed:,} are allowed; shrink it.",
         )
-    return list(_values(bytes(tensor.data), tensor.shape))
+    values = math.prod(tensor.shape)
+    if len(bytes(tensor.data)) < 2 * values:  # a digit and a comma each, at least; and not the memory for them
+        raise _wrong_data(values)
+    deadline = time.monotonic() + state().settings.deadline_seconds
+    with state().decoding.turn(DecodingCost(_VALUE_BYTES * values, values), client_address(), deadline):
+        return list(_values(bytes(tensor.data), tensor.shape))
 
 
-def _values(data: bytes, shape: list[int]) -> np.ndarray:
+def _wrong_data(values: int) -> Problem:
+    return Problem("tensor", f"The data are not {values} integers from 0 to 255, flat or nested.")
+
+
+def _values(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """Return the data as uint8 of a shape.
 
     The brackets and commas are counted before decoding: a list of lists or strings would take far more memory than its
     text.
     """
-    refusal = Problem("tensor", f"The data are not {math.prod(shape)} integers from 0 to 255, flat or nested.")
+    refusal = _wrong_data(math.prod(shape))
     opened = data.count(b"[")
     nested = opened == 1 + sum(math.prod(shape[: depth + 1]) for depth in range(3))
     if (opened != 1 and not nested) or data.count(b",") != math.prod(shape) - 1:
@@ -212,7 +263,7 @@ def _values(data: bytes, shape: list[int]) -> np.ndarray:
         values = np.array(numbers, dtype=np.uint8)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise refusal from error
-    if values.shape not in ((math.prod(shape),), tuple(shape)):
+    if values.shape not in ((math.prod(shape),), shape):
         raise refusal
     return values.reshape(shape)
 

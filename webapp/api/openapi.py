@@ -88,7 +88,7 @@ def describe(app: Flask) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the API routes of an application."""
     types = [operation.answer for operation in _OPERATIONS.values()]
     _, schemas = msgspec.json.schema_components(
-        [*types, open_inference.InferRequest, v1.ProblemDetails], ref_template=_SCHEMAS
+        [*types, open_inference.InferRequest, open_inference.RequestedOutput, v1.ProblemDetails], ref_template=_SCHEMAS
     )
     paths: dict[str, dict[str, Any]] = {}
     for rule in app.url_map.iter_rules():

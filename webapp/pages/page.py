@@ -6,15 +6,16 @@ from urllib.parse import quote
 
 from flask import Blueprint, render_template, request
 
-from cascade.bundle.manifest import CARD
 from cascade.images.formats import SUFFIXES
 from cascade.outputs.rows import csv_lines
 from webapp.pages.cards import Card, card_of, doubt_ranks
+from webapp.pages.cells import as_cells
 from webapp.pages.heatmaps import legend
 from webapp.pages.model_facts import class_facts, shades
 from webapp.pages.texts import LANGUAGES, Texts, texts
 from webapp.problems import Problem
 from webapp.requests.answers import Answer, Refused
+from webapp.requests.logs import printable
 from webapp.requests.state import state
 from webapp.requests.uploads import classify_sources, sent_files
 from webapp.serving.service import Served
@@ -22,6 +23,7 @@ from webapp.settings import MB
 
 page = Blueprint("page", __name__)
 page.add_app_template_global(zip)
+page.add_app_template_filter(printable)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def classify() -> tuple[str, int]:
     sources = sent_files()
     with state().service.use(model) as served:
         answers = classify_sources(served, sources, explain=True)
-        header, *lines = (line.removesuffix("\r\n") for line in csv_lines(answer.row for answer in answers))
+        header, *lines = (line.removesuffix("\r\n") for line in csv_lines(as_cells(answer.row) for answer in answers))
         cards = [answer if isinstance(answer, Refused) else _card(answer, served) for answer in answers]
         ranks = doubt_ranks(answers)
         places = [_Place(*parts) for parts in zip(cards, range(len(cards)), ranks, lines, strict=True)]
@@ -82,7 +84,6 @@ def correct() -> str:
 def model(name: str) -> str:
     """Return the page about a bundle: its accuracy, its classes, its errors, and its calibration."""
     bundle = state().service.bundle(name)
-    card = bundle.folder / CARD
     return render_template(
         "model.html",
         model=name,
@@ -90,7 +91,7 @@ def model(name: str) -> str:
         classes=class_facts(bundle.manifest),
         shades=shades(bundle.manifest.measured.confusion),
         size=sum(file.size for file in bundle.manifest.files),
-        card=card.read_text(encoding="utf-8") if card.is_file() else "",
+        card=bundle.card(),
     )
 
 

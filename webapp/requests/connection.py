@@ -137,6 +137,11 @@ def check_client_waits(deadline: float) -> None:
         raise Problem("deadline", "The answer took too long; try again.", 5)
 
 
+def client_address() -> str:
+    """Return the address of the current request's client: behind a trusted proxy, the one that the proxy names."""
+    return request.remote_addr or ""
+
+
 def is_readable(connection: socket.socket) -> bool:
     """Return whether a socket has bytes to read, or was closed by the other end."""
     poll = select.poll()  # select.select supports no descriptor above 1023

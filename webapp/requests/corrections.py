@@ -18,6 +18,7 @@ import msgspec
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
 from cascade.inference.prediction import Prediction
+from cascade.locks import exclusive
 from webapp.problems import Problem
 
 if TYPE_CHECKING:  # the runtime is imported in the worker alone
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # the runtime is imported in the worker alone
 MANIFEST = "corrections.csv"
 _HELD_BYTES = 128 * 2**20  # of answered pictures kept in memory for a correction
 _HELD_SECONDS = 3600
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600  # pictures of visitors, for nobody but the operator
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Collector:
         self._lock = threading.Lock()
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
         except OSError as error:
             raise CanonistiaError(f"{folder} cannot be created ({error.strerror}); choose another --collect") from error
         read_corrections(folder / MANIFEST)
@@ -123,7 +125,8 @@ class Collector:
                     "unknown_class", f"The model has no such class; choose one of {', '.join(offer.classes)}."
                 )
             try:
-                self._store(offer, label)
+                with exclusive(self._folder / MANIFEST, wait=True):  # other services may collect into the same folder
+                    self._store(offer, label)
             except OSError as error:
                 raise Problem("disk_full", f"The correction cannot be stored ({error.strerror}).") from error
             except CanonistiaError as error:
@@ -179,6 +182,8 @@ def read_corrections(path: Path) -> list[Correction]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(path.parents):  # one by one: mkdir makes the parents of a folder for everyone
+        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
     with written_whole(path) as partial:
+        partial.touch(mode=_FILE_MODE)
         partial.write_bytes(data)

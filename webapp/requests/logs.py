@@ -2,8 +2,11 @@
 
 import json
 import logging
-import sys
+import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -12,6 +15,24 @@ from gunicorn.glogging import Logger
 from webapp.settings import LogStyle
 
 _ACCESS = logging.getLogger("canonistia.access")
+
+
+_NATIVE = logging.getLogger("canonistia.native")
+_LONGEST_LINE = 1000  # characters of what a library writes
+_STANDARD_ERROR = 2
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, in which a character that is not shown, or steers a terminal, is an escape."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+class _TextFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name that logging gives it
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).splitlines()))
 
 
 class _JsonFormatter(logging.Formatter):
@@ -26,6 +47,25 @@ class _JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+class _Descriptor(logging.Handler):
+    """Writes lines to a file descriptor: without a buffer, whose lock a worker would inherit.
+
+    A log that cannot be written, on a full disk, stops no answer.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _write(self._descriptor, self.format(record))
+
+
+def _write(descriptor: int, line: str) -> None:
+    with suppress(OSError):
+        os.write(descriptor, f"{line}\n".encode(errors="backslashreplace"))
 
 
 class _NoAddress(logging.Filter):
@@ -43,9 +83,9 @@ def configure(style: LogStyle) -> type[Logger]:
 
     With ``off`` it still holds warnings and errors.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Descriptor(os.dup(_STANDARD_ERROR))
     handler.setFormatter(
-        _JsonFormatter() if style == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        _JsonFormatter() if style == "json" else _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     handler.addFilter(_NoAddress())
     _send(logging.getLogger("canonistia"), handler)
@@ -59,6 +99,41 @@ def configure(style: LogStyle) -> type[Logger]:
             _send(self.error_log, handler)
 
     return ServerLogger
+
+
+def greet(style: LogStyle, greeting: str) -> None:
+    """Say that the service starts: to whoever started it, or as an entry of a JSON log."""
+    if style == "json":
+        logging.getLogger("canonistia.service").info(greeting)
+    else:
+        _write(_STANDARD_ERROR, printable(greeting))
+
+
+@contextmanager
+def native_output_logged() -> Iterator[None]:
+    """Log what libraries write to standard error past the log, line by line, in this process and those forked from it.
+
+    The log itself goes where standard error went before (see :func:`configure`).
+    """
+    before = os.dup(_STANDARD_ERROR)
+    reading, writing = os.pipe()
+    os.dup2(writing, _STANDARD_ERROR)
+    os.close(writing)
+    reader = threading.Thread(target=_log_lines, args=(reading,), name="native output", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        os.dup2(before, _STANDARD_ERROR)  # closes the pipe: the reader comes to its end
+        os.close(before)
+        reader.join(1)
+
+
+def _log_lines(descriptor: int) -> None:
+    with open(descriptor, encoding="utf-8", errors="backslashreplace") as lines:
+        while line := lines.readline(_LONGEST_LINE):
+            if line.strip():
+                _NATIVE.warning(line.rstrip())
 
 
 def _send(logger: logging.Logger, handler: logging.Handler) -> None:

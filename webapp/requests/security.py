@@ -1,10 +1,12 @@
 """Security: API keys, cross-site checks, rate limits, and the security headers of responses."""
 
 import hmac
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.sansio.utils import host_is_trusted
 
 from webapp.problems import Problem
 from webapp.requests.state import state
@@ -28,7 +30,6 @@ def install(app: Flask, settings: Settings) -> None:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = MB  # of the fields that are not files
     app.config["MAX_FORM_PARTS"] = settings.max_pictures + 20
-    app.config["TRUSTED_HOSTS"] = list(settings.trusted_hosts) or None
     if settings.behind_proxy:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
     if settings.rate:
@@ -37,6 +38,7 @@ def install(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def check() -> None:
+        _check_host(request, settings.trusted_hosts)
         if request.method == "POST":
             _refuse_other_sites(request)
         if keys and request.endpoint not in _OPEN:
@@ -56,6 +58,14 @@ def install(app: Flask, settings: Settings) -> None:
         if request.endpoint != "static":
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _check_host(incoming: Request, trusted: Sequence[str]) -> None:
+    """Refuse a request under another host name; Werkzeug's check knows no IPv6 address."""
+    address, bracket, _ = incoming.host.removeprefix("[").partition("]")
+    names = [name.strip("[]") for name in trusted]
+    if names and not (address in names if bracket else host_is_trusted(incoming.host, names)):
+        raise Problem("host", "This server does not answer under this host name; see --trusted-host.")
 
 
 def _admit(settings: Settings) -> None:

@@ -6,7 +6,7 @@ from flask import current_app
 
 from webapp.requests.admission import Admission
 from webapp.requests.corrections import Collector
-from webapp.requests.pixel_budget import PixelBudget
+from webapp.requests.decoding_lanes import DecodingLanes
 from webapp.serving.metrics import Metrics
 from webapp.serving.service import Service
 from webapp.settings import Settings
@@ -22,7 +22,7 @@ class State:
     settings: Settings
     metrics: Metrics
     admission: Admission
-    pixel_budget: PixelBudget
+    decoding: DecodingLanes
     collector: Collector | None
 
 

@@ -2,19 +2,20 @@
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from flask import g, request
 from PIL import Image
 
-from cascade.images.decoding import Source, decoding_cost
+from cascade.images.decoding import DecodingCost, Source, decoding_cost
+from cascade.images.preprocess import PreprocessSpec, least_size
 from cascade.images.view import see
 from webapp.problems import Problem, picture_problems
 from webapp.requests.answers import PREVIEW_SIZE, Answer, Refused
-from webapp.requests.connection import check_client_waits, wait_for
+from webapp.requests.connection import check_client_waits, client_address, wait_for
 from webapp.requests.state import state
 from webapp.serving.batcher import Outcome
 from webapp.serving.service import Served
@@ -102,10 +103,12 @@ def _submit(
     served: Served, name: str, source: Source, explain: bool, alone: bool, deadline: float
 ) -> _Pending | Refused:
     current = state()
-    pixels = decoding_cost(source) if isinstance(source, bytes) else 0  # an array is decoded already
     specs = served.engine.specs
-    with served.batcher.reserve() as reservation:
-        with current.pixel_budget.share(pixels, deadline), current.metrics.decode.time():
+    cost = _cost(source, specs)
+    with ExitStack() as reserved:
+        with current.decoding.turn(cost, client_address(), deadline), current.metrics.decode.time():
+            check_client_waits(deadline)
+            reservation = reserved.enter_context(served.batcher.reserve())
             try:
                 with picture_problems():
                     view = see(source, specs, current.settings.max_pixels)
@@ -115,6 +118,14 @@ def _submit(
             view.prepare(served.manifest.main.preprocess, specs)
         check_client_waits(deadline)
         return _Pending(name, preview, reservation.submit(view, maps=explain, inline=alone))
+
+
+def _cost(source: Source, specs: Iterable[PreprocessSpec]) -> DecodingCost:
+    if not isinstance(source, bytes):
+        return DecodingCost(0, 0)  # an array is decoded already
+    sizes = {least_size(spec) for spec in specs}
+    costs = [decoding_cost(source, state().settings.max_pixels, size) for size in sizes]  # all decoded copies are kept
+    return DecodingCost(sum(cost.memory for cost in costs), sum(cost.pixels for cost in costs))
 
 
 def _finished(pending: _Pending, deadline: float) -> Answer:

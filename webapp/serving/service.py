@@ -1,5 +1,6 @@
 """The service: the bundles that are served; loaded when needed, swapped without a pause."""
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
@@ -13,8 +14,10 @@ from cascade.inference.engine import Engine
 from cascade.threads import processors
 from webapp.problems import Problem
 from webapp.serving.batcher import BATCH_SIZE, Batcher
-from webapp.serving.limits import memory_of
+from webapp.serving.limits import check_names, memory_of
 from webapp.serving.metrics import Metrics
+
+Identity = tuple[tuple[str, tuple[int, int, int]], ...]  # of each file: inode, size in bytes, time of change in ns
 
 _LOG = logging.getLogger("canonistia.service")
 
@@ -64,9 +67,9 @@ class Service:
     ) -> None:
         bundles = [read_bundle(folder) for folder in folders]
         self.names = tuple(bundle.manifest.name for bundle in bundles)
-        if len(set(self.names)) < len(self.names):
-            raise BundleError(f"the bundles are named {', '.join(self.names)}; serve bundles with different names")
+        check_names(self.names)
         self._bundles = dict(zip(self.names, bundles, strict=True))
+        self._refusals: dict[str, str] = {}  # of the last reload of each bundle
         self._identities = {name: _file_identity(bundle.folder) for name, bundle in self._bundles.items()}
         self._metrics, self._threads, self._memory = metrics, threads, memory
         self._lock = threading.Lock()
@@ -190,18 +193,26 @@ class Service:
                     if name in self._loaded:  # it may have been unloaded meanwhile
                         self._load(name)
             except BundleError as error:
-                self._identities[name] = identity  # try again only after the next change
+                # Try again after the next change of any file: it may be a copy that is not complete yet.
+                self._identities[name] = identity
                 self._metrics.reloads.labels(name, "refused").inc()
-                _LOG.error("the new %s is refused, the old one stays in use: %s", name, error)
+                if self._refusals.get(name) != str(error):
+                    _LOG.error("the new %s is refused, the old one stays in use: %s", name, error)
+                self._refusals[name] = str(error)
             else:
+                self._refusals.pop(name, None)
                 self._metrics.reloads.labels(name, "loaded").inc()
                 _LOG.warning("%s was reloaded", name)
 
 
-def _file_identity(folder: Path) -> tuple[int, int, int] | None:
-    """Return a value that changes when a bundle is replaced; None if there is no bundle."""
-    try:
-        status = (folder / MANIFEST).stat()
-    except FileNotFoundError:
-        return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns)
+def _file_identity(folder: Path) -> Identity | None:
+    """Return a value that changes with any file of a bundle; None if there is no bundle.
+
+    A file that appears or disappears meanwhile gives another value the next time.
+    """
+    found: dict[str, tuple[int, int, int]] = {}
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return tuple(found.items()) if str(folder / MANIFEST) in found else None
