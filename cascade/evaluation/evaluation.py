@@ -21,6 +21,7 @@ from cascade.evaluation.metrics import (
 from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names, layout_of, read_class_folders
 from cascade.images.manifest import read_manifest
+from cascade.images.unreadable import unreadable
 from cascade.images.view import View
 from cascade.inference.engine import Engine, readable
 from cascade.rules.cascade import CascadeOutput
@@ -153,7 +154,7 @@ def evaluate(
     Raises
     ------
     CanonistiaError
-        A picture cannot be read: without it, the figures would not be those of the data set.
+        Pictures cannot be read; it names all of them.
     """
     output = _run_all(engine, paths, workers)
     return Evaluation(
@@ -187,20 +188,33 @@ def readable_batches(engine: Engine, paths: Iterable[Path]) -> Iterator[list[Vie
     Raises
     ------
     CanonistiaError
-        A picture cannot be read.
+        Pictures cannot be read; it names all of them, of this batch and the following ones.
     """
+    bad: list[tuple[Path, PictureError]] = []
     for batch in engine.viewed_batches(paths):
-        for path, picture in batch:
-            if isinstance(picture, PictureError):
-                raise CanonistiaError(f"{path}: {picture}; remove or repair the file, and start again") from picture
-        yield readable(batch)
+        bad += _refused(batch)
+        if not bad:
+            yield readable(batch)
+    if bad:
+        raise unreadable(bad)
 
 
 def _run_all(engine: Engine, paths: Iterable[Path], workers: int) -> CascadeOutput:
-    def run(batch: Sequence[Path]) -> CascadeOutput:
-        return engine.run([picture for pictures in readable_batches(engine, batch) for picture in pictures])
+    bad: list[tuple[Path, PictureError]] = []
 
-    return joined(list(in_order(run, batches(paths, BATCH_SIZE), workers)))
+    def run(batch: Sequence[Path]) -> CascadeOutput | None:
+        viewed = [(path, engine.see(path)) for path in batch]
+        bad.extend(_refused(viewed))
+        return None if bad else engine.run(readable(viewed))  # after the first bad one, only look for others
+
+    outputs = list(in_order(run, batches(paths, BATCH_SIZE), workers))
+    if bad:
+        raise unreadable(bad)
+    return joined([output for output in outputs if output])
+
+
+def _refused(viewed: Iterable[tuple[Path, View | PictureError]]) -> list[tuple[Path, PictureError]]:
+    return [(path, picture) for path, picture in viewed if isinstance(picture, PictureError)]
 
 
 def _class_figures(first: np.ndarray, two: np.ndarray) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cascade.errors import CanonistiaError, PictureError
+from cascade.errors import PictureError
 from cascade.evaluation.evaluation import joined, targets_of
 from cascade.evaluation.metrics import accuracy_summary
 from cascade.images.decoding import decode
 from cascade.images.degradations import DEGRADATIONS, STRENGTHS
 from cascade.images.preprocess import least_size
+from cascade.images.unreadable import unreadable
 from cascade.images.view import View
 from cascade.inference.engine import Engine
 from cascade.rules.cascade import CascadeOutput
@@ -93,7 +94,7 @@ def _decoded(engine: Engine, path: Path) -> Image.Image:
     try:
         return decode(path, least_size=max(map(least_size, engine.specs)))
     except PictureError as error:
-        raise CanonistiaError(f"{path}: {error}; remove or repair the file, and start again") from error
+        raise unreadable([(path, error)]) from error
 
 
 def _mean(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

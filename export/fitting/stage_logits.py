@@ -8,10 +8,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from cascade.errors import CanonistiaError
 from export.fitting.calibration import Calibrators
+from trainers.data.dataset import FEWEST_VALIDATION
 
 FOLDS = 5
-# Two folds of two fits need this many pictures of every class.
-MIN_PICTURES = 3
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ def check_class_counts(targets: np.ndarray, classes: Sequence[str], where: str) 
     """Raise CanonistiaError unless there are enough pictures of every class to fit and to measure."""
     counts = np.bincount(targets, minlength=len(classes))
     fewest = int(counts.argmin())
-    if counts[fewest] < MIN_PICTURES:
+    if counts[fewest] < FEWEST_VALIDATION:
         raise CanonistiaError(
             f"{where} has {counts[fewest]} pictures of {classes[fewest]}; calibration and routing need at least "
-            f"{MIN_PICTURES} of every class; add pictures that are not trained on"
+            f"{FEWEST_VALIDATION} of every class; add pictures that are not trained on"
         )

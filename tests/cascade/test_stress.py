@@ -1,6 +1,7 @@
 """The stress test: what degradations do to pictures, and the figures of an evaluation under them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,19 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(run: Run, tiny_bundle: P
     result = run("evaluate", tiny_data / "validation", "--model", tiny_bundle, "--stress-kind", "fog")
     assert result.exit_code == 2
     assert "'fog' is not one of 'blur', 'defocus'" in result.stderr
+
+
+def test_evaluate_names_every_picture_that_cannot_be_read(
+    run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_data / "validation", tmp_path / "photos")
+    bad = [folder / "dots" / "000.png", folder / "sky" / "zzz.png"]
+    for path in bad:
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    for command in ("evaluate", "tune"):
+        first, second = (folder, "--model") if command == "evaluate" else (tiny_bundle, folder)
+        words = (first, second, tiny_bundle) if command == "evaluate" else (first, second)
+        result = run(command, *words)
+        assert result.exit_code == 1
+        assert "2 pictures cannot be read" in result.output
+        assert all(str(path) in result.output for path in bad)

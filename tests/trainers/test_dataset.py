@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascade.errors import CanonistiaError
+from cascade.errors import CanonistiaError, PictureError
 from cascade.images.preprocess import PreprocessSpec
+from cascade.images.unreadable import unreadable
 from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
 from trainers.data.loader import pictures_in_order
@@ -114,14 +115,43 @@ def test_a_link_to_nothing_is_one_sentence(tmp_path: Path) -> None:
         load_data_set(folder, 0)
 
 
-def test_a_picture_that_cannot_be_read_is_named_in_training(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["train-main", "find-lr"])
+def test_all_pictures_that_cannot_be_read_are_named_before_a_training(run: Run, tmp_path: Path, command: str) -> None:
     folder = write_data_set(tmp_path / "data", training=2, validation=2)
-    (folder / "training/sky/bad.jpg").write_text("text")
-    result = run("train-main", folder, "--out", tmp_path / "run", "--size", 64, "--tracker", "none")
+    bad = [folder / "training/sky/bad.jpg", folder / "training/dots/worse.png", folder / "validation/sky/worst.png"]
+    for path in bad:
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
+    options = ("--plot", tmp_path / "run") if command == "find-lr" else ("--out", tmp_path / "run")
+    result = run(command, folder, *options, "--size", 64, "--tracker", "none")
     assert result.exit_code == 1
-    assert "training/sky/bad.jpg: is no picture of a known format" in result.output
-    assert "check-data" in result.output
+    assert "3 pictures cannot be read" in result.output
+    assert all(str(path) in result.output for path in bad)
+    assert "check-data DATA --fix" in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_an_error_names_twenty_pictures_and_counts_the_others() -> None:
+    bad = [(Path(f"{number:02d}.png"), PictureError("is empty")) for number in range(25)]
+    text = str(unreadable(bad))
+    assert text.startswith("25 pictures cannot be read")
+    assert "19.png: is empty; and 5 more)" in text
+    assert "20.png" not in text
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "said"), [(20, 3, ""), (20, 2, "dots 2, rows 2, sky 2"), (14, 0, "dots 2")]
+)
+def test_too_few_pictures_for_export_are_told_by_check_data(
+    run: Run, tmp_path: Path, training: int, validation: int, said: str
+) -> None:
+    folder = tmp_path / "data"
+    if validation:
+        write_data_set(folder, training, validation)
+    else:
+        write_class_folders(folder, {"dots": training, "sky": 15}, 0)
+    output = run("check-data", folder).output
+    assert ("export needs 3 validation pictures" in output) == bool(said)
+    assert said in output
 
 
 def test_small_sources_are_seen_more_often_than_their_size_and_classes_equally() -> None:

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import torch
 from scipy.special import softmax
 
 from cascade.errors import CanonistiaError
-from trainers.data.dataset import DataSet, load_data_set
+from trainers.data.dataset import DataSet, load_data_set, too_few_to_export
 from trainers.data.examples import Examples, SplitExamples, split_examples
 from trainers.distributed.process_context import process_context
 from trainers.features.out_of_fold import keep_out_of_fold_probabilities, out_of_fold_probabilities
@@ -61,6 +62,9 @@ def train_main(
     if process.is_main and not resumed:
         check_run_folder(out, overwrite)
     data = load_data_set(folder, recipe.seed)
+    few = too_few_to_export({"validation": data.counts("validation")})
+    if few and process.is_main:
+        click.echo(few, err=True)
     loss = multiclass_loss(recipe.loss, recipe.label_smoothing, len(data.classes))
     task = Task(loss, multiclass_scores, best_by="top1")
     spec = preprocessing(network_config, backbone, data)

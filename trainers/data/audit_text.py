@@ -2,6 +2,7 @@
 
 from cascade.terminal import printable
 from trainers.data.audit import Audit, SamePicture
+from trainers.data.dataset import too_few_to_export
 
 
 def describe(report: Audit) -> str:
@@ -14,6 +15,8 @@ def describe(report: Audit) -> str:
         lines.append(f"{name:<{width}}  " + "  ".join(f"{report.counts[split][name]:>10}" for split in splits))
     totals = [sum(report.counts[split].values()) for split in splits]
     lines.append(f"{'total':<{width}}  " + "  ".join(f"{total:>10}" for total in totals))
+    if few := too_few_to_export(report.counts):
+        lines.append(few)
     lines.append("")
     if report.smallest and report.median and report.largest:
         sizes = (report.smallest, report.median, report.largest)

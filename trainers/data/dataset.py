@@ -1,9 +1,11 @@
 """Data sets for training: the splits of a folder, checked."""
 
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -16,6 +18,7 @@ from trainers.data.fingerprints import data_fingerprint, file_sha256, fingerprin
 from trainers.progress import track
 
 _FOLDS = 5  # an unsplit data set gives one fifth to validation
+FEWEST_VALIDATION = 3  # pictures of every class: export fits two folds of two fits on them
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class DataSet:
     test: tuple[LabelledPicture, ...]
     fingerprint: str
     seen_in_training: int
+
+    def counts(self, split: Literal["training", "validation", "test"]) -> dict[str, int]:
+        """Return the number of pictures of each class in a split."""
+        counted = Counter(picture.label for picture in getattr(self, split))
+        return {name: counted[name] for name in self.classes}
 
     def targets(self, pictures: tuple[LabelledPicture, ...]) -> np.ndarray:
         """Return the class index of each picture, (N,) int64."""
@@ -71,6 +79,26 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
 def has_validation(pictures: Iterable[LabelledPicture]) -> bool:
     """Return whether a data set brings its own validation split."""
     return any(picture.split == "validation" for picture in pictures)
+
+
+def too_few_to_export(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return which classes have too few validation pictures for export, in a sentence; empty if none has.
+
+    ``counts`` holds the number of pictures by split and class. Where there is no validation split, it is the fifth that
+    a training would take.
+    """
+    if "validation" in counts:
+        expected = dict(counts["validation"])
+    else:
+        kept = [counts[split] for split in counts if split != "test"]
+        expected = {label: sum(split[label] for split in kept) // _FOLDS for label in counts[next(iter(counts))]}
+    few = [f"{label} {count}" for label, count in expected.items() if count < FEWEST_VALIDATION]
+    if not few:
+        return ""
+    return (
+        f"export needs {FEWEST_VALIDATION} validation pictures of every class, and there are fewer ({', '.join(few)}); "
+        "add pictures before you train"
+    )
 
 
 def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledPicture]:

@@ -12,6 +12,7 @@ from PIL import Image
 from cascade.errors import CanonistiaError, PictureError
 from cascade.files import written_whole
 from cascade.images.decoding import decode
+from cascade.images.unreadable import unreadable
 from trainers.progress import track
 
 Decoder = Callable[[Path, int | None], Image.Image]
@@ -52,7 +53,7 @@ def decoded(path: Path, least_size: int | None = None) -> Image.Image:
     try:
         return decode(path, least_size=least_size)
     except PictureError as error:
-        raise CanonistiaError(f"{path}: {error}; remove it ('canonistia check-data' lists all such files)") from error
+        raise unreadable([(path, error)]) from error
 
 
 def cache_folder() -> Path:

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from cascade.errors import CanonistiaError
+from cascade.errors import CanonistiaError, PictureError
+from cascade.images.decoding import decode
 from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
+from cascade.images.unreadable import unreadable
 from trainers.data.augment import Augmentation
 from trainers.data.decode_cache import Decoder, decoded
 from trainers.data.sampling import in_order, share_of
@@ -125,17 +127,26 @@ def pictures_in_order(
 def all_grey(paths: Sequence[Path]) -> bool:
     """Return whether every picture is grey: stored so, or with equal channels.
 
-    Every picture is decoded, so that one that cannot be read is reported before the training starts.
+    Every picture is decoded, so that those that cannot be read are reported before the training starts.
 
     Raises
     ------
     CanonistiaError
-        A picture cannot be read.
+        Pictures cannot be read; it names all of them.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves the interpreter free
-        grey = pool.map(lambda path: _is_grey(decoded(path)), paths)
-        colourful = sum(not one for one in track(grey, "checking pictures", len(paths)))
-    return colourful == 0
+        found = list(track(pool.map(_grey_or_error, paths), "checking pictures", len(paths)))
+    bad = [(path, one) for path, one in zip(paths, found, strict=True) if isinstance(one, PictureError)]
+    if bad:
+        raise unreadable(bad)
+    return all(found)
+
+
+def _grey_or_error(path: Path) -> bool | PictureError:
+    try:
+        return _is_grey(decode(path))
+    except PictureError as error:
+        return PictureError(str(error))  # without its traceback, which keeps the bytes in memory
 
 
 def _is_grey(picture: Image.Image) -> bool:
