@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +55,19 @@ def aside(path: Path) -> Path:
     return hidden(path, "old")
 
 
-def restore(path: Path, is_whole: Callable[[Path], bool] = Path.exists) -> None:
-    """Put back the folder that was moved aside for another one, unless that one is whole.
+def restore(path: Path) -> None:
+    """Put back the folder that was moved aside for another one, if that one did not come.
 
     A process that was killed between the two leaves the old folder under a hidden name; whoever reads or writes
     ``path`` next calls this.
     """
-    old = aside(path)
-    if os.path.isdir(old) and not is_whole(path):  # not where nothing may be read
-        remove(path)
-        with contextlib.suppress(FileNotFoundError):  # another process was first
-            os.replace(old, path)
+    if not os.path.lexists(path):
+        try:
+            os.replace(aside(path), path)
+        except OSError as error:
+            # There is none, or another process was first, be it the one that brings the new folder.
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EACCES):
+                raise
 
 
 def _take_place(partial: Path, path: Path, old: Path) -> None:

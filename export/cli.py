@@ -1,6 +1,8 @@
 """The commands that make, tune and compare cascades. Each imports its code when called: --help needs no PyTorch."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -288,7 +290,9 @@ def _benchmark_pipeline(
             raise click.UsageError(f"the pipeline has the step '{words[0]}', which is no command of canonistia")
         names = {option.name for option in command.params}
         again = "--resume" if "resume" in names else "--overwrite" if "overwrite" in names else None
-        with command.make_context(words[0], [*words[1:], *([again] if again else [])], root) as step:
+        given = [*words[1:], *([again] if again else [])]
+        # What a step prints is not the figures.
+        with command.make_context(words[0], given, root) as step, contextlib.redirect_stdout(sys.stderr):
             command.invoke(step)
 
     steps = read_steps(pipeline)

@@ -6,9 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cascade.errors import CanonistiaError
 from cascade.files import written_whole
-from cascade.outputs.rows import Row, cells
+from cascade.outputs.rows import Row, cells, unwritten
 
 _GROUP = 10_000  # rows per row group
 
@@ -42,7 +41,7 @@ def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> Non
                     for batch in batches:
                         writer.write_batch(batch)
     except OSError as error:
-        raise CanonistiaError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error
+        raise unwritten(path, error) from error
 
 
 def _arrow_type(column: str) -> Any:

@@ -1,6 +1,7 @@
 """Rows: the answers about files, as the command line writes them."""
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -93,7 +94,14 @@ def row_file(path: Path) -> Iterator[RowWriter]:
         ):
             yield _WRITERS[path.suffix.lower()](file)
     except OSError as error:
-        raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
+        raise unwritten(path, error) from error
+
+
+def unwritten(out: Path, error: OSError) -> CanonistiaError:
+    """Return the error about an output that cannot be written: a full disk keeps the rows of the run."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    advice = "free some space and run again with --resume" if full else "choose another --out"
+    return CanonistiaError(f"{out} cannot be written ({error.strerror or error}); {advice}")
 
 
 def _csv_writer(file: IO[str]) -> RowWriter:

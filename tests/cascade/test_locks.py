@@ -1,11 +1,15 @@
 """Locks and durability: one process writes an output, and what a kill leaves is put right."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +104,56 @@ def test_a_second_run_of_an_output_is_refused_and_takes_nothing_away(
     assert sorted(os.listdir(tmp_path)) == ["rows.csv"]
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_a_disk_that_is_full_at_the_last_step_keeps_the_rows(
+    run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    words = ("classify", tiny_data / "validation" / "sky", "--model", tiny_bundle, "--out", tmp_path / name)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cascade.files.os.fsync", full)
+        result = run(*words)
+    assert result.exit_code == 1
+    assert "free some space and run again with --resume" in result.output
+    assert os.listdir(tmp_path) == [f"{name}.progress"]
+    assert run(*words, "--resume").exit_code == 0
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_the_journal_goes_only_when_the_output_is_on_the_disk(
+    run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    act = {name: getattr(os, name) for name in ("fsync", "replace", "unlink")}
+
+    def told(name: str, *words: Any, **more: Any) -> Any:
+        if name != "unlink" or str(words[0]).endswith(".progress"):
+            happened.append(name)
+        return act[name](*words, **more)
+
+    for name in act:
+        monkeypatch.setattr(os, name, partial(told, name))
+    out = tmp_path / "rows.csv"
+    assert run("classify", tiny_data / "validation" / "sky", "--model", tiny_bundle, "--out", out).exit_code == 0
+    assert happened[-4:] == ["fsync", "replace", "fsync", "unlink"]  # content, name, folder; then the journal
+
+
+def test_a_reader_that_comes_between_harms_neither_folder(tmp_path: Path) -> None:
+    path = tmp_path / "bundle"
+    for lost in (aside(path), path):
+        (lost / "a").mkdir(parents=True)
+    restore(path)  # the new one came meanwhile
+    assert sorted(os.listdir(tmp_path)) == sorted([aside(path).name, "bundle"])
+    shutil.rmtree(path)
+    restore(path)
+    assert os.listdir(tmp_path) == ["bundle"]
+    restore(path)
+    assert (path / "a").is_dir()
+
+
 def test_what_a_killed_process_left_unfinished_is_removed_by_the_next(tmp_path: Path) -> None:
     left = hidden(tmp_path / "a", "99999999.partial")
     left.mkdir()
@@ -127,7 +181,6 @@ def test_a_folder_replaced_by_a_process_that_is_killed_is_the_old_or_the_new(tmp
 def test_a_bundle_that_a_killed_export_moved_aside_is_found(
     run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
 
     folder = tmp_path / "mine"
     shutil.copytree(tiny_bundle, aside(folder))
@@ -159,7 +212,6 @@ with open_run(folder, json.loads((folder / "config.json").read_text()), True, Fa
 
 
 def test_a_finished_run_outlives_an_overwrite_that_is_killed_early(tiny_main: Path, tmp_path: Path) -> None:
-    import shutil
 
     from trainers.runs.folder import load_run
 

@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 ) -> None:
     (tmp_path / "file").write_text("x")
     result = export(run, tiny_data, tiny_main, tiny_subs, tmp_path / "file" / "bundle")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "cannot be written" in result.output
 
 

@@ -9,12 +9,12 @@ import pytest
 from cascade.errors import CanonistiaError
 from cascade.images.layout import read_data_set
 from export.commands.pipeline import random_folds, read_steps, run_pipeline, source_folds, summary
-from tests.conftest import CLASSES, Run, write_class_folders, write_data_set
+from tests.conftest import CLASSES, LIGHT, Run, write_class_folders, write_data_set
 from trainers.data.manifest import write_pictures
 
 STEPS = """steps = [
-    "train-main {data} --out {run}/main --size 64 --epochs 2 --no-report --tracker none",
-    "train-sub {data} --main {run}/main --out {run}/subs --trunk {run}/main --epochs 2 --tracker none",
+    "train-main {data} --out {run}/main --no-report OPTIONS",
+    "train-sub {data} --main {run}/main --out {run}/subs OPTIONS",
     "export --main {run}/main --subs {run}/subs --data {data} --out {run}/bundle",
 ]
 """
@@ -27,8 +27,9 @@ def joined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_data_set(folder / "home", 6, 6)
     write_class_folders(folder / "lake", {"sky": 16, "dots": 15}, 900)
     write_class_folders(folder / "wood", dict.fromkeys(CLASSES, 11), 1900)
+    write_class_folders(folder / "few", dict.fromkeys(CLASSES, 2), 2900)
     home = read_data_set(folder / "home")
-    away = [replace(p, split="training") for name in ("lake", "wood") for p in read_data_set(folder / name)]
+    away = [replace(p, split="training") for name in ("few", "lake", "wood") for p in read_data_set(folder / name)]
     sourced = [replace(p, source=p.path.relative_to(folder).parts[0]) for p in (*home, *away)]
     write_pictures(folder / "all.csv", sourced)
     return folder / "all.csv"
@@ -39,7 +40,7 @@ def test_each_source_without_a_validation_split_is_left_out_once(joined: Path) -
     assert list(folds) == ["lake", "wood"]
     for name, fold in folds.items():
         assert {picture.source for picture in fold.scored} == {name}
-        assert {picture.source for picture in fold.given} == {"home", "lake", "wood"} - {name}
+        assert {picture.source for picture in fold.given} == {"few", "home", "lake", "wood"} - {name}
         assert sum(picture.split == "validation" for picture in fold.given) == 18
 
 
@@ -54,7 +55,7 @@ def test_the_command_trains_without_a_source_scores_on_it_and_goes_on_where_it_s
     run: Run, joined: Path, tmp_path: Path
 ) -> None:
     pipeline, out = tmp_path / "steps.toml", tmp_path / "runs"
-    pipeline.write_text(STEPS)
+    pipeline.write_text(steps := STEPS.replace("OPTIONS", " ".join(map(str, LIGHT))))
     words = ("benchmark-cascade", joined, "--leave-source-out", "--pipeline", pipeline, "--out", out, "--json")
     first = run(*words)
     assert first.exit_code == 0, first.output
@@ -66,7 +67,7 @@ def test_the_command_trains_without_a_source_scores_on_it_and_goes_on_where_it_s
     before = (out / "wood" / "bundle" / "bundle.json").stat().st_mtime_ns
     assert json.loads(run(*words).stdout) == found
     assert (out / "wood" / "bundle" / "bundle.json").stat().st_mtime_ns == before
-    pipeline.write_text(STEPS.replace("--epochs 2", "--epochs 3"))
+    pipeline.write_text(steps.replace("--epochs 1", "--epochs 2"))
     assert "was begun with other steps" in run(*words).output
 
 

@@ -33,7 +33,7 @@ def test_networks_are_8_bit_and_what_follows_the_features_is_not(quantised: Path
     left = {path.relative_to(rounded.folder).as_posix() for path in rounded.folder.rglob("*") if path.is_file()}
     assert left == {MANIFEST, CARD, *(entry.path for entry in rounded.manifest.files)}
     for entry, _ in rounded.manifest.networks:
-        model = onnx.load(rounded.path(entry))
+        model = onnx.load(rounded.folder / entry.path)
         stored = {tensor.name: tensor for tensor in model.graph.initializer}
         weights = [name for name, tensor in stored.items() if tensor.data_type == onnx.TensorProto.INT8]
         assert sum(np.prod(stored[name].dims) for name in weights) > 3_000_000

@@ -32,7 +32,7 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
     done = run("tune", bundle, manifest, "--budget", 3, "--plot", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
     after = read_bundle(bundle).manifest
-    assert after.measured.pictures == 90
+    assert after.measured.pictures == len(manifest.read_text().splitlines()) - 1 > 80
     assert after.measured.split == "seen"
     assert after.calibration.temperature != before.calibration.temperature
     assert after.provenance.commands == [*before.provenance.commands, "canonistia tune tiny seen --budget 3"]

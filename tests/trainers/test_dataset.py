@@ -121,7 +121,7 @@ def test_all_pictures_that_cannot_be_read_are_named_before_a_training(run: Run, 
     bad = [folder / "training/sky/bad.jpg", folder / "training/dots/worse.png", folder / "validation/sky/worst.png"]
     for path in bad:
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(30))
-    options = ("--plot", tmp_path / "run") if command == "find-lr" else ("--out", tmp_path / "run")
+    options = ("--plot", tmp_path / "rates.png") if command == "find-lr" else ("--out", tmp_path / "run")
     result = run(command, folder, *options, "--size", 64, "--tracker", "none")
     assert result.exit_code == 1
     assert "3 pictures cannot be read" in result.output

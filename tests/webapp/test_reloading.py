@@ -34,7 +34,7 @@ def test_the_reloader_outlives_what_nobody_foresaw(tiny_bundle: Path, monkeypatc
 def test_a_bundle_copied_in_place_manifest_first_is_loaded_once_it_is_complete(
     tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = shutil.copytree(tiny_bundle, tmp_path / "mine")
+    folder = shutil.copytree(tiny_bundle, tmp_path / "tiny")
     service = Service([folder], Metrics())
     try:
         newer = shutil.copytree(tiny_bundle, tmp_path / "newer")
@@ -46,13 +46,13 @@ def test_a_bundle_copied_in_place_manifest_first_is_loaded_once_it_is_complete(
             "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         }
         (folder / "bundle.json").write_text(json.dumps(manifest))
-        before = service.bundle("mine").sha256
+        before = service.bundle("tiny").sha256
         for _ in range(3):
             service.reload(changed_only=True)
-        assert service.bundle("mine").sha256 == before
+        assert service.bundle("tiny").sha256 == before
         assert sum("is refused" in record.message for record in caplog.records) == 1
         shutil.copyfile(model, folder / manifest["main"]["file"]["path"])
         service.reload(changed_only=True)
-        assert service.bundle("mine").sha256 == hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
+        assert service.bundle("tiny").sha256 == hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
     finally:
         service.close()

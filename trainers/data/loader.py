@@ -99,7 +99,7 @@ class PictureBatches:
             yield from batches
         except CanonistiaError as error:
             # The error of a worker process holds its whole traceback; the last line is the message.
-            line = str(error).strip().splitlines()[-1].removeprefix("cascade.errors.CanonistiaError: ")
+            line = str(error.args[0]).strip().splitlines()[-1].removeprefix("cascade.errors.CanonistiaError: ")
             raise CanonistiaError(line) from error
         except RuntimeError as error:
             if "shared memory" not in str(error):  # PyTorch has no error of its own for this

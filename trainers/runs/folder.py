@@ -18,7 +18,7 @@ from safetensors.torch import save as serialised
 from torch import nn
 
 from cascade.errors import CanonistiaError
-from cascade.files import aside, restore, write_bytes, write_json, write_text
+from cascade.files import aside, remove, restore, write_bytes, write_json, write_text
 from cascade.images.preprocess import PreprocessSpec
 from cascade.locks import exclusive
 from trainers.data.dataset import DataSet
@@ -169,7 +169,7 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     CanonistiaError
         The folder holds no such checkpoint, or one that this version cannot read.
     """
-    _put_back(folder)
+    _recover(folder)
     path = folder / f"{checkpoint}.json"
     sidecar = read_sidecar(path)
     outputs = 1 if sidecar.positive else len(sidecar.classes)
@@ -179,11 +179,18 @@ def load_run(folder: Path, checkpoint: str = "last") -> TrainedRun:
     return TrainedRun(folder, network.eval(), sidecar)
 
 
-def _put_back(folder: Path) -> None:
+def put_back(folder: Path) -> None:
+    """Put back an earlier run that was moved aside, unless the new one has a checkpoint; the caller holds the lock."""
+    if aside(folder).is_dir() and not has_checkpoint(folder):
+        remove(folder)
+        restore(folder)
+
+
+def _recover(folder: Path) -> None:
     """Put back a finished run that a killed --overwrite had moved aside, unless that is still running."""
     if aside(folder).is_dir():
         with contextlib.suppress(CanonistiaError, OSError), exclusive(folder):
-            restore(folder, has_checkpoint)
+            put_back(folder)
 
 
 def code_version() -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from cascade.errors import CanonistiaError
-from cascade.files import aside, restore, write_json
+from cascade.files import aside, write_json
 from cascade.locks import exclusive
 from trainers.distributed.process_context import ProcessContext
 from trainers.recipe import MAIN_DEFAULTS
-from trainers.runs.folder import SUMMARY, has_checkpoint, is_started, read_config
+from trainers.runs.folder import SUMMARY, has_checkpoint, is_started, put_back, read_config
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def _written(folder: Path, begin: Callable[[], None] | None = None) -> Iterator[
         finally:
             if begin and not has_checkpoint(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-            restore(folder, has_checkpoint)
+            put_back(folder)
             shutil.rmtree(aside(folder), ignore_errors=True)
 
 
@@ -109,7 +109,7 @@ def _new_folder(folder: Path, overwrite: bool) -> None:
     CanonistiaError
         The folder is not empty and ``overwrite`` is not set or it is no run, or it cannot be written.
     """
-    restore(folder, has_checkpoint)
+    put_back(folder)
     check_run_folder(folder, overwrite)
     try:
         if folder.exists():
@@ -117,7 +117,7 @@ def _new_folder(folder: Path, overwrite: bool) -> None:
             os.replace(folder, aside(folder))
         folder.mkdir()
     except OSError as error:
-        restore(folder, has_checkpoint)
+        put_back(folder)
         raise _unwritable(folder, error) from error
 
 

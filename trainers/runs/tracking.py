@@ -313,11 +313,15 @@ def _check_folder() -> None:
 
 @contextmanager
 def _places_in(folder: Path) -> Iterator[None]:
-    """Keep W&B's data, cache and new configuration inside a run while it lasts, where the user names no places."""
-    place = folder / "wandb" / "data"
-    wanted = {"WANDB_DATA_DIR": place, "WANDB_CACHE_DIR": place, "WANDB_ARTIFACT_DIR": place}
+    """Keep W&B's data, cache and new configuration inside a run, where the user names no places.
+
+    The data are part of an offline run: the pictures in its tables. The others are removed at the end.
+    """
+    own = folder / "wandb"
+    passing = own / "passing"
+    wanted = {"WANDB_DATA_DIR": own / "data", "WANDB_CACHE_DIR": passing, "WANDB_ARTIFACT_DIR": passing}
     if not Path(user_config_dir("wandb")).exists():  # else it holds the user's settings
-        wanted["WANDB_CONFIG_DIR"] = place
+        wanted["WANDB_CONFIG_DIR"] = passing
     ours = {name: str(path) for name, path in wanted.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -325,7 +329,10 @@ def _places_in(folder: Path) -> Iterator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(passing, ignore_errors=True)
+        for path in own.rglob("*"):
+            if path.is_symlink() and not path.exists():  # to a log that was there
+                path.unlink()
 
 
 def _answers() -> bool:
