@@ -61,13 +61,9 @@ def restore(path: Path) -> None:
     A process that was killed between the two leaves the old folder under a hidden name; whoever reads or writes
     ``path`` next calls this.
     """
-    if not os.path.lexists(path):
-        try:
+    if not os.path.lexists(path) and os.path.isdir(aside(path)):
+        with contextlib.suppress(OSError):  # another process was first, or the folder is read-only
             os.replace(aside(path), path)
-        except OSError as error:
-            # There is none, or another process was first, be it the one that brings the new folder.
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EACCES):
-                raise
 
 
 def _take_place(partial: Path, path: Path, old: Path) -> None:
