@@ -27,6 +27,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         The disk is full, or a name cannot be written.
     """
     partial, old = hidden(path, f"{os.getpid()}.partial"), aside(path)
+    restore(path)
     remove(partial)
     try:
         yield partial
@@ -41,7 +42,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         restore(path)
         remove(partial)
-        remove(old)
+        if os.path.lexists(path):  # else the old folder is all that is left
+            remove(old)
 
 
 def hidden(path: Path, ending: str) -> Path:

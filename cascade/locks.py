@@ -15,8 +15,10 @@ except ModuleNotFoundError:  # Windows
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, wait: bool = False) -> Iterator[None]:
+def exclusive(path: Path, wait: bool = False, inside: bool = False) -> Iterator[None]:
     """Hold the lock of a file or folder that is written, which need not exist yet; its folder must.
+
+    With ``inside`` it is a folder that exists and is written into: the lock is in it, and not beside it.
 
     The lock is that of an open file beside it (flock), so it ends with the process, however that ends. What a killed
     process left unfinished under hidden names is removed. On a file system without locks, and on Windows, there is
@@ -29,7 +31,8 @@ def exclusive(path: Path, wait: bool = False) -> Iterator[None]:
     OSError
         Nothing can be written there.
     """
-    held = _locked(path, wait)
+    lock = hidden(path / path.name if inside else path, "lock")
+    held = _locked(lock, path, wait)
     if held is None:
         yield
         return
@@ -38,15 +41,14 @@ def exclusive(path: Path, wait: bool = False) -> Iterator[None]:
             remove(left)
         yield
     finally:
-        hidden(path, "lock").unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
+        lock.unlink(missing_ok=True)  # while it is held: whoever waits for it looks again
         os.close(held)
 
 
-def _locked(path: Path, wait: bool) -> int | None:
+def _locked(lock: Path, path: Path, wait: bool) -> int | None:
     """Return the open lock file, held; None where there are no locks."""
     if fcntl is None:
         return None
-    lock = hidden(path, "lock")
     while True:
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

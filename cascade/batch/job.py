@@ -24,7 +24,7 @@ from cascade.threads import BATCH_SIZE, Plan, plan
 if TYPE_CHECKING:
     from cascade.inference.sessions import Device
     from cascade.outputs.journal import Journal
-    from cascade.outputs.sorting import Way
+    from cascade.outputs.sorting import Sorter, Way
 
 Sink = Callable[[Answered], object]
 Watched = Callable[[Iterable[Answered]], Iterable[Answered]]
@@ -249,9 +249,23 @@ def _further_sinks(
     if folder := job.sorting.folder:
         from cascade.outputs.sorting import Sorter
 
-        yield nullcontext(Sorter(folder, job.sorting.way, job.sorting.dry_run, show).add)
+        sorter = Sorter(folder, job.sorting.way, job.sorting.dry_run, show)
+        yield nullcontext(sorter.add) if job.sorting.dry_run else _sorted(sorter)
     if job.report:
         yield _reported(job.report, passed)
+
+
+@contextmanager
+def _sorted(sorter: "Sorter") -> Iterator[Sink]:
+    with ExitStack() as stack:
+        try:
+            sorter.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(sorter.folder, inside=True))
+        except OSError as error:
+            raise CanonistiaError(
+                f"{sorter.folder} cannot be written ({error.strerror}); choose another --sort-into"
+            ) from error
+        yield sorter.add
 
 
 @contextmanager

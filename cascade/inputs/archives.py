@@ -48,14 +48,14 @@ def _zip_items(place: str, packed_file: IO[bytes], chosen: PictureFilter) -> Ite
         # Other threads read the items later: the archive is closed when the last item is gone.
         weakref.finalize(archive, opening.pop_all().close)
     for member in archive.infolist():
-        if member.is_dir() or _is_passed_over(member.filename, chosen):
+        if member.is_dir() or is_passed_over(member.filename, chosen):
             continue
         name = f"{place}::{member.filename}"
         packed, size = member.compress_size, member.file_size
         if named_as_picture(member.filename) is None and not _begins_as_picture(archive, member):
             chosen.pass_over(member.filename)
             continue
-        if refusal := _refusal(member.filename, size, packed):
+        if refusal := reason_to_refuse(member.filename, size, packed):
             yield failed_item(name, refusal)
         else:
             yield Item(name, size, f"{size}:{member.CRC:08x}", partial(_read_from_zip, archive, member), here=True)
@@ -77,11 +77,11 @@ def _tar_items(place: str, packed_file: IO[bytes], chosen: PictureFilter) -> Ite
     with packed_file, tarfile.open(fileobj=packed_file, mode="r|*") as archive:
         while member := archive.next():
             archive.members.clear()  # type: ignore[attr-defined]  # the list would grow with every member
-            if member.isdir() or _is_passed_over(member.name, chosen):
+            if member.isdir() or is_passed_over(member.name, chosen):
                 continue
             name = f"{place}::{member.name}"
             file = archive.extractfile(member) if member.isreg() else None
-            if refusal := _refusal(member.name, member.size, None):
+            if refusal := reason_to_refuse(member.name, member.size, None):
                 yield failed_item(name, refusal)
             elif file is None:
                 yield failed_item(name, "is a link or a device inside the archive; expected a file")
@@ -107,7 +107,8 @@ def _read_from_tar(file: IO[bytes], packed_file: IO[bytes]) -> bytes:
     return bytes(content)
 
 
-def _refusal(name: str, size: int, packed: int | None) -> str:
+def reason_to_refuse(name: str, size: int, packed: int | None) -> str:
+    """Return why a member is not read, by its name and its sizes in bytes; empty if it is."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         return "has a name that leads out of the archive; pack it again"
@@ -126,7 +127,7 @@ def _begins_as_picture(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> boo
         return False
 
 
-def _is_passed_over(name: str, chosen: PictureFilter) -> bool:
+def is_passed_over(name: str, chosen: PictureFilter) -> bool:
     """Return whether a member is no picture by its name, or excluded, and count it if it is."""
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("..", "/")]
     reason = chosen.reason("/".join(parts)) if parts else ""

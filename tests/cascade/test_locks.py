@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cascade.errors import CanonistiaError
-from cascade.files import aside, hidden, restore
+from cascade.files import aside, hidden, restore, written_whole
 from cascade.locks import exclusive
 from cascade.outputs.rows import journal_of
 from tests.conftest import Run
@@ -102,6 +102,39 @@ def test_a_second_run_of_an_output_is_refused_and_takes_nothing_away(
     assert journal_of(out).read_bytes() == b"rows of the first run"
     assert run(*words, "--overwrite").exit_code == 0
     assert sorted(os.listdir(tmp_path)) == ["rows.csv"]
+
+
+def test_a_second_run_that_sorts_into_one_folder_is_refused(
+    run: Run, tiny_bundle: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sorted").mkdir()
+    words = ("classify", tiny_data / "validation" / "sky", "--model", tiny_bundle, "--sort-into", tmp_path / "sorted")
+    with exclusive(tmp_path / "sorted", inside=True):
+        result = run(*words)
+        assert result.exit_code == 1
+        assert f"another process is writing {tmp_path / 'sorted'}" in result.output
+        assert run(*words, "--dry-run").exit_code == 0
+    assert run(*words).exit_code == 0
+    assert not [path for path in (tmp_path / "sorted").iterdir() if path.name.startswith(".")]
+
+
+def test_an_old_folder_that_is_all_that_is_left_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bundle"
+    (path / "old").mkdir(parents=True)
+    replace = os.replace
+
+    def broken(old: Path, new: Path) -> None:
+        if new == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cascade.files.os.replace", broken)
+        with pytest.raises(OSError, match="Input/output"), written_whole(path) as partial:
+            partial.mkdir()
+    assert os.listdir(tmp_path) == [aside(path).name]
+    restore(path)
+    assert os.listdir(path) == ["old"]
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])

@@ -35,7 +35,7 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
     assert after.measured.pictures == len(manifest.read_text().splitlines()) - 1 > 80
     assert after.measured.split == "seen"
     assert after.calibration.temperature != before.calibration.temperature
-    assert after.provenance.commands == [*before.provenance.commands, "canonistia tune tiny seen --budget 3"]
+    assert after.provenance.commands == [*before.provenance.commands, "canonistia tune tiny seen.csv --budget 3"]
     # The tensor inside the graph is the temperature in the manifest.
     pictures = [decode(path) for path in pictures_below(tmp_path / "seen")[:8]]
     logits, probabilities = Engine.load(bundle).main_outputs(pictures, "logits", "probabilities")

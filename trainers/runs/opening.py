@@ -98,7 +98,8 @@ def _written(folder: Path, begin: Callable[[], None] | None = None) -> Iterator[
             if begin and not has_checkpoint(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             put_back(folder)
-            shutil.rmtree(aside(folder), ignore_errors=True)
+            if has_checkpoint(folder):  # else the earlier run is all that is left
+                shutil.rmtree(aside(folder), ignore_errors=True)
 
 
 def _new_folder(folder: Path, overwrite: bool) -> None:
