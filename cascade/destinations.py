@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,9 +21,9 @@ class NewFile(click.Path):
         self.name = "file"
         self._endings, self._folders, self._makes_folder = endings, folders, makes_folder
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path, or fail with what is wrong with it."""
-        path = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         ending = path.suffix.lower()
         if self._endings and ending not in self._endings:
             self.fail(f"{path} ends in '{path.suffix}'; expected {' or '.join(self._endings)}", param, ctx)
@@ -40,9 +41,9 @@ class NewFolder(click.Path):
         super().__init__(path_type=Path)
         self.name = "directory"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path, or fail with what is wrong with it."""
-        path = Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if refusal := _refusal(path, may_be_made=True):
             self.fail(f"{path} cannot be written: {refusal}", param, ctx)
         return path

@@ -16,9 +16,9 @@ except ModuleNotFoundError:  # Windows
 
 @contextlib.contextmanager
 def exclusive(path: Path, wait: bool = False, inside: bool = False) -> Iterator[None]:
-    """Hold the lock of a file or folder that is written, which need not exist yet; its folder must.
+    """Hold the lock of a file or folder that is written, which need not exist yet; its folder is made.
 
-    With ``inside`` it is a folder that exists and is written into: the lock is in it, and not beside it.
+    With ``inside`` it is a folder that is written into: it is made, and the lock is in it, and not beside it.
 
     The lock is that of an open file beside it (flock), so it ends with the process, however that ends. What a killed
     process left unfinished under hidden names is removed. On a file system without locks, and on Windows, there is
@@ -27,12 +27,14 @@ def exclusive(path: Path, wait: bool = False, inside: bool = False) -> Iterator[
     Raises
     ------
     CanonistiaError
-        Another process holds it, and ``wait`` is false.
-    OSError
-        Nothing can be written there.
+        Another process holds it, and ``wait`` is false, or nothing can be written there.
     """
     lock = hidden(path / path.name if inside else path, "lock")
-    held = _locked(lock, path, wait)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = _locked(lock, path, wait)
+    except OSError as error:
+        raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another place") from error
     if held is None:
         yield
         return

@@ -197,7 +197,7 @@ def _print_comparison(comparison: "Comparison") -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NewFolder(),
     help="Folder of the pipeline's runs. The same command goes on where a stopped one ended.",
 )
 @click.option(

@@ -23,6 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DATA = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+PLOT_ENDINGS = (".png", ".jpg", ".pdf", ".svg")
 
 
 _RESUME = click.option(
@@ -195,13 +196,13 @@ def train_main(
 @click.command()
 @click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--data", type=DATA, required=True, help="Data set that the runs were trained on.")
-@click.option("--out", type=click.Path(path_type=Path), help="The new run's folder.")
+@click.option("--out", type=NewFolder(), help="The new run's folder.")
 @click.option(
     "--share", "shares", type=click.FloatRange(min=0), multiple=True, help="Weight of each RUN. Default: all equal."
 )
 @click.option(
     "--line",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NewFile(*PLOT_ENDINGS),
     help="Draw the averages of two runs into this file: top 1 at home against top 1 on --elsewhere.",
 )
 @click.option("--elsewhere", type=DATA, help="Pictures from other sources, for --line: a folder or a manifest.")
@@ -249,7 +250,7 @@ def average(
 @click.option("--steps", type=click.IntRange(min=20), default=100, show_default=True, help="Number of training steps.")
 @click.option(
     "--plot",
-    type=NewFile(".png", ".jpg", ".pdf", ".svg"),
+    type=NewFile(*PLOT_ENDINGS),
     default=Path("learning_rate.png"),
     show_default=True,
     help="File for the plot of the loss against the learning rate.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cascade.bundle.precision import Precision
 from cascade.bundle.reading import Bundle
-from cascade.errors import CanonistiaError, UsageError
+from cascade.errors import UsageError
 from cascade.images.folders import PassedOver, PictureFilter
 from cascade.inference.loading import load_bundle, load_engine
 from cascade.inputs.item import Item
@@ -166,13 +166,7 @@ def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | N
     """
     if not job.output.path:
         return _run(job, show, watched)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(exclusive(job.output.path))
-        except OSError as error:
-            raise CanonistiaError(
-                f"{job.output.path} cannot be written ({error.strerror}); choose another --out"
-            ) from error
+    with exclusive(job.output.path):
         return _run(job, show, watched)
 
 
@@ -257,14 +251,7 @@ def _further_sinks(
 
 @contextmanager
 def _sorted(sorter: "Sorter") -> Iterator[Sink]:
-    with ExitStack() as stack:
-        try:
-            sorter.folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(exclusive(sorter.folder, inside=True))
-        except OSError as error:
-            raise CanonistiaError(
-                f"{sorter.folder} cannot be written ({error.strerror}); choose another --sort-into"
-            ) from error
+    with exclusive(sorter.folder, inside=True):
         yield sorter.add
 
 

@@ -73,6 +73,11 @@ class PictureFilter:
         self.passed = PassedOver()
         self._patterns = [_parts_of(pattern) for pattern in exclude]
 
+    @property
+    def has_patterns(self) -> bool:
+        """Return whether anything is excluded: without patterns no path need be made of a name."""
+        return bool(self._patterns)
+
     def excludes(self, inside: str, is_folder: bool) -> bool:
         """Return whether a pattern matches an entry, by its path below the folder that was given."""
         parts = tuple(inside.split("/"))
@@ -82,7 +87,7 @@ class PictureFilter:
 
     def is_excluded(self, inside: str) -> bool:
         """Return whether a pattern matches a file or one of the folders around it."""
-        if not self._patterns:
+        if not self.has_patterns:
             return False
         parts = inside.split("/")
         around = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
@@ -196,11 +201,15 @@ def _passed_over(entry: "os.DirEntry[str]", folder: Path, tour: _Tour) -> str:
     if reason := _hidden(entry.name):
         return reason
     is_folder = _is_folder(entry)
-    if tour.filter.excludes((folder / entry.name).relative_to(tour.root).as_posix(), is_folder):
+    if tour.filter.has_patterns and tour.filter.excludes(_inside(entry, folder, tour), is_folder):
         return "excluded"
     if is_folder:
         return "linked folder, seen already" if entry.is_symlink() and not _follows(entry, tour) else ""
     return "" if _is_picture(entry) else _ending(entry.name)
+
+
+def _inside(entry: "os.DirEntry[str]", folder: Path, tour: _Tour) -> str:
+    return (folder / entry.name).relative_to(tour.root).as_posix()
 
 
 def _hidden(name: str) -> str:

@@ -5,6 +5,7 @@ A column ``source`` may name the collection that each picture comes from.
 
 import csv
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,10 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
         _refuse(path, empty, "rows without a split among rows with one; fill them in, or empty them all")
     _refuse(path, [str(p.path) for p in pictures if not p.path.is_file()], "missing files; correct the paths, which "
             f"are relative to {path.parent.resolve()}")  # fmt: skip
-    known: set[Path] = set()
-    twice = [str(p.path) for p in pictures if p.path in known or known.add(p.path)]  # type: ignore[func-returns-value]
-    _refuse(path, twice, "paths that appear twice; remove one of each")
+    counted = Counter(picture.path for picture in pictures)
+    _refuse(
+        path, [str(one) for one, times in counted.items() if times > 1], "paths that appear twice; remove one of each"
+    )
     return pictures
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from cascade.files import written_whole
 from cascade.outputs.rows import Row, cells, unwritten
+from cascade.threads import batches
 
 _GROUP = 10_000  # rows per row group
 
@@ -27,19 +27,17 @@ def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> Non
     import pyarrow.parquet as pq
 
     schema = pa.schema([(field.name, _arrow_type(field.name)) for field in fields(Row)])
-    rows = iter(rows)
-    groups = iter(lambda: list(islice(rows, _GROUP)), [])
-    batches = (pa.RecordBatch.from_pylist([cells(row) for row in group], schema) for group in groups)
+    tables = (pa.RecordBatch.from_pylist([cells(row) for row in group], schema) for group in batches(rows, _GROUP))
     try:
         with written_whole(path) as partial:
             if partition:
                 flavour = ds.partitioning(pa.schema([schema.field(partition)]), flavor="hive")
-                reader = pa.RecordBatchReader.from_batches(schema, batches)
+                reader = pa.RecordBatchReader.from_batches(schema, tables)
                 ds.write_dataset(reader, partial, format="parquet", partitioning=flavour)
             else:
                 with pq.ParquetWriter(partial, schema) as writer:
-                    for batch in batches:
-                        writer.write_batch(batch)
+                    for table in tables:
+                        writer.write_batch(table)
     except OSError as error:
         raise unwritten(path, error) from error
 

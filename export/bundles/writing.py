@@ -30,7 +30,6 @@ def new_bundle_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         ``out`` exists and is not to be overwritten, another process writes it, or it cannot be written.
     """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(out), written_whole(out) as folder:
             if out.exists() and not overwrite:  # made since the command began
                 raise CanonistiaError(f"{out} exists; replace it with --overwrite, or choose another --out")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cascade.terminal import printable
 from tests.conftest import draw
 from tests.webapps import application, encoded, upload
-from webapp.requests.logs import configure, greet, native_output_logged, printable
+from webapp.requests.logs import configure, greet, native_output_logged
 
 PICTURE = encoded(draw("sky", 41))
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,7 @@ def _written(folder: Path, begin: Callable[[], None] | None = None) -> Iterator[
     If the new one fails before, or its process is killed, the earlier run is put back, here or by the next reader.
     ``begin`` makes the folder of a new run.
     """
-    with ExitStack() as stack:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(exclusive(folder))
-        except OSError as error:
-            raise _unwritable(folder, error) from error
+    with exclusive(folder):
         if begin:
             begin()
         try:
@@ -119,8 +114,4 @@ def _new_folder(folder: Path, overwrite: bool) -> None:
         folder.mkdir()
     except OSError as error:
         put_back(folder)
-        raise _unwritable(folder, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> CanonistiaError:
-    return CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out")
+        raise CanonistiaError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error

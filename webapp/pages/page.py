@@ -8,6 +8,7 @@ from flask import Blueprint, render_template, request
 
 from cascade.images.formats import SUFFIXES
 from cascade.outputs.rows import csv_lines
+from cascade.terminal import printable
 from webapp.pages.cards import Card, card_of, doubt_ranks
 from webapp.pages.cells import as_cells
 from webapp.pages.heatmaps import legend
@@ -15,7 +16,6 @@ from webapp.pages.model_facts import class_facts, shades
 from webapp.pages.texts import LANGUAGES, Texts, texts
 from webapp.problems import Problem
 from webapp.requests.answers import Answer, Refused
-from webapp.requests.logs import printable
 from webapp.requests.state import state
 from webapp.requests.uploads import classify_sources, sent_files
 from webapp.serving.service import Served

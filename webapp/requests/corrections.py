@@ -125,12 +125,15 @@ class Collector:
                     "unknown_class", f"The model has no such class; choose one of {', '.join(offer.classes)}."
                 )
             try:
+                self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
                 with exclusive(self._folder / MANIFEST, wait=True):  # other services may collect into the same folder
                     self._store(offer, label)
             except OSError as error:
                 raise Problem("disk_full", f"The correction cannot be stored ({error.strerror}).") from error
             except CanonistiaError as error:
-                raise Problem("disk_full", "The correction cannot be stored: the manifest is damaged.") from error
+                raise Problem(
+                    "disk_full", "The correction cannot be stored: the folder or its manifest is damaged."
+                ) from error
 
     def _store(self, offer: _Offer, label: str) -> None:
         name = hashlib.sha256(offer.picture).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any
 from flask import Flask, Response, g, request
 from gunicorn.glogging import Logger
 
+from cascade.terminal import printable
 from webapp.settings import LogStyle
 
 _ACCESS = logging.getLogger("canonistia.access")
@@ -20,11 +21,6 @@ _ACCESS = logging.getLogger("canonistia.access")
 _NATIVE = logging.getLogger("canonistia.native")
 _LONGEST_LINE = 1000  # characters of what a library writes
 _STANDARD_ERROR = 2
-
-
-def printable(text: str) -> str:
-    """Return a text on one line, in which a character that is not shown, or steers a terminal, is an escape."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 class _TextFormatter(logging.Formatter):

@@ -1,6 +1,6 @@
 """Fuzzing of the decoder: mutated pictures of every format, for some minutes; anything but a picture error is a fault.
 
-    python -m benchmarks.fuzz --minutes 5
+    python -m benchmarks.hostile.fuzz --minutes 5
 
 Prints how many decodes were made, how many gave a picture, and each fault with the seed that repeats it.
 """

@@ -1,7 +1,7 @@
 """What heavy pictures cost the other clients of a service: its memory, and the latency of a small picture.
 
     python -m benchmarks.hostile --keep worst
-    python -m benchmarks.heavy_clients worst/*
+    python -m benchmarks.hostile.clients worst/*
 
 A real ``canonistia serve`` with default limits runs on loopback. Its peak memory is compared with its memory before,
 when one client sends every file once, and when many clients send them without a pause. Then, in turns, one client sends

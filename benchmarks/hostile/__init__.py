@@ -1,0 +1,1 @@
+"""Hostile pictures: what small files cost that were made to cost much."""
