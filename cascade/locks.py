@@ -39,7 +39,7 @@ def exclusive(path: Path, wait: bool = False, inside: bool = False) -> Iterator[
         yield
         return
     try:
-        for left in path.parent.glob(hidden(path, "*.partial").name):
+        for left in () if inside else path.parent.glob(hidden(path, "*.partial").name):
             remove(left)
         yield
     finally:

@@ -229,6 +229,11 @@ def test_an_account_without_a_network_records_offline_and_is_told_once(
         start_tracker("online", tmp_path, "n", "g", "j", {})
     assert tracker_mode("auto") == "offline"
     assert capsys.readouterr().err.count("cannot be reached; recording offline") == 1
+    # Something answers there, and it is not the service.
+    monkeypatch.setattr("trainers.runs.tracking._answers", lambda: True)
+    assert tracker_mode("auto") == "auto"
+    assert start_tracker("auto", tmp_path, "n", "g", "j", {}).finish({}).startswith("offline W&B run")
+    assert "Recording this run offline" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("fresh_wandb")
@@ -292,6 +297,8 @@ def test_a_failure_after_the_start_is_told_once_and_the_work_goes_on(
     for epoch in (1, 2):
         tracker.log({"epoch": epoch})
     assert tracker.finish({}).startswith("the W&B run is not complete")
+    (tmp_path / "next").mkdir()
+    assert str(tmp_path / "next") in start_tracker("offline", tmp_path / "next", "n", "g", "j", {}).finish({})
     assert capsys.readouterr().err == (
         "Weights & Biases failed (the connection was lost); the work goes on without it\n"
     )

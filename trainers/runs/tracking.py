@@ -194,12 +194,13 @@ class WandbTracker:
             for column, predicted in enumerate(classes)
         ]
         figures = [[item.label, item.precision, item.recall, item.pictures] for item in evaluated.by_class()]
-        mistakes = [
-            [image(thumbnail(item.path)), item.path.name, item.label, item.predicted, item.probability]
-            for item in evaluated.mistakes(worst)
-        ]
-        self._attempt(
-            lambda: self._run.log(
+
+        def act() -> None:
+            mistakes = [
+                [image(thumbnail(item.path)), item.path.name, item.label, item.predicted, item.probability]
+                for item in evaluated.mistakes(worst)
+            ]
+            self._run.log(
                 {
                     "confusion": table(["true", "predicted", "pictures"], cells),
                     "by_class": table(["class", "precision", "recall", "pictures"], figures),
@@ -207,7 +208,8 @@ class WandbTracker:
                     "curves": image(str(curves)),
                 }
             )
-        )
+
+        self._attempt(act)
 
     def uses(self, files: Artifact) -> None:
         """Record an artifact as an input of this run."""
@@ -237,7 +239,10 @@ class WandbTracker:
         """Close the run."""
         folder = Path(self._run.dir).parent
         self._attempt(lambda: self._run.summary.update(dict(summary)))
+        # Also after a failure: W&B would give a run that is not closed to the next training of this process.
+        before, self._failed = self._failed, False
         self._attempt(lambda: self._run.finish(exit_code=1 if failed else 0))
+        self._failed |= before
         self._places.close()
         send = f"send it with: wandb sync {shlex.quote(str(folder))}"
         if self._failed:
@@ -246,9 +251,10 @@ class WandbTracker:
 
 
 def tracker_mode(mode: str) -> str:
-    """Return ``online``, ``offline`` or ``none`` for a ``--tracker``: asked once by each command, before its work.
+    """Return what is left of a ``--tracker`` when the machine was asked: once by each command, before its work.
 
-    ``auto`` follows ``WANDB_MODE``; without it, it is online with an account and a network, and offline without.
+    ``auto`` follows ``WANDB_MODE``. Without it, it is ``offline`` where there is no account, or the service does not
+    answer, and else stays ``auto``: online, and offline for a run that the service does not take.
 
     Raises
     ------
@@ -272,7 +278,7 @@ def tracker_mode(mode: str) -> str:
     if mode == "auto" and not _answers():
         click.echo("Weights & Biases cannot be reached; recording offline, in the run's folder.", err=True)
         return "offline"
-    return "online" if mode == "auto" else mode
+    return mode
 
 
 def start_tracker(mode: str, folder: Path, name: str, group: str, job: str, config: Mapping[str, Any]) -> Tracker:
@@ -286,6 +292,12 @@ def start_tracker(mode: str, folder: Path, name: str, group: str, job: str, conf
     found = tracker_mode(mode)
     if found == "none":
         return NoTracker()
+    if found == "auto":
+        try:
+            return WandbTracker("online", folder, name, group, job, config)
+        except UnreachableError as error:
+            click.echo(f"{error}\nRecording this run offline.", err=True)
+            found = "offline"
     return WandbTracker(found, folder, name, group, job, config)
 
 
