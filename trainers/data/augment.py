@@ -67,6 +67,6 @@ def augmentation(name: str, size: int) -> Augmentation | None:
         return v2.Compose([mirror, crop(0.6), v2.AugMix()])
     if name == "robust":
         seen = [Sometimes(low_resolution, 0.5, 48, 200), Sometimes(jpeg, 0.4, 10, 80), Sometimes(rotation, 0.3, 0, 20)]
-        lit = [Sometimes(grey, 0.3, 0, 1), Sometimes(grey, 0.3, 0, 0), Sometimes(brightness, 0.5, 0, 0.6)]
+        lit = [Sometimes(grey, 0.3, 0, 1), Sometimes(grey, 0.5, 0, 0), Sometimes(brightness, 0.5, 0, 0.6)]
         return v2.Compose([mirror, *seen, crop(0.5, (0.35, 2.8)), *lit])
     raise CanonistiaError(f"unknown augmentation '{name}'; expected one of {', '.join(AUGMENTATIONS)}")
