@@ -54,7 +54,7 @@ def parts(engine: Engine, paths: Sequence[Path]) -> dict[str, float]:
     spent["preprocess"] = seconds(lambda: pixels.extend(preprocess(picture, spec) for picture in pictures))
     batches = [np.stack(pixels[start : start + BATCH_SIZE]) for start in range(0, len(pixels), BATCH_SIZE)]
     main = engine.sessions.session(manifest.main.file)
-    spent["main"] = seconds(lambda: [main.run(["probabilities", "distance"], {"pixels": batch}) for batch in batches])
+    spent["main"] = seconds(lambda: [main.run(["logits", "distance"], {"pixels": batch}) for batch in batches])
     some = pictures[: 4 * BATCH_SIZE]
     asked = np.ones((BATCH_SIZE, len(engine.classes)), dtype=bool)
     second = seconds(
@@ -75,7 +75,7 @@ def plain_threads(engine: Engine, paths: Sequence[Path], threads: int) -> None:
         own = paths[number::threads]
         for start in range(0, len(own), BATCH_SIZE):
             pixels = [preprocess(decode(path), manifest.main.preprocess) for path in own[start : start + BATCH_SIZE]]
-            main.run(["probabilities", "distance"], {"pixels": np.stack(pixels)})
+            main.run(["logits", "distance"], {"pixels": np.stack(pixels)})
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(share, range(threads)))

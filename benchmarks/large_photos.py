@@ -51,7 +51,7 @@ def plain_loop(engine: Engine, paths: Sequence[Path]) -> None:
         pixels = [
             preprocess(Image.open(path).convert("RGB"), model.preprocess) for path in paths[start : start + BATCH]
         ]
-        session.run(["probabilities", "distance"], {"pixels": np.stack(pixels)})
+        session.run(["logits", "distance"], {"pixels": np.stack(pixels)})
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

@@ -84,7 +84,7 @@ def bare(bundle: Bundle, paths: Sequence[Path]) -> Run:
         starts = (start % len(pixels) for start in range(0, len(some), BATCH_SIZE))
         batches = [pixels[start : start + BATCH_SIZE] for start in starts]
         with ThreadPoolExecutor(processors()) as pool:
-            list(pool.map(lambda batch: session.run(["probabilities"], {"pixels": batch}), batches))
+            list(pool.map(lambda batch: session.run(["logits"], {"pixels": batch}), batches))
 
     return run
 
@@ -102,7 +102,7 @@ def ultralytics(bundle: Bundle, folder: Path, batch: int) -> Run:
     os.environ.setdefault("YOLO_CONFIG_DIR", str(folder))
     from ultralytics import YOLO
 
-    model = YOLO(with_float_input(bundle, folder / f"yolo-{batch}.onnx", "images", "probabilities"), task="classify")
+    model = YOLO(with_float_input(bundle, folder / f"yolo-{batch}.onnx", "images", "logits"), task="classify")
     size = bundle.manifest.main.preprocess.size
 
     def run(paths: Sequence[Path]) -> list[int]:

@@ -58,7 +58,7 @@ def main() -> None:
             for number, (entry, spec) in enumerate(engine.bundle.manifest.networks[:2]):
                 pixels = stack(some, spec)
                 session = engine.sessions.session(entry)
-                output = ["features"] if number else ["probabilities"]
+                output = ["features"] if number else ["logits"]
                 batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
                 feeds = [{"pixels": batch} for batch in batches]
                 rates[f"bare {entry.path}, one thread"] = rate(

@@ -51,6 +51,15 @@ def false_alarm_option(command: F) -> F:
     )(command)
 
 
+def notes_option(command: F) -> F:
+    """Add ``--notes`` to a command."""
+    return click.option(
+        "--notes",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Markdown file that the model card ends with: licences, limits, figures of your own.",
+    )(command)
+
+
 @click.command()
 @click.option("--main", "main_run", type=_FOLDER, required=True, help="Run folder of train-main.")
 @click.option("--subs", type=_FOLDER, required=True, help="Run folder of train-sub.")
@@ -72,6 +81,7 @@ def false_alarm_option(command: F) -> F:
 @budget_option
 @false_alarm_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
+@notes_option
 @click.option("--int8", is_flag=True, help="Also write the 8-bit form (see 'canonistia quantize --help').")
 def export(int8: bool, **options: Any) -> None:
     """Export trained models as one bundle of ONNX files for classify, evaluate and serve.
@@ -120,6 +130,7 @@ def _warn_about_rules(fitted: "FittedCascade") -> None:
     help="PNG file for the plot of accuracy against mean cost.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
+@notes_option
 def tune(**options: Any) -> None:
     """Refit a bundle's routing and decision rules within a budget.
 

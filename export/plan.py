@@ -20,3 +20,4 @@ class ExportPlan:
     false_alarm_rate: float = FALSE_ALARM_RATE
     seed: int = 0
     overwrite: bool = False
+    notes: Path | None = None  # Markdown that the model card ends with

@@ -110,8 +110,8 @@ def test_a_photo_that_is_decoded_at_half_its_size_is_so_in_every_path(
     (expected,) = engine.classify([path])
     with open(path, "rb") as file:
         assert engine.classify([file.read()]) == [expected]
-    main = engine.main_outputs([see(path, engine.specs)], "probabilities")[0]
-    assert (main == engine.main_outputs([Image.fromarray(pixels)], "probabilities")[0]).all()
+    main = engine.main_outputs([see(path, engine.specs)], "logits")[0]
+    assert (main == engine.main_outputs([Image.fromarray(pixels)], "logits")[0]).all()
     run("classify", path, "--model", tiny_bundle, "--out", tmp_path / "rows.csv")
     with (tmp_path / "rows.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)

@@ -7,7 +7,7 @@ import msgspec
 from cascade.images.preprocess import PreprocessSpec
 from cascade.rules.cascade import CascadeRules
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "bundle.json"
 CARD = "MODEL_CARD.md"
 
@@ -53,10 +53,13 @@ class Submodel(_Part, frozen=True, kw_only=True):
 
 
 class Calibration(_Part, frozen=True):
-    """The fitted calibration; the graphs already contain it."""
+    """The fitted calibration: a temperature of the main model's logits, and the submodels' Platt scaling.
+
+    The submodels' graphs already contain theirs.
+    """
 
     temperature: Annotated[float, msgspec.Meta(gt=0)]
-    submodels: dict[str, tuple[float, float]]  # slope and intercept of each Platt scaling
+    submodels: dict[str, tuple[float, float]]  # slope and intercept
 
 
 class Accuracy(_Part, frozen=True):
@@ -134,10 +137,11 @@ class Manifest(_Part, frozen=True):
     rules: CascadeRules
     second_stage_cost: Annotated[float, msgspec.Meta(gt=0)]  # of a routed picture, in passes of the main model
     # coverage ("0.95") to the limit of cascade.evaluation.conformal
-    prediction_sets: dict[Coverage, Share] = msgspec.field(name="answer_sets")
+    prediction_sets: dict[Coverage, Share]
     measured: Measured
     provenance: Provenance
     head_features: HeadFeatures = "trunk"
+    notes: str = ""  # of its maker, in Markdown: the model card ends with them
     quantised: Quantised | None = None
 
     def __post_init__(self) -> None:

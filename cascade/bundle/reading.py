@@ -125,15 +125,24 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         raise BundleError(
             f"{path} is not a bundle's manifest; expected JSON with a schema_version; export the bundle again"
         ) from error
-    if version != SCHEMA_VERSION:
+    if version not in (2, SCHEMA_VERSION):
         raise BundleError(
-            f"{path} has schema version {version}, and this canonistia reads version {SCHEMA_VERSION}; "
+            f"{path} has schema version {version}, and this canonistia reads the versions 2 and {SCHEMA_VERSION}; "
             "upgrade canonistia, or export the bundle again with this one"
         )
     try:
-        return msgspec.json.decode(content, type=Manifest), hashlib.sha256(content).hexdigest()
+        return _decoded(content, version), hashlib.sha256(content).hexdigest()
     except _NO_JSON as error:
         raise BundleError(f"{path} is not valid: {error}; export the bundle again") from error
+
+
+def _decoded(content: bytes, version: int) -> Manifest:
+    if version == SCHEMA_VERSION:
+        return msgspec.json.decode(content, type=Manifest)
+    # Version 2 has the same content under one other name, and its rules know no distance.
+    older = msgspec.json.decode(content, type=dict[str, object])
+    names = {"answer_sets": "prediction_sets"}
+    return msgspec.convert({names.get(name, name): value for name, value in older.items()}, Manifest)
 
 
 def _check_file(folder: Path, entry: FileEntry) -> None:

@@ -45,7 +45,7 @@ class Evaluation:
     @property
     def uncalibrated(self) -> np.ndarray:
         """Return the main model's probabilities before temperature scaling, (N, K)."""
-        powered = self.output.main.astype(np.float64) ** self.engine.bundle.manifest.calibration.temperature
+        powered = self.output.main**self.engine.bundle.manifest.calibration.temperature
         return powered / powered.sum(axis=1, keepdims=True)
 
     def report(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Evaluation:
         return {
             "pictures": len(self.targets),
             "classes": list(classes),
-            "main": accuracy_summary(output.main, self.targets),
+            "main": accuracy_summary(output.main_alone, self.targets),
             "main_before_calibration": accuracy_summary(self.uncalibrated, self.targets),
             "cascade": accuracy_summary(output.probabilities, self.targets),
             "second_stage": {"gained": int((first & ~main).sum()), "lost": int((main & ~first).sum())},
@@ -100,7 +100,9 @@ class Evaluation:
             "pictures": len(other.doubt),
             "unsure": float(other.unsure.mean()),
             "auroc_of_doubt": area_under_roc(self.output.doubt, other.doubt),
-            "auroc_of_main_confidence": area_under_roc(-self.output.main.max(axis=1), -other.main.max(axis=1)),
+            "auroc_of_main_confidence": area_under_roc(
+                -self.output.main_alone.max(axis=1), -other.main_alone.max(axis=1)
+            ),
         }
 
 

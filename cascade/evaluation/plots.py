@@ -66,7 +66,7 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     stages = {
         "main, before calibration": evaluation.uncalibrated,
-        "main": evaluation.output.main,
+        "main": evaluation.output.main_alone,
         "cascade": evaluation.output.probabilities,
     }
     for name, probabilities in stages.items():

@@ -48,7 +48,7 @@ class Stress:
 
     def _figures(self, output: CascadeOutput) -> dict[str, dict[str, Any]]:
         return {
-            "main": accuracy_summary(output.main, self.targets),
+            "main": accuracy_summary(output.main_alone, self.targets),
             "cascade": accuracy_summary(output.probabilities, self.targets),
         }
 

@@ -18,7 +18,7 @@ from cascade.images.view import View, see
 from cascade.inference.prediction import Prediction
 from cascade.inference.sessions import REFUSALS, Device, Sessions
 from cascade.rules.cascade import CascadeOutput, run_cascade
-from cascade.rules.probabilities import top_two
+from cascade.rules.probabilities import softmax, top_two
 from cascade.threads import BATCH_SIZE, batches
 
 S = TypeVar("S", bound=Source)
@@ -115,7 +115,8 @@ class Engine:
         """Run the cascade over one batch of decoded pictures."""
         manifest = self.bundle.manifest
         more = ("features",) if manifest.head_features == "both" else ()
-        main, distance, *features = self.main_outputs(pictures, "probabilities", "distance", *more)  # (N, K), (N,)
+        logits, distance, *features = self.main_outputs(pictures, "logits", "distance", *more)  # (N, K), (N,)
+        main = softmax(logits, manifest.calibration.temperature)  # (N, K)
 
         def ask(indices: np.ndarray, asked: np.ndarray) -> np.ndarray:
             known = features[0][indices] if features else None
@@ -131,7 +132,7 @@ class Engine:
     def main_outputs(self, pictures: Sequence[Picture], *outputs: str) -> list[np.ndarray]:
         """Return the named outputs of the main model for a batch.
 
-        ``probabilities`` and ``logits`` are (N, K) float32. ``distance`` (N,) is the distance of the picture from the
+        ``logits`` are (N, K) float32, before calibration. ``distance`` (N,) is the distance of the picture from the
         nearest class of the training pictures, about 1 for training pictures. ``activation_maps`` (N, K, h, w) is the
         evidence for each class at each place before pooling (class activation mapping, Zhou et al., arXiv
         1512.04150). ``features`` (N, M) are pooled; they exist if the manifest's ``head_features`` is ``both``.
@@ -215,22 +216,22 @@ class Engine:
         Raises
         ------
         BundleError
-            A model cannot be run, or its output is not a probability.
+            A model cannot be run, or its output is no finite number or no probability.
         """
         self.open_all()
         pictures = [Image.linear_gradient("L").rotate(90 * number) for number in range(batch_size)]
         expected = (batch_size, len(self.classes))
         try:
-            main, distance = self.main_outputs(pictures, "probabilities", "distance")  # (N, K), (N,)
+            main, distance = self.main_outputs(pictures, "logits", "distance")  # (N, K), (N,)
             if main.shape != expected or distance.shape != expected[:1]:
                 raise ValueError(f"the main model's outputs have the shapes {main.shape} and {distance.shape}")
             asked = self.ask_submodels(pictures, np.ones(expected, dtype=bool))  # (N, K)
         except (*REFUSALS, ValueError, IndexError) as error:
             raise BundleError(f"{self.bundle.folder} fails its self-test ({error}); export the bundle again") from error
-        if not np.allclose(main.sum(axis=1), 1, atol=1e-3) or not np.all((asked >= 0) & (asked <= 1)):
+        if not np.isfinite(main).all() or not np.all((asked >= 0) & (asked <= 1)):
             raise BundleError(
-                f"{self.bundle.folder} fails its self-test: its models' outputs are not probabilities; "
-                "export the bundle again"
+                f"{self.bundle.folder} fails its self-test: its models' outputs are no finite logits and no "
+                "probabilities; export the bundle again"
             )
 
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from cascade.rules.decision import Decision, decide
+from cascade.rules.distance_calibration import EVERYWHERE_ALIKE, DistanceCalibration, soften
 from cascade.rules.routing import Routing
 from cascade.rules.unsure import Unsure
 
@@ -23,6 +24,7 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     candidates: Annotated[int, msgspec.Meta(ge=2)]  # how many of the main model's most likely classes are asked about
     decision: Decision
     unsure: Unsure
+    distance_calibration: DistanceCalibration = EVERYWHERE_ALIKE
 
     def check(self, classes: int) -> None:
         """Raise ValueError unless the rules fit this number of classes."""
@@ -35,11 +37,17 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CascadeOutput:
     """The answers of both stages about N pictures, K classes."""
 
-    main: np.ndarray  # (N, K) calibrated probabilities of the main model
+    main: np.ndarray  # (N, K) calibrated probabilities of the main model, whatever the distance
     submodels: np.ndarray  # (N, K) calibrated answers of the submodels, NaN where not asked
     probabilities: np.ndarray  # (N, K) the final probabilities
     routed: np.ndarray  # (N,) bool
     doubt: np.ndarray  # (N,) how unlike a known class; above 1 the answer is marked unsure
+    temperature: np.ndarray  # (N,) of the final probabilities: 1, and more for pictures unlike those of training
+
+    @property
+    def main_alone(self) -> np.ndarray:
+        """Return the probabilities that the main model alone would give, (N, K)."""
+        return soften(self.main, self.temperature)
 
     @property
     def unsure(self) -> np.ndarray:
@@ -65,7 +73,10 @@ def run_cascade(
     if indices.size:
         submodels[indices] = ask(indices, candidate_classes(main[indices], rules.candidates))
         final[indices] = decide(rules.decision, final[indices], submodels[indices])
-    return CascadeOutput(main, submodels, final, routed, rules.unsure.score(distance, submodels))
+    doubt = rules.unsure.score(distance, submodels)
+    temperature = rules.distance_calibration.temperature(distance)
+    final = rules.unsure.limited(soften(final, temperature), doubt > 1)
+    return CascadeOutput(main, submodels, final, routed, doubt, temperature)
 
 
 def known_answers(answers: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

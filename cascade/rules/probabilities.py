@@ -6,6 +6,13 @@ import numpy as np
 TINY = 1e-12
 
 
+def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the probabilities (N, K) of logits (N, K), in double precision."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 def log_odds(probabilities: np.ndarray) -> np.ndarray:
     """Return log(p / (1 - p)), finite at 0 and 1; NaN stays NaN."""
     kept = np.clip(probabilities, TINY, 1 - TINY)

@@ -1,9 +1,9 @@
-"""Draw the sample pictures: twelve procedural scenes in which nobody else has rights, to try the classifier on.
+"""Draw the sample pictures: fifteen procedural scenes in which nobody else has rights, to try the classifier on.
 
 They are drawings, not photographs: fractal noise, a height-map renderer for landscapes and a small ray tracer for
 everything built of boxes. Ten show one scene each and are named after it; the two ``doubtful_*`` pictures are
-between two scenes on purpose, so that the answer should be in doubt. Needs numpy and Pillow only. The seeds are
-fixed: a second run writes the same bytes.
+between two scenes on purpose, so that the answer should be in doubt; the three ``phone_*`` pictures are scenes as a
+telephone would store them. Needs numpy and Pillow only. The seeds are fixed: a second run writes the same bytes.
 
     python data/samples/make_samples.py [FOLDER]
 
@@ -617,6 +617,24 @@ def doubtful_kitchen_or_living_room(rng: np.random.Generator) -> Image.Image:
     return finish(rng, render(rng, boxes, DARK, (0.9, 1.5, 0), light, pitch=-8, yaw=-24, focal=0.7))
 
 
+# --- As a telephone stores them ---------------------------------------------------------------------------------------
+
+PHONE_SIZE = (900, 1200)
+ORIENTATION, TURNED_RIGHT = 0x0112, 6  # EXIF: the sensor lies on its side
+
+
+def by_phone(rng: np.random.Generator, scene: Image.Image) -> Image.Image:
+    """Return a scene as an upright photo: warm or cold light, dark corners, sharpened, stored on its side."""
+    left = int(rng.integers(0, WIDTH - HEIGHT * 3 // 4))
+    photo = scene.crop((left, 0, left + HEIGHT * 3 // 4, HEIGHT)).resize(PHONE_SIZE, Image.Resampling.BICUBIC)
+    y, x = np.mgrid[-1 : 1 : PHONE_SIZE[1] * 1j, -1 : 1 : PHONE_SIZE[0] * 1j].astype(np.float32)
+    corners = 1 - 0.14 * (x**2 + y**2)
+    light = f32([1 + (warm := rng.uniform(-0.08, 0.1)), 1, 1 - warm])
+    pixels = np.clip(np.asarray(photo, np.float32) * corners[..., None] * light * 1.06, 0, 255)
+    sharpened = Image.fromarray(pixels.astype(np.uint8)).filter(ImageFilter.UnsharpMask(3, 60, 2))
+    return sharpened.transpose(Image.Transpose.ROTATE_90)
+
+
 # --- All of them -----------------------------------------------------------------------------------------------------
 
 PICTURES = (
@@ -633,6 +651,7 @@ PICTURES = (
     doubtful_coast_or_open_country,
     doubtful_kitchen_or_living_room,
 )
+PHONE = (coast, street, store)
 
 
 def main(folder: Path) -> None:
@@ -641,6 +660,12 @@ def main(folder: Path) -> None:
     for draw in PICTURES:
         picture = draw(np.random.default_rng(zlib.crc32(draw.__name__.encode())))
         picture.save(folder / f"{draw.__name__}.jpg", quality=88)
+    exif = Image.Exif()
+    exif[ORIENTATION] = TURNED_RIGHT
+    for draw in PHONE:
+        name = f"phone_{draw.__name__}"
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        by_phone(rng, draw(rng)).save(folder / f"{name}.jpg", quality=78, exif=exif)
 
 
 if __name__ == "__main__":

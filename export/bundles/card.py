@@ -2,6 +2,7 @@
 
 from cascade.bundle.manifest import Accuracy, Manifest, Quantised
 from cascade.rules.decision import Decision, LogLinear
+from cascade.rules.distance_calibration import DistanceCalibration
 
 
 def model_card(manifest: Manifest) -> str:
@@ -32,7 +33,7 @@ exported {manifest.provenance.created}. Made with:
 For sorting photographs into the classes above. A picture of anything else still gets two of these classes; the
 `unsure` mark catches many of them, not all. The figures hold for pictures like those of the data set; measure on
 your own with `canonistia evaluate` before you rely on them. Not for decisions about people.
-"""
+{f"{chr(10)}{manifest.notes.strip()}{chr(10)}" if manifest.notes else ""}"""
 
 
 def _how_it_works(manifest: Manifest) -> str:
@@ -48,7 +49,9 @@ def _how_it_works(manifest: Manifest) -> str:
 - **Decision**: `{rules.decision.name}`{_weights(rules.decision)}.
 - **Unsure**: a picture is marked if its distance from every class is above {rules.unsure.distance_above:.3f}, or if it
   was routed and every submodel that was asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark
-  {rules.unsure.false_alarm_rate:.1%} of pictures of a known class.
+  {rules.unsure.false_alarm_rate:.1%} of pictures of a known class. Its first probability is at most
+  {rules.unsure.highest_probability:.2f}.
+- **Calibration by distance**: {_by_distance(rules.distance_calibration)}.
 - **Prediction sets**: {_prediction_sets(manifest)}.
 - **Size**: {size:.1f} MB of ONNX, no other file needed.{precision}"""
 
@@ -91,6 +94,15 @@ def _weights(decision: Decision) -> str:
     if not isinstance(decision, LogLinear):
         return ""
     return f" (main weight {decision.main_weight}, submodel weight {decision.submodel_weight})"
+
+
+def _by_distance(calibration: DistanceCalibration) -> str:
+    if calibration.slope == 0:
+        return "none; the same temperature for every picture"
+    return (
+        f"from the distance {calibration.start:.3f} on, the final probabilities soften; at twice this distance their\n"
+        f"  temperature is {1 + calibration.slope:.2f}"
+    )
 
 
 def _prediction_sets(manifest: Manifest) -> str:

@@ -40,10 +40,10 @@ class ModelFiles:
 def write_models(
     folder: Path, main: TrainedRun, submodels: Submodels, calibrators: Calibrators, fitted: ClassDistances
 ) -> ModelFiles:
-    """Write every graph of a bundle into its folder, with its calibration inside."""
+    """Write every graph of a bundle into its folder."""
     (folder / "submodels").mkdir()
     spec = main.sidecar.preprocess
-    graph = MainGraph(main.network, calibrators.temperature, fitted)
+    graph = MainGraph(main.network, fitted)
     write_onnx(graph, _example_pixels(spec), "pixels", graph.outputs, folder / "main.onnx")
     common = submodels.common
     trunk = None

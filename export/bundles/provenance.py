@@ -4,11 +4,12 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.plan import ExportPlan
 from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS, Recipe
-from trainers.runs.folder import read_config
+from trainers.runs.folder import is_started, read_config
 from trainers.runs.submodels import TRUNK_CONFIG, class_run
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ def command_lines(plan: ExportPlan) -> list[str]:
     """
     main = read_config(plan.main_run)
     data = main["data"]
-    lines = [_line("train-main", data, main, MAIN_DEFAULTS, ("--out", plan.main_run.name))]
+    lines = list(_run_lines(main, plan.main_run.name))
     trunk = plan.subs / TRUNK_CONFIG
     runs = {label: read_config(class_run(plan.subs, label)) for label in main["classes"]}
     if trunk.exists():
         name = next(iter(runs.values()))["trunk"]
-        lines.append(_line("train-main", data, json.loads(trunk.read_bytes()), MAIN_DEFAULTS, ("--out", name)))
+        lines += _run_lines(json.loads(trunk.read_bytes()), name)
     groups: dict[str, list[str]] = {}
     for label, config in runs.items():
         arguments = ["--main", config["main"], "--out", plan.subs.name, "--negatives", config["negatives"]]
@@ -41,7 +42,22 @@ def command_lines(plan: ExportPlan) -> list[str]:
         lines.append(line + classes)
     arguments = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
     arguments += changed_options(plan, ("checkpoint", "budget", "false_alarm_rate", "seed"))
-    return [*lines, shlex.join([*arguments, "--out", plan.out.name])]
+    return [*dict.fromkeys(lines), shlex.join([*arguments, "--out", plan.out.name])]
+
+
+def _run_lines(config: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Yield the commands that made a run of a whole network, those of the runs that it started from first."""
+    averaged = config.get("averaged", [])
+    for before in map(Path, averaged or filter(None, [config.get("start")])):
+        if is_started(before):  # it may have been moved since
+            yield from _run_lines(read_config(before), before.name)
+    if averaged:
+        shares = [word for share in config["shares"] for word in ("--share", f"{share:g}")]
+        names = [Path(run).name for run in averaged]
+        yield shlex.join(["canonistia", "average", *names, *shares, "--data", config["data"], "--out", name])
+        return
+    start = ["--start", Path(config["start"]).name] if config.get("start") else []
+    yield _line("train-main", config["data"], config, MAIN_DEFAULTS, [*start, "--out", name])
 
 
 def changed_options(plan: "DataclassInstance", names: Iterable[str]) -> Iterator[str]:

@@ -1,19 +1,20 @@
 """Refitting a bundle's calibration, rules and figures on the logits of its own networks."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from cascade.bundle.manifest import Manifest
-from cascade.bundle.reading import describe_file
+from cascade.bundle.manifest import SCHEMA_VERSION, Manifest
 from cascade.evaluation.evaluation import readable_batches
 from cascade.inference.engine import Engine
 from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
 from export.fitting.measure import Measurement
 from export.fitting.selection import FittedCascade
+from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import StageLogits
 from export.graphs.modules import set_scalars
 from trainers.progress import track
@@ -21,9 +22,15 @@ from trainers.runs.folder import code_version
 
 
 def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> StageLogits:
-    """Return the logits of both stages of a bundle, with every submodel asked about every picture."""
+    """Return the logits of both stages of a bundle about pictures and shifted copies, with every submodel asked."""
+    with shifted_pictures(paths) as copies:
+        shifted = _logits(engine, copies, targets, "asking both stages about them")
+    return replace(_logits(engine, paths, targets, "asking both stages"), shifted=shifted)
+
+
+def _logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, what: str) -> StageLogits:
     main, distances, submodels = [], [], []
-    for pictures in readable_batches(engine, track(paths, "asking both stages")):
+    for pictures in readable_batches(engine, track(paths, what)):
         logits, distance = engine.main_outputs(pictures, "logits", "distance")
         main.append(logits)
         distances.append(distance)
@@ -34,9 +41,8 @@ def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -
 def refit_manifest(
     folder: Path, manifest: Manifest, fitted: FittedCascade, measurement: Measurement, command: str
 ) -> Manifest:
-    """Set the calibration in the model files of a bundle's folder, and return the manifest of the changed bundle."""
+    """Set the calibration in the submodels' files of a bundle, and return the manifest of the changed bundle."""
     calibrators = fitted.calibrators
-    set_scalars(folder / manifest.main.file.path, {"temperature": calibrators.temperature})
     for submodel, slope, intercept in zip(manifest.submodels, calibrators.slopes, calibrators.intercepts, strict=True):
         set_scalars(folder / submodel.file.path, {"slope": slope, "intercept": intercept})
     files = [SubmodelFile(part.file.path, part.preprocess, part.backbone) for part in manifest.submodels]
@@ -46,10 +52,9 @@ def refit_manifest(
         created=datetime.now(UTC).date().isoformat(),
         commands=[*manifest.provenance.commands, command],
     )
-    main = msgspec.structs.replace(manifest.main, file=describe_file(folder, manifest.main.file.path))
     return msgspec.structs.replace(
         manifest,
-        main=main,
+        schema_version=SCHEMA_VERSION,
         submodels=describe_submodels(folder, manifest.classes, files, measurement),
         calibration=describe_calibration(calibrators, manifest.classes),
         rules=fitted.rules,

@@ -20,6 +20,22 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
 
 
+def read_notes(path: Path | None) -> str:
+    """Return the text of the notes that a model card ends with; empty where there are none.
+
+    Raises
+    ------
+    CanonistiaError
+        The file cannot be read, or is no text.
+    """
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CanonistiaError(f"the notes {path} cannot be read ({error}); give a Markdown file in UTF-8") from error
+
+
 @contextmanager
 def new_bundle_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder beside ``out``, which replaces ``out`` at the end, or is removed if the block fails.

@@ -1,7 +1,7 @@
 """The export, step by step: logits, calibration and rules, ONNX files, parity, one bundle written whole."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from export.bundles.model_files import describe_calibration, describe_submodels,
 from export.bundles.parity import check_parity
 from export.bundles.provenance import command_lines
 from export.bundles.recording import record_bundle
-from export.bundles.writing import new_bundle_folder, write_manifest
+from export.bundles.writing import new_bundle_folder, read_notes, write_manifest
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import FittedCascade, Terms, fit_cascade
+from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import StageLogits, check_class_counts
 from export.graphs.cost import second_stage_cost
 from export.graphs.distance import ClassDistances, distances, fit_distances
@@ -53,15 +54,19 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
         is left behind then.
     """
     _check_out(plan)
+    notes = read_notes(plan.notes)
     trained = _load_trained(plan)
     data = trained.data
     terms = _terms(plan, trained)
-    check_class_counts(data.targets(data.validation), data.classes, "the validation split")
+    targets = data.targets(data.validation)
+    check_class_counts(targets, data.classes, "the validation split")
 
     training_features = _main_features(trained.main, [picture.path for picture in data.training])
     fitted_distances = fit_distances(training_features.numpy(), data.targets(data.training))
     paths = [picture.path for picture in data.validation]
-    logits = _stage_logits(trained, fitted_distances, paths)
+    with shifted_pictures(paths) as copies:
+        shifted = _stage_logits(trained, fitted_distances, copies, targets)
+    logits = replace(_stage_logits(trained, fitted_distances, paths, targets), shifted=shifted)
     note = " No network was trained on these pictures." + (EPOCH_NOTE if plan.checkpoint == "best" else "")
     measurement = measure(logits, terms, "validation", data.seen_in_training, note)
     fitted = fit_cascade(logits, terms)
@@ -82,6 +87,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
             prediction_sets=measurement.prediction_sets,
             measured=measurement.measured,
             provenance=_provenance(plan, trained.main),
+            notes=notes,
         )
         write_manifest(folder, manifest)
         check_parity(Engine.load(folder), paths, logits, fitted)
@@ -117,8 +123,8 @@ def _terms(plan: ExportPlan, trained: _Trained) -> Terms:
     return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed)
 
 
-def _stage_logits(trained: _Trained, fitted: ClassDistances, paths: list[Path]) -> StageLogits:
-    """Return PyTorch's logits of both stages for the validation pictures, whose paths are given."""
+def _stage_logits(trained: _Trained, fitted: ClassDistances, paths: list[Path], targets: np.ndarray) -> StageLogits:
+    """Return PyTorch's logits of both stages for pictures of the given classes (N,)."""
     features = _main_features(trained.main, paths)
     with torch.inference_mode():
         main = trained.main.network.head(features).numpy()  # (N, K)
@@ -126,7 +132,7 @@ def _stage_logits(trained: _Trained, fitted: ClassDistances, paths: list[Path]) 
         main=main,
         distance=distances(fitted, features),
         submodels=_submodel_logits(trained.submodels, paths, features),
-        targets=trained.data.targets(trained.data.validation),
+        targets=targets,
     )
 
 

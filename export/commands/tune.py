@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from cascade.bundle.lookup import find_bundle
@@ -21,7 +22,7 @@ from cascade.inference.engine import Engine
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
 from export.bundles.refit import collect_logits, refit_manifest
-from export.bundles.writing import new_bundle_folder, write_manifest
+from export.bundles.writing import new_bundle_folder, read_notes, write_manifest
 from export.commands.curve import check_picture_name, draw_curve
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import Compared, FittedCascade, Terms, compare, fit_cascade
@@ -41,6 +42,7 @@ class TunePlan:
     budget: float = BUDGET
     false_alarm_rate: float = FALSE_ALARM_RATE
     seed: int = 0
+    notes: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def tune(plan: TunePlan) -> Tuned:
     bundle = read_bundle(find_bundle(plan.model))
     check_folder(bundle.folder)
     manifest = bundle.manifest
+    if plan.notes:
+        manifest = msgspec.structs.replace(manifest, notes=read_notes(plan.notes))
     terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
     pictures = _read_pictures(plan.data, tuple(manifest.classes))
     paths = [picture.path for picture in pictures]

@@ -43,7 +43,7 @@ def measure(logits: StageLogits, terms: Terms, split: str, seen_in_training: int
         method=METHOD + note,
         pictures=len(targets),
         seen_in_training=seen_in_training,
-        main=_accuracy(cascade.main, targets),
+        main=_accuracy(cascade.main_alone, targets),
         submodels=_accuracy(predicted.submodels, targets),
         cascade=_accuracy(cascade.probabilities, targets),
         routed=float(cascade.routed.mean()),

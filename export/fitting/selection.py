@@ -10,13 +10,15 @@ from threadpoolctl import threadpool_limits
 from cascade.errors import CanonistiaError
 from cascade.rules.cascade import CascadeOutput, CascadeRules, candidate_classes, known_answers, run_cascade
 from cascade.rules.decision import Decision, Product, decide
+from cascade.rules.distance_calibration import soften
 from cascade.rules.routing import Confidence, Routing
 from cascade.rules.unsure import NO_MARK
 from export.fitting.calibration import Calibrators, fit_calibrators
 from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
+from export.fitting.distance_calibration import fit_distance_calibration
 from export.fitting.routing import ROUTINGS, fit_routings, gains
 from export.fitting.stage_logits import StageLogits, Stages, fold_indices
-from export.fitting.unsure import fit_unsure
+from export.fitting.unsure import fit_unsure, with_deserved
 
 SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 # With fewer routed pictures two rules cannot be compared.
@@ -169,13 +171,13 @@ def fit_cascade(answers: StageLogits, terms: Terms, compared: list[Compared] | N
     if not any(0 < entry.share <= most for entry in compared):
         threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(stages.main.max(axis=1), most)))
         routing: Routing = Confidence(threshold=threshold).settled(stages.main)
-        return FittedCascade(calibrators, _with_mark(routing, Product(), stages, terms), 0)
+        return FittedCascade(calibrators, _finished(routing, Product(), answers, calibrators, terms), 0)
     chosen = choose(compared, answers.targets, most)
     if chosen.share == 0:
-        rules = _with_mark(Confidence(threshold=0.0), Product(), stages, terms)
+        rules = _finished(Confidence(threshold=0.0), Product(), answers, calibrators, terms)
         return FittedCascade(calibrators, rules, len(compared))
     routing, decision = fit_rules(chosen.routing, chosen.decision, chosen.share, stages, terms.candidates)
-    return FittedCascade(calibrators, _with_mark(routing, decision, stages, terms), len(compared))
+    return FittedCascade(calibrators, _finished(routing, decision, answers, calibrators, terms), len(compared))
 
 
 def fit_rules(routing: str, decision: str, share: float, stages: Stages, candidates: int) -> tuple[Routing, Decision]:
@@ -240,8 +242,19 @@ def _final(decision: str, stages: Stages, candidates: int) -> np.ndarray:
     return everything_routed(fit_decision(decision, stages, everything, candidates), stages, candidates)
 
 
-def _with_mark(routing: Routing, decision: Decision, stages: Stages, terms: Terms) -> CascadeRules:
+def _finished(
+    routing: Routing, decision: Decision, answers: StageLogits, calibrators: Calibrators, terms: Terms
+) -> CascadeRules:
+    """Return the rules with calibration by distance and mark, fitted on the pictures and their shifted copies."""
+    stages = answers.with_copies().calibrated(calibrators)
     rules = CascadeRules(routing, terms.candidates, decision, NO_MARK)
     output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
+    by_distance = fit_distance_calibration(
+        output.probabilities, stages.distance, stages.targets, float(np.median(answers.distance))
+    )
     mark = fit_unsure(stages.distance, output.submodels, terms.false_alarm_rate)
-    return CascadeRules(routing, terms.candidates, decision, mark)
+    softened = soften(output.probabilities, by_distance.temperature(stages.distance))
+    marked = mark.score(stages.distance, output.submodels) > 1
+    return CascadeRules(
+        routing, terms.candidates, decision, with_deserved(mark, softened[marked], stages.targets[marked]), by_distance
+    )

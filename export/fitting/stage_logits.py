@@ -15,16 +15,38 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class StageLogits:
-    """Logits of both stages (N, K) and the main model's distances (N,), for pictures of known class (N,)."""
+    """Logits of both stages (N, K) and the main model's distances (N,), for pictures of known class (N,).
+
+    ``shifted`` are those of the same pictures made worse, in the same order, where they are known.
+    """
 
     main: np.ndarray
     distance: np.ndarray
     submodels: np.ndarray
     targets: np.ndarray
+    shifted: "StageLogits | None" = None
 
     def take(self, indices: np.ndarray) -> "StageLogits":
-        """Return the logits of some pictures."""
-        return StageLogits(self.main[indices], self.distance[indices], self.submodels[indices], self.targets[indices])
+        """Return the logits of some pictures, and of their shifted copies."""
+        return StageLogits(
+            self.main[indices],
+            self.distance[indices],
+            self.submodels[indices],
+            self.targets[indices],
+            self.shifted and self.shifted.take(indices),
+        )
+
+    def with_copies(self) -> "StageLogits":
+        """Return the logits of the pictures, followed by those of their shifted copies."""
+        if self.shifted is None:
+            return self
+        parts = (self, self.shifted)
+        return StageLogits(
+            np.concatenate([part.main for part in parts]),
+            np.concatenate([part.distance for part in parts]),
+            np.concatenate([part.submodels for part in parts]),
+            np.concatenate([part.targets for part in parts]),
+        )
 
     def calibrated(self, calibrators: Calibrators) -> "Stages":
         """Return the logits as calibrated probabilities."""

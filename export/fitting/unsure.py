@@ -1,8 +1,12 @@
 """Fitting the "unsure" mark for a given false-alarm rate."""
 
+import msgspec
 import numpy as np
+from scipy.optimize import brentq
 
 from cascade.rules.unsure import Unsure, best_answers
+
+MOST_UNSURE = 0.9  # a first probability above it and the mark would contradict each other
 
 
 def fit_unsure(distance: np.ndarray, submodels: np.ndarray, rate: float) -> Unsure:
@@ -17,6 +21,26 @@ def fit_unsure(distance: np.ndarray, submodels: np.ndarray, rate: float) -> Unsu
     rules = [_rule_at(farthest, weakest, rank, rate) for rank in range(int(rate * len(distance)) + 1)]
     allowed = [rule for rule in rules if (rule.score(distance, submodels) > 1).mean() <= rate]
     return allowed[-1]
+
+
+def with_deserved(mark: Unsure, probabilities: np.ndarray, targets: np.ndarray) -> Unsure:
+    """Return the rule with the highest probability that marked answers deserve, of those (N, K) about N pictures.
+
+    With it their mean first probability is the share of them that is right, counted as (right + 1) / (N + 2); it is
+    at most ``MOST_UNSURE``.
+    """
+    first = np.sort(probabilities.max(axis=1))  # (N,)
+    right = int((probabilities.argmax(axis=1) == targets).sum())
+    deserved = (right + 1) / (len(first) + 2)
+
+    def mean_below(limit: float) -> float:
+        return float(np.minimum(first, limit).mean())
+
+    if len(first) and mean_below(MOST_UNSURE) > deserved:
+        limit = brentq(lambda limit: mean_below(limit) - deserved, 0.0, MOST_UNSURE)
+    else:
+        limit = MOST_UNSURE
+    return msgspec.structs.replace(mark, highest_probability=round(max(limit, 1e-3), 4))
 
 
 def _rule_at(farthest: np.ndarray, weakest: np.ndarray, rank: int, rate: float) -> Unsure:

@@ -1,4 +1,4 @@
-"""Graphs: trained networks with their calibration inside, to be written as ONNX files."""
+"""Graphs: trained networks, submodels with their calibration inside, to be written as ONNX files."""
 
 import logging
 import warnings
@@ -20,31 +20,27 @@ OPSET = 18
 class MainGraph(nn.Module):
     """uint8 pixels (N, H, W, 3) to the outputs that ``outputs`` names.
 
-    The outputs are probabilities (N, K), logits (N, K), distance (N,), pooled features (N, M) and, if the backbone
-    has a feature map, activation maps (N, K, h, w). A runtime computes only the outputs that it is asked for. The
-    temperature is a tensor of the graph with that name, so that it can be changed in the file.
+    The outputs are logits (N, K), distance (N,), pooled features (N, M) and, if the backbone has a feature map,
+    activation maps (N, K, h, w). A runtime computes only the outputs that it is asked for.
     """
 
-    temperature: torch.Tensor
-
-    def __init__(self, network: Classifier, temperature: float, fitted: ClassDistances) -> None:
+    def __init__(self, network: Classifier, fitted: ClassDistances) -> None:
         super().__init__()
         self.network = network
         self.distance = DistanceGraph(fitted)
-        self.register_buffer("temperature", torch.tensor(temperature))
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Return the names of the outputs."""
         maps = ["activation_maps"] * self.network.backbone.spatial
-        return ("probabilities", "logits", "distance", "features", *maps)
+        return ("logits", "distance", "features", *maps)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs; the logits are the means of the activation maps."""
         output = self.network.backbone_output(pixels)  # (N, D, h, w) or (N, D)
         features = output.mean(dim=(2, 3)) if self.network.backbone.spatial else output
         logits = self.network.head(features)
-        outputs = (torch.softmax(logits / self.temperature, dim=1), logits, self.distance(features), features)
+        outputs = (logits, self.distance(features), features)
         return (*outputs, activation_maps(self.network, output)) if self.network.backbone.spatial else outputs
 
 

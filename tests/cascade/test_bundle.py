@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cascade.bundle.lookup import find_bundle, list_bundles
 from cascade.bundle.reading import BundleError, describe_file, read_bundle, read_manifest
 from cascade.errors import CanonistiaError
 from cascade.inference.engine import Engine
+from tests.conftest import CLASSES, draw
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_weights_in_another_file_are_refused(bundle: Path) -> None:
 
 def test_a_newer_schema_is_refused(bundle: Path) -> None:
     change_manifest(bundle, lambda manifest: manifest.update(schema_version=99, surprise=1))
-    with pytest.raises(BundleError, match="schema version 99, and this canonistia reads version 2; upgrade"):
+    with pytest.raises(BundleError, match="schema version 99, and this canonistia reads the versions 2 and 3; upgrade"):
         read_bundle(bundle)
 
 
@@ -277,3 +279,26 @@ def test_an_unknown_bundle_lists_those_found(name: str, tiny_bundle: Path, monke
     monkeypatch.setenv("CANONISTIA_MODELS", str(tiny_bundle.parent))
     with pytest.raises(BundleError, match=r"bundles found \(.*tiny"):
         find_bundle(name)
+
+
+def test_a_bundle_of_version_2_answers_as_it_did() -> None:
+    frozen = Path(__file__).parent / "version_2"
+    engine = Engine.load(frozen / "bundle")
+    assert engine.bundle.manifest.prediction_sets.keys() == {"0.90", "0.95", "0.99"}
+    pictures = [draw(label, seed) for label in CLASSES for seed in range(900, 904)]
+    expected = json.loads((frozen / "answers.json").read_text())
+    answered = [asdict(prediction) for prediction in engine.classify(pictures)]
+    for now, before in zip(answered, expected, strict=True):
+        for number in ("probability_1", "probability_2"):
+            assert now.pop(number) == pytest.approx(before.pop(number), abs=1e-5)
+        assert now == before
+
+
+def test_a_damaged_bundle_of_version_2_is_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(Path(__file__).parent / "version_2" / "bundle", tmp_path / "older"))
+    change_manifest(folder, lambda manifest: manifest.pop("answer_sets"))
+    with pytest.raises(BundleError, match="missing required field"):
+        read_bundle(folder)
+    change_manifest(folder, lambda manifest: manifest.update(answer_sets=[1]))
+    with pytest.raises(BundleError, match="is not valid: Expected `object`"):
+        read_bundle(folder)

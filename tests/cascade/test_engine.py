@@ -127,7 +127,7 @@ def test_one_picture_in_place_of_a_list_is_a_type_error_everywhere(engine: Engin
         engine.classify,
         lambda pictures: list(engine.viewed_batches(pictures)),
         engine.run,
-        lambda pictures: engine.main_outputs(pictures, "probabilities"),
+        lambda pictures: engine.main_outputs(pictures, "logits"),
         lambda pictures: engine.ask_submodels(pictures, asked),
     )
     for call in calls:

@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 
 from cascade.rules.cascade import candidate_classes
 from cascade.rules.decision import HighestSubmodel, LogLinear, Product, decide
-from cascade.rules.probabilities import top_two
+from cascade.rules.distance_calibration import DistanceCalibration, soften
+from cascade.rules.probabilities import softmax, top_two
 from cascade.rules.routing import Confidence, Deferral, Entropy, Margin, PerClass, doubt_features
 from cascade.rules.unsure import Unsure, doubtfulness
 
@@ -130,3 +131,41 @@ def test_the_unsure_are_the_most_doubtful_and_then_those_between_two_classes() -
     answers = [(False, 0.9, 0.1), (False, 0.4, 0.2), (True, 0.9, 0.05), (False, 0.5, 0.45), (True, 0.6, 0.3)]
     ordered = sorted(answers, key=lambda answer: doubtfulness(*answer), reverse=True)
     assert [answers.index(answer) for answer in ordered] == [4, 2, 3, 1, 0]
+
+
+@given(
+    arrays(float, (4, 3), elements=st.floats(0.01, 1)), st.floats(0, 10), arrays(float, 4, elements=st.floats(0, 50))
+)
+def test_far_pictures_get_softer_probabilities_in_the_same_order(
+    scores: np.ndarray, slope: float, distance: np.ndarray
+) -> None:
+    probabilities = scores / scores.sum(axis=1, keepdims=True)
+    temperature = DistanceCalibration(start=2.0, slope=slope).temperature(distance)
+    assert (temperature[distance <= 2] == 1).all()
+    assert temperature == pytest.approx(1 + slope * np.maximum(distance / 2 - 1, 0))
+    softened = soften(probabilities, temperature)
+    assert softened.sum(axis=1) == pytest.approx(1)
+    assert (softened[temperature == 1] == probabilities[temperature == 1]).all()
+    assert (softened.max(axis=1) <= probabilities.max(axis=1) + 1e-9).all()
+    chosen = probabilities.argmax(axis=1)
+    assert np.take_along_axis(softened, chosen[:, None], axis=1)[:, 0] == pytest.approx(softened.max(axis=1))
+
+
+@given(arrays(float, (5, 4), elements=st.floats(0.001, 1)), arrays(bool, 5), st.floats(0.05, 0.9))
+def test_a_marked_answer_is_no_surer_than_such_answers_deserve(
+    scores: np.ndarray, marked: np.ndarray, most: float
+) -> None:
+    probabilities = scores / scores.sum(axis=1, keepdims=True)
+    rule = Unsure(distance_above=1.0, submodels_below=0.0, false_alarm_rate=0.02, highest_probability=most)
+    limited = rule.limited(probabilities, marked)
+    assert (limited[~marked] == probabilities[~marked]).all()
+    assert (limited[marked].max(axis=1) <= max(most, 0.25) + 1e-9).all()
+    assert limited.sum(axis=1) == pytest.approx(1)
+    assert (np.diff(np.take_along_axis(limited, np.argsort(probabilities, axis=1), axis=1), axis=1) >= -1e-12).all()
+
+
+def test_softmax_of_extreme_logits_is_finite() -> None:
+    assert softmax(np.array([[5000.0, 0, -5000]], dtype=np.float32), 0.05).tolist() == [[1.0, 0.0, 0.0]]
+    assert softmax(np.array([[1.0, 0]]), 0.5) == pytest.approx(
+        np.array([[1, 0]]) + np.array([[-1, 1]]) / (1 + np.exp(2))
+    )

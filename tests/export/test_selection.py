@@ -2,22 +2,25 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from scipy.special import softmax
 
 from cascade.errors import CanonistiaError
-from cascade.evaluation.metrics import top_k_hits
+from cascade.evaluation.metrics import expected_calibration_error, top_k_hits
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.decision import LogLinear, Product
+from cascade.rules.distance_calibration import EVERYWHERE_ALIKE, soften
 from cascade.rules.routing import Confidence, PerClass
 from cascade.rules.thresholds import in_a_gap
 from export.fitting.calibration import Calibrators
 from export.fitting.decisions import DECISIONS
+from export.fitting.distance_calibration import fit_distance_calibration
 from export.fitting.routing import ROUTINGS
 from export.fitting.selection import FittedCascade, Terms, choose, compare, fit_cascade, fit_rules, out_of_fold
 from export.fitting.stage_logits import StageLogits, check_class_counts
-from export.fitting.unsure import fit_unsure
+from export.fitting.unsure import MOST_UNSURE, fit_unsure, with_deserved
 
 
 def two_stages(count: int, submodel_skill: float, seed: int = 0) -> StageLogits:
@@ -235,3 +238,59 @@ def test_what_lies_beyond_the_budget_does_not_count_as_compared() -> None:
         assert fitted.compared == 0
         assert fitted.rules.routing.name == "confidence"
         assert not fitted.routes_nothing
+
+
+def near_and_far(count: int, seed: int) -> StageLogits:
+    """Return logits of pictures at home, with shifted copies that are far and named wrongly more often."""
+    home, rng = two_stages(count, 4.0, seed), np.random.default_rng([seed, 1])
+    truth = np.eye(5)[home.targets]
+    far = rng.uniform(1.5, 4, count)
+    blind = rng.normal(0, 1, (count, 5)) * far[:, None]
+    shifted = StageLogits(truth + blind, far, 2 * truth - 2 + blind, home.targets)
+    return replace(home, shifted=shifted)
+
+
+def test_shifted_pictures_teach_how_fast_to_soften_and_pictures_at_home_keep_their_probabilities() -> None:
+    fitted = fit_cascade(near_and_far(1500, 0), terms(0.5))
+    assert fitted.rules.distance_calibration.slope > 0.2
+    unseen = near_and_far(1500, 1)
+    assert unseen.shifted
+    alike = msgspec.structs.replace(fitted.rules, distance_calibration=EVERYWHERE_ALIKE)
+    hard = replace(fitted, rules=alike)
+    errors = [
+        expected_calibration_error(answer(one, unseen.shifted).probabilities, unseen.targets) for one in (fitted, hard)
+    ]
+    assert errors[0] < errors[1] / 2
+    home = answer(fitted, unseen), answer(hard, unseen)
+    sure = ~home[0].unsure
+    assert (home[0].probabilities[sure] == home[1].probabilities[sure]).all()
+
+
+def test_without_anything_to_learn_from_probabilities_do_not_soften() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 3, 200)
+    honest = 0.9 * np.eye(3)[targets] + 0.1 / 3
+    far = rng.uniform(1, 5, 200)
+    assert fit_distance_calibration(honest, far, targets, 1.0).slope == 0
+    guesses = 0.9 * np.eye(3)[rng.integers(0, 3, 200)] + 0.1 / 3
+    slope = fit_distance_calibration(guesses, far, targets, 1.0)
+    assert soften(guesses, slope.temperature(far))[far > 3].max() < 0.45
+
+
+@pytest.mark.parametrize("right", [0, 30, 90, 100])
+def test_marked_answers_show_the_share_of_them_that_is_right(right: int) -> None:
+    sure = np.tile([0.97, 0.02, 0.01], (100, 1))
+    rule = with_deserved(
+        fit_unsure(np.ones(10), np.full((10, 3), np.nan), 0.0), sure, np.repeat([0, 1], [right, 100 - right])
+    )
+    shown = rule.limited(sure, np.ones(100, dtype=bool)).max(axis=1)
+    assert shown == pytest.approx(max(1 / 3, min((right + 1) / 102, MOST_UNSURE)), abs=1e-3)
+
+
+def test_no_row_is_marked_unsure_and_above_nine_tenths() -> None:
+    answers = near_and_far(600, 3)
+    for fitted in (fit_cascade(answers, terms(0.5)), fit_cascade(replace(answers, shifted=None), terms(0.5))):
+        for part in (answers, answers.shifted):
+            assert part
+            output = answer(fitted, part)
+            assert output.probabilities[output.unsure].max(initial=0) <= MOST_UNSURE

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from cascade.bundle.reading import read_manifest
 from cascade.errors import CanonistiaError
 from tests.conftest import SMALL, Run, write_data_set
 from trainers.networks.averaging import averaged
@@ -71,6 +72,26 @@ def test_runs_are_averaged_into_a_run_and_the_line_between_them_is_drawn(
     assert torch.allclose(mean.network.head.weight, 0.25 * weights[0] + 0.75 * weights[1])
     assert json.loads((tmp_path / "mean" / "config.json").read_text())["shares"] == [0.25, 0.75]
     assert (tmp_path / "mean" / "summary.json").exists()
+
+
+def test_an_average_is_exported_as_any_other_run_and_the_bundle_tells_how_it_was_made(
+    run: Run, tuned: Path, tiny_main: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    none = ("--tracker", "none")
+    words = ("average", tiny_main, tuned, "--data", tiny_data, *none, "--share", 1, "--share", 1)
+    assert run(*words, "--out", tmp_path / "mean").exit_code == 0
+    subs = ("train-sub", tiny_data, "--main", tmp_path / "mean", "--out", tmp_path / "subs", "--features", "both")
+    done = run(*subs, *SMALL, "--epochs", 1, "--negatives", "hard")
+    assert done.exit_code == 0, done.output
+    exported = ("--main", tmp_path / "mean", "--subs", tmp_path / "subs", "--data", tiny_data)
+    done = run("export", *exported, "--out", tmp_path / "bundle")
+    assert done.exit_code == 0, done.output
+    commands = read_manifest(tmp_path / "bundle")[0].provenance.commands
+    assert [line.split()[1] for line in commands] == ["train-main", "train-main", "average", "train-sub", "export"]
+    assert commands[0].endswith("--out main")
+    assert "--start" not in commands[0]
+    assert commands[1].endswith("--start main --out tuned")
+    assert commands[2] == "canonistia average main tuned --share 0.5 --share 0.5 --data data --out mean"
 
 
 def test_what_cannot_be_averaged_is_said(

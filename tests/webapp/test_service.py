@@ -134,17 +134,17 @@ def test_describing_models_loads_none(tight: Service) -> None:
 def test_models_that_answer_in_another_shape_fail_the_self_test(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_bundle, tmp_path / "short"))
     model = onnx.load(folder / "main.onnx")
-    # All outputs but the first column of the probabilities: a network of two classes for three.
+    # All outputs but the first column of the logits: a network of two classes for three.
     starts, ends, axes = (
         onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [1], [value])
         for name, value in (("from", 1), ("to", 3), ("along", 1))
     )
     model.graph.initializer.extend([starts, ends, axes])
     for node in model.graph.node:
-        node.output[:] = ["whole" if name == "probabilities" else name for name in node.output]
-    model.graph.node.append(onnx.helper.make_node("Slice", ["whole", "from", "to", "along"], ["probabilities"]))
+        node.output[:] = ["whole" if name == "logits" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Slice", ["whole", "from", "to", "along"], ["logits"]))
     for output in model.graph.output:
-        if output.name == "probabilities":
+        if output.name == "logits":
             output.type.tensor_type.shape.dim[1].dim_value = 2
     onnx.save(model, folder / "main.onnx")
     manifest = json.loads((folder / MANIFEST).read_text())

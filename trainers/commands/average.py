@@ -22,10 +22,10 @@ from trainers.loop.scores import multiclass_scores
 from trainers.networks.averaging import averaged
 from trainers.progress import track
 from trainers.runs.evaluated import Evaluated
-from trainers.runs.folder import Sidecar, TrainedRun, check_same_data, load_run
+from trainers.runs.folder import Sidecar, TrainedRun, check_same_data, load_run, read_config
 from trainers.runs.opening import check_run_folder, open_run
 from trainers.runs.record import RunRecord
-from trainers.runs.tracking import start_tracker
+from trainers.runs.tracking import start_tracker, tracker_mode
 
 _BATCH = 64  # pictures
 _STATISTICS = 2048  # pictures that batch norms are estimated on, drawn with the run's seed
@@ -93,11 +93,17 @@ def average(
     check_run_folder(out, overwrite)
     ends = _ends(folder, runs)
     parts = [share / sum(shares) for share in shares]
+    configs = [read_config(run) for run in runs]
+    # Of a head and its fine-tuned network the average is a fine-tuned one, with the same settings.
+    tuned = next((config for config in configs if config["unfreeze"] != "head"), configs[0])
     config = {
+        **tuned,
         **ends.sidecar.as_config(),
         "data": folder.resolve().name,
-        "averaged": [run.resolve().name for run in runs],
+        "start": None,
+        "averaged": [str(run) for run in runs],
         "shares": parts,
+        "tracker": tracker_mode(tracker),
     }
     validation = split_examples(ends.data).validation
     with open_run(out, config, overwrite, False, ends.process):
