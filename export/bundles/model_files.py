@@ -13,7 +13,8 @@ from cascade.images.preprocess import PreprocessSpec
 from export.fitting.calibration import Calibrators
 from export.fitting.measure import Measurement
 from export.graphs.distance import ClassDistances
-from export.graphs.modules import MainGraph, SubmodelGraph, TrunkGraph, write_like, write_onnx
+from export.graphs.modules import MainGraph, SubmodelGraph, write_like
+from trainers.features.graph import FeatureGraph, write_onnx
 from trainers.progress import track
 from trainers.runs.folder import TrainedRun
 from trainers.runs.submodels import Submodels
@@ -49,7 +50,7 @@ def write_models(
     trunk = None
     if submodels.trunk:
         write_onnx(
-            TrunkGraph(submodels.trunk),
+            FeatureGraph(submodels.trunk),
             _example_pixels(common.preprocess),
             "pixels",
             ("features",),

@@ -1,8 +1,6 @@
 """Graphs: trained networks, submodels with their calibration inside, to be written as ONNX files."""
 
-import logging
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,6 @@ from torch import nn
 
 from export.graphs.distance import ClassDistances, DistanceGraph
 from trainers.networks.classifier import Classifier, activation_maps
-
-# The oldest operator set that the exporter can write, for the widest choice of runtimes.
-OPSET = 18
 
 
 class MainGraph(nn.Module):
@@ -44,18 +39,6 @@ class MainGraph(nn.Module):
         return (*outputs, activation_maps(self.network, output)) if self.network.backbone.spatial else outputs
 
 
-class TrunkGraph(nn.Module):
-    """uint8 pixels (N, H, W, 3) to pooled features (N, D)."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the features."""
-        return self.network.features(pixels)
-
-
 class SubmodelGraph(nn.Module):
     """Features (N, D), or pixels if the submodel has its own network, to calibrated probability (N,) and logit (N,).
 
@@ -77,33 +60,6 @@ class SubmodelGraph(nn.Module):
         return torch.sigmoid(logit * self.slope + self.intercept), logit
 
 
-def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs: Sequence[str], path: Path) -> None:
-    """Write a graph as one self-contained ONNX file with a dynamic batch.
-
-    Parameters
-    ----------
-    example
-        An input of the right shape and type; its first dimension becomes the dynamic batch.
-    """
-    # The exporter logs warnings that users cannot act on (deprecated calls, missing optional packages).
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph.eval().cpu(),
-            (example,),
-            path,
-            input_names=[input_name],
-            output_names=list(outputs),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    _strip_traces(path)
-
-
 def set_scalars(path: Path, values: Mapping[str, float]) -> None:
     """Set scalar tensors of a graph file by name; each name must exist."""
     write_like(path, path, {name: np.array(value, dtype=np.float32) for name, value in values.items()})
@@ -115,15 +71,4 @@ def write_like(template: Path, path: Path, values: Mapping[str, np.ndarray]) -> 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for name, value in values.items():
         tensors[name].CopyFrom(onnx.numpy_helper.from_array(value, name))
-    onnx.save(model, path)
-
-
-def _strip_traces(path: Path) -> None:
-    """Remove what the exporter records on every node: stack traces with file paths of the exporting machine."""
-    model = onnx.load(path)
-    graph = model.graph
-    parts = [model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]
-    for part in parts:
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
     onnx.save(model, path)
