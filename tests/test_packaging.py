@@ -55,7 +55,7 @@ def test_the_shipped_bundle_travels_under_share(elsewhere: Path, tmp_path: Path)
 
 def test_the_wheel_classifies(elsewhere: Path, tmp_path: Path) -> None:
     table = run_elsewhere(elsewhere, tmp_path, "classify", str(ROOT / "data" / "samples"))
-    assert table.count("%") == 24
+    assert table.count("%") == 30
 
 
 def test_the_wheel_serves_the_page_with_its_style(elsewhere: Path, tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from trainers.runs.folder import code_version
 
 def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> StageLogits:
     """Return the logits of both stages of a bundle about pictures and shifted copies, with every submodel asked."""
+    logits = _logits(engine, paths, targets, "asking both stages")  # first: it names every picture that cannot be read
     with shifted_pictures(paths) as copies:
-        shifted = _logits(engine, copies, targets, "asking both stages about them")
-    return replace(_logits(engine, paths, targets, "asking both stages"), shifted=shifted)
+        return replace(logits, shifted=_logits(engine, copies, targets, "asking both stages about them"))
 
 
 def _logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, what: str) -> StageLogits:

@@ -64,9 +64,9 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
     training_features = _main_features(trained.main, [picture.path for picture in data.training])
     fitted_distances = fit_distances(training_features.numpy(), data.targets(data.training))
     paths = [picture.path for picture in data.validation]
+    logits = _stage_logits(trained, fitted_distances, paths, targets)
     with shifted_pictures(paths) as copies:
-        shifted = _stage_logits(trained, fitted_distances, copies, targets)
-    logits = replace(_stage_logits(trained, fitted_distances, paths, targets), shifted=shifted)
+        logits = replace(logits, shifted=_stage_logits(trained, fitted_distances, copies, targets))
     note = " No network was trained on these pictures." + (EPOCH_NOTE if plan.checkpoint == "best" else "")
     measurement = measure(logits, terms, "validation", data.seen_in_training, note)
     fitted = fit_cascade(logits, terms)

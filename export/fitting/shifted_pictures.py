@@ -7,9 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image
 
+from cascade.errors import PictureError
 from cascade.images.decoding import decode
 from cascade.images.degradations import DEGRADATIONS, STRENGTHS
+from cascade.images.unreadable import unreadable
 from trainers.progress import track
 
 # The other kinds of the stress test are kept from every fit, so that its figures under these are of kinds never seen.
@@ -25,15 +28,22 @@ def shifted_pictures(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
     Raises
     ------
-    PictureError
+    CanonistiaError
         A picture cannot be read.
     """
     with TemporaryDirectory(prefix="canonistia-") as folder:
         written = [Path(folder, f"{number}.png") for number in range(len(paths))]
         for path, to in zip(track(paths, "making pictures worse"), written, strict=True):
-            picture = decode(path, least_size=_SIDE)
+            picture = _decoded(path)
             picture.thumbnail((4 * _SIDE, 4 * _SIDE))
             rng = np.random.default_rng(zlib.crc32(picture.tobytes()))
             kind, strength = rng.choice(KINDS), int(rng.choice(STRENGTHS))
             DEGRADATIONS[str(kind)](picture, strength, rng).save(to, compress_level=1)
         yield written
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        return decode(path, least_size=_SIDE)
+    except PictureError as error:
+        raise unreadable([(path, error)]) from error
