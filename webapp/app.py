@@ -5,6 +5,7 @@ from types import TracebackType
 
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 
 from cascade.threads import processors
 from webapp.api.open_inference import infer
@@ -80,7 +81,9 @@ def create_app(
 
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:
-        response = _refusal(problem_of(error))
+        if isinstance(error, RequestRedirect):
+            return Response(status=error.code, headers={"Location": error.new_url})
+        response = _refusal(problem_of(error, request.root_path))
         for name, value in error.get_headers(request.environ):
             if name not in ("Content-Type", "Content-Length"):
                 response.headers[name] = value

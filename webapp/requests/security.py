@@ -9,6 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from webapp.problems import Problem
+from webapp.requests.prefix import EXPECTED, HEADER, Prefixed, nearest, parse_prefix
 from webapp.requests.state import state
 from webapp.settings import MB, Settings
 
@@ -32,12 +33,15 @@ def install(app: Flask, settings: Settings) -> None:
     app.config["MAX_FORM_PARTS"] = settings.max_pictures + 20
     if settings.behind_proxy:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
+    app.wsgi_app = Prefixed(app.wsgi_app, settings.prefix, settings.behind_proxy)  # type: ignore[method-assign]
     if settings.rate:
         _limit_rate(app, settings.rate)
     keys = tuple(key.encode() for key in settings.api_keys)
 
     @app.before_request
     def check() -> None:
+        if settings.behind_proxy:
+            _check_prefix(request)
         _check_host(request, settings.trusted_hosts)
         if request.method == "POST":
             _refuse_other_sites(request)
@@ -66,6 +70,12 @@ def _check_host(incoming: Request, trusted: Sequence[str]) -> None:
     names = [name.strip("[]") for name in trusted]
     if names and not (address in names if bracket else host_is_trusted(incoming.host, names)):
         raise Problem("host", "This server does not answer under this host name; see --trusted-host.")
+
+
+def _check_prefix(incoming: Request) -> None:
+    given = nearest(incoming.headers.get(HEADER, ""))
+    if parse_prefix(given) is None:
+        raise Problem("malformed", f"The header {HEADER} holds no prefix; {EXPECTED}; correct the proxy.")
 
 
 def _admit(settings: Settings) -> None:
