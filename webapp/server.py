@@ -2,7 +2,6 @@
 
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +17,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from webapp.requests.connection import TimeLimitedSocket, is_readable
 from webapp.requests.logs import native_output_logged
 from webapp.serving.limits import allowed_files, decode_with_one_thread, heartbeat_folder, return_freed_memory
+from webapp.serving.listening import Listener
+from webapp.serving.readiness import Readiness
 from webapp.serving.reloading import Reloader
 from webapp.settings import Settings
 
@@ -81,12 +82,23 @@ class _Worker(ThreadWorker):
         """Serve until a signal stops the server."""
         return_freed_memory()
         decode_with_one_thread()
+        self.app.readiness.loaded()
         super().run()
         self.app.reloader.stop()
 
 
 class _Arbiter(Arbiter):
     """The master process; on SIGHUP the worker stays, and loads the new bundles beside the old ones."""
+
+    def start(self) -> None:
+        """Start to listen; a socket's file that systemd made is left to systemd at the end."""
+        super().start()
+        self.systemd = self.app.listener.inherited
+
+    def manage_workers(self) -> None:
+        """Keep a worker running, and report once it is ready; called at least every second."""
+        super().manage_workers()
+        self.app.readiness.report(self.log)
 
     def spawn_worker(self) -> int:
         """Start a worker; it gets no signal before it has its own handlers: the master's would lose it."""
@@ -108,7 +120,7 @@ class _Arbiter(Arbiter):
 class Server(BaseApplication):
     """Serves the application that ``create`` returns; ``create`` is called in the worker, which owns the sessions.
 
-    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends. ``listener`` is the socket that listens.
+    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends.
     """
 
     def __init__(
@@ -117,20 +129,21 @@ class Server(BaseApplication):
         reloader: Reloader,
         settings: Settings,
         logger: type[Logger],
-        listener: socket.socket,
+        listener: Listener,
     ) -> None:
         self.settings = settings
         self.reloader = reloader
+        self.listener = listener
+        self.readiness = Readiness()
         self._create = create
         self._logger = logger
-        self._listener = listener
         super().__init__()
 
     def load_config(self) -> None:
         """Set gunicorn's settings."""
         connections = 4 * (self.settings.queue + _SPARE_THREADS)
         settings: dict[str, Any] = {
-            "bind": f"fd://{self._listener.detach()}",
+            "bind": f"fd://{self.listener.socket.detach()}",
             "workers": 1,
             "threads": self.settings.queue + _SPARE_THREADS,
             "worker_class": _Worker,
@@ -143,6 +156,9 @@ class Server(BaseApplication):
             "loglevel": "warning",
             "control_socket_disable": True,
             "worker_tmp_dir": heartbeat_folder(),
+            # What a proxy says is trusted with --behind-proxy alone, not because of the address that it comes from.
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
         }
         for name, value in settings.items():
             self.cfg.set(name, value)

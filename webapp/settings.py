@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
 MB = 2**20
 LogStyle = Literal["off", "text", "json"]
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()  # empty: any
     behind_proxy: bool = False
+    prefix: str = ""  # of every path, as parse_prefix returns it
 
     @property
     def max_bytes_in_progress(self) -> int:
@@ -52,6 +52,8 @@ class ServeOptions:
     rate: str | None
     trusted_hosts: tuple[str, ...]
     behind_proxy: bool
+    prefix: str
+    bind: Path | None  # of a Unix socket
     api_key_file: Path | None
     collect: Path | None
     max_collect: int  # MB
@@ -63,8 +65,11 @@ class ServeOptions:
         """Return the limit for loaded bundles in bytes; None: no limit."""
         return self.memory * MB if self.memory else None
 
-    def settings(self, api_keys: tuple[str, ...]) -> Settings:
-        """Return the settings of the service, with the keys read from ``api_key_file``."""
+    def settings(self, api_keys: tuple[str, ...], own_names: tuple[str, ...]) -> Settings:
+        """Return the settings of the service.
+
+        ``api_keys`` are those of ``api_key_file``; ``own_names`` are trusted if no name is given.
+        """
         return Settings(
             max_upload_bytes=self.max_upload * MB,
             max_pictures=min(self.max_pictures, self.queue),
@@ -74,6 +79,7 @@ class ServeOptions:
             upload_seconds=self.upload_time,
             rate=self.rate,
             api_keys=api_keys,
-            trusted_hosts=self.trusted_hosts or (_LOOPBACK if self.host in _LOOPBACK else ()),
+            trusted_hosts=self.trusted_hosts or (own_names and (*own_names, self.host)),
             behind_proxy=self.behind_proxy,
+            prefix=self.prefix,
         )
