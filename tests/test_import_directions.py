@@ -49,6 +49,7 @@ FLOORS = {
         {"requests"},
         {"serving"},
         {"problems", "settings"},
+        {"keys"},
     ),
 }
 MOST_MODULES = 14
