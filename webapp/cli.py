@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from cascade.cli import precision_option, threads_option
 from cascade.config_file import config_option
 from cascade.terminal import printable
+from webapp.keys import Keyring, KeysError, is_rate, read_keys
 from webapp.settings import MB, ServeOptions, Settings
 
 if TYPE_CHECKING:
@@ -24,15 +25,8 @@ _LOG = logging.getLogger("canonistia.service")
 
 
 def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None) -> str | None:
-    if rate is not None:
-        from limits import parse_many
-
-        try:
-            parse_many(rate)
-        except ValueError as error:
-            raise click.BadParameter(
-                f"'{rate}' is not a rate; expected such as '60/minute'", param=parameter
-            ) from error
+    if rate is not None and not is_rate(rate):
+        raise click.BadParameter(f"'{rate}' is not a rate; expected such as '60/minute'", param=parameter)
     return rate
 
 
@@ -48,6 +42,15 @@ def _checked_prefix(_: click.Context, parameter: click.Parameter, given: str) ->
             param=parameter,
         )
     return prefix
+
+
+def _checked_origins(_: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from webapp.requests.origins import EXPECTED, parse_origin
+
+    for text in given:
+        if parse_origin(text) is None:
+            raise click.BadParameter(f"'{text}' is no origin; {EXPECTED}", param=parameter)
+    return tuple(str(parse_origin(text)) for text in given)
 
 
 def _checked_bind(context: click.Context, parameter: click.Parameter, given: str | None) -> Path | None:
@@ -130,7 +133,7 @@ def _checked_bind(context: click.Context, parameter: click.Parameter, given: str
     "--rate",
     callback=_checked_rate,
     metavar="RATE",
-    help="Rate limit for POST requests per client address, such as '60/minute' (429 above it).",
+    help="Rate limit for POST requests, and for wrong keys, per client address, such as '60/minute' (429 above it).",
 )
 @click.option(
     "--trusted-host",
@@ -152,10 +155,19 @@ def _checked_bind(context: click.Context, parameter: click.Parameter, given: str
     help="Path under which a proxy publishes the service, such as /photos.",
 )
 @click.option(
+    "--allow-origin",
+    "allowed_origins",
+    envvar="CANONISTIA_SERVE_ALLOW_ORIGIN",
+    multiple=True,
+    callback=_checked_origins,
+    metavar="ORIGIN",
+    help="Origin of a page elsewhere that may use the API, such as https://photos.example; * is any, without keys.",
+)
+@click.option(
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of API keys, one per line; lines that begin with # are comments. A client sends one as Bearer token, "
-    "X-API-Key, or browser password.",
+    help="File of API keys, one per line; lines that begin with # are comments. FILE.toml: a table per key with a name "
+    "and, if wanted, a rate. A client sends one as Bearer token, X-API-Key, or browser password. Read again on SIGHUP.",
 )
 @click.option(
     "--collect",
@@ -200,7 +212,9 @@ def serve(**options: Any) -> None:
     if options["bind"] and ParameterSource.COMMANDLINE in (source("host"), source("port")):
         raise click.UsageError("--bind takes the place of --host and --port; give one or the other")
     given = ServeOptions(**options)
-    keys = _keys(given.api_key_file) if given.api_key_file else ()
+    if given.api_key_file and "*" in given.allowed_origins:
+        raise click.UsageError("--allow-origin '*' lets every site use the keys of its visitors; name the origins")
+    keyring = _keyring(given.api_key_file)
     listener = _listener(given)  # first: a port in use is said before any model is read
     with listener.socket:
         if given.debug and not listener.is_local:
@@ -208,7 +222,7 @@ def serve(**options: Any) -> None:
                 f"--debug shows code to whoever reaches {given.bind or given.host}; use it with --host 127.0.0.1, or "
                 "leave it out"
             )
-        _serve(given, given.settings(keys, listener.names), listener)
+        _serve(given, given.settings(keyring, listener.names), listener)
 
 
 def _listener(options: ServeOptions) -> "Listener":
@@ -238,7 +252,7 @@ def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> N
     if options.memory_bytes:
         check_memory(manifests, options.memory_bytes)
     collector = Collector(options.collect, options.max_collect * MB) if options.collect else None
-    reloader = Reloader()
+    reloader = Reloader(settings.keyring)
     logger = configure(options.log)
     if options.api_key_file and options.api_key_file.stat().st_mode & stat.S_IROTH:
         _LOG.warning("every user of this machine can read %s; chmod 600 it", options.api_key_file)
@@ -271,19 +285,8 @@ def _leave_lost_folder() -> None:
         os.chdir("/")
 
 
-def _keys(path: Path) -> tuple[str, ...]:
+def _keyring(path: Path | None) -> Keyring:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise _wrong_keys(f"{path} cannot be read ({reason}); expected a text file with one key per line") from error
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not all(map(str.isascii, keys)):
-        raise _wrong_keys(f"{path} holds a key with characters outside ASCII; expected ASCII only; replace that key")
-    if not keys:
-        raise _wrong_keys(f"{path} holds no key; expected one per line")
-    return keys
-
-
-def _wrong_keys(message: str) -> click.BadParameter:
-    return click.BadParameter(message, param_hint="--api-key-file")
+        return Keyring(read_keys(path), path) if path else Keyring()
+    except KeysError as error:
+        raise click.BadParameter(str(error), param_hint="--api-key-file") from error

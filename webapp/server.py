@@ -4,6 +4,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,11 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.message import Request
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from webapp.keys import KeysError
 from webapp.requests.connection import TimeLimitedSocket, is_readable
 from webapp.requests.logs import native_output_logged
 from webapp.serving.limits import allowed_files, decode_with_one_thread, heartbeat_folder, return_freed_memory
@@ -57,6 +60,21 @@ class _Worker(ThreadWorker):
         if not kept and conn.sock.fileno() != -1:
             close_graceful(conn.sock)
         return kept
+
+    def handle_request(self, req: Request, conn: TConn) -> object:
+        """Answer a request; a client that waits for "100 Continue" gets it when its body is read, not before.
+
+        gunicorn sends it first, and a body that is refused would arrive in vain. Where it was refused, the connection
+        is closed: nobody knows if the client sends the body all the same.
+        """
+        if req._expected_100_continue:
+            req._expected_100_continue = False
+            req.must_close = True
+            conn.sock.waiting = req
+        try:
+            return super().handle_request(req, conn)
+        finally:
+            conn.sock.waiting = None
 
     def init_signals(self) -> None:
         """Install the signal handlers; Ctrl-C reaches every process of a terminal, and only the master handles it."""
@@ -109,7 +127,9 @@ class _Arbiter(Arbiter):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
     def handle_hup(self) -> None:
-        """Pass the signal on."""
+        """Pass the signal on, and read the keys here, too: a worker that is started later has those of the master."""
+        with suppress(KeysError):  # the worker logs it
+            self.app.settings.keyring.reload()
         self.kill_workers(signal.SIGHUP)
 
     def handle_int(self) -> None:
