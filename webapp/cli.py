@@ -53,7 +53,7 @@ def _checked_origins(_: click.Context, parameter: click.Parameter, given: tuple[
     return tuple(str(parse_origin(text)) for text in given)
 
 
-def _checked_bind(context: click.Context, parameter: click.Parameter, given: str | None) -> Path | None:
+def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | None) -> Path | None:
     if given is None:
         return None
     kind, _, path = given.partition(":")

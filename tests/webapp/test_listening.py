@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import click
 import pytest
 
 from cascade.errors import CanonistiaError
@@ -20,6 +21,7 @@ from tests.conftest import Run, draw
 from tests.serving import free_port, running
 from tests.waiting import started, wait_until
 from tests.webapps import encoded
+from webapp.cli import serve
 from webapp.serving.listening import listen, listen_at_path
 
 PICTURE = encoded(draw("sky", 41))
@@ -186,6 +188,12 @@ def test_systemd_learns_of_readiness_once_the_models_answer(light_bundle: Path, 
             connection.close()
             process.terminate()
             assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("option", serve.params, ids=lambda option: option.opts[0])
+def test_the_variable_of_every_option_is_named_like_it(option: click.Parameter) -> None:
+    flag = option.opts[0].removeprefix("--").replace("-", "_").upper()
+    assert (option.envvar or f"CANONISTIA_SERVE_{str(option.name).upper()}") == f"CANONISTIA_SERVE_{flag}"
 
 
 def test_every_option_can_be_given_by_the_environment(light_bundle: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from string import Template
 
 import pytest
 
+from tests.browsing import chromium
 from tests.conftest import draw
 from tests.serving import free_port, running
 from tests.waiting import started, wait_until
@@ -129,3 +130,30 @@ def test_nginx_leaves_the_prefix_in_the_path_and_its_limit_comes_first(light_bun
         assert json.loads(text)["model"] == light_bundle.name
         document = json.loads(asked(port, "/photos/api/v1/openapi.json")[1])
         assert document["servers"] == [{"url": "/photos"}]
+
+
+def test_the_page_works_behind_nginx_in_a_real_browser(light_bundle: Path, tmp_path: Path) -> None:
+    draw("sky", 8).save(tmp_path / "sky.png")
+    options = ("--model", light_bundle, "--behind-proxy", "--collect", tmp_path / "collected")
+    with (
+        running(*options) as server,
+        nginx(tmp_path, f"http://127.0.0.1:{server.port}/", "proxy_set_header X-Forwarded-Prefix /photos;") as port,
+        chromium() as browser,
+    ):
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(f"http://127.0.0.1:{port}/photos/")
+        page.locator("#pictures").set_input_files(tmp_path / "sky.png")
+        page.get_by_role("button", name="Classify").click()
+        card = page.locator("article").first
+        card.wait_for()
+        card.locator("details.correction summary").click()
+        card.locator("select[name=label]").select_option(index=1)
+        card.locator("details.correction button").click()
+        card.locator("details.correction form").wait_for(state="detached")
+        assert page.url.endswith("/photos/")  # htmx did all of it in place
+        page.get_by_role("link", name="API", exact=True).click()
+        assert page.url.endswith("/photos/api/docs")
+        assert complaints == []
+    assert (tmp_path / "collected" / "corrections.csv").exists()

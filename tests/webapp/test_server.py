@@ -344,6 +344,17 @@ def test_two_hundred_megabytes_are_refused_before_they_arrive(bundle: Path) -> N
         assert ask(server.port, PICTURES[0])[0] == 200
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_proxy_is_believed_with_behind_proxy_alone_and_no_header_names_the_script(bundle: Path, behind: bool) -> None:
+    with running("--model", bundle, *(["--behind-proxy"] if behind else [])) as server:
+        said = {"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/photos", "SCRIPT_NAME": "/api"}
+        asked = urllib.request.Request(f"{server.address}api/docs", headers=said)
+        with urllib.request.urlopen(asked) as answer:
+            page = answer.read().decode()
+        where = f"127.0.0.1:{server.port}"
+        assert (f"https://{where}/photos/api/v1/classify" if behind else f"http://{where}/api/v1/classify") in page
+
+
 def expecting(length: int) -> bytes:
     return head(length).removesuffix(b"\r\n") + b"Expect: 100-continue\r\n\r\n"
 

@@ -20,7 +20,7 @@ def parse_prefix(text: str) -> str | None:
 
 def is_own(prefix: str) -> bool:
     """Return whether a prefix begins like a path of the service."""
-    return prefix.split("/")[1:2] != [] and prefix.split("/")[1] in OWN
+    return bool(OWN.intersection(prefix.split("/")[1:2]))
 
 
 class Prefixed:
