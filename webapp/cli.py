@@ -56,8 +56,8 @@ def _checked_origins(_: click.Context, parameter: click.Parameter, given: tuple[
 def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | None) -> Path | None:
     if given is None:
         return None
-    kind, _, path = given.partition(":")
-    if kind != "unix" or not path:
+    path = given.removeprefix("unix:")
+    if path in ("", given):
         raise click.BadParameter(
             f"'{given}' is no address of a socket; expected unix:PATH, such as unix:/run/canonistia.sock; give an "
             "address and a port by --host and --port",
