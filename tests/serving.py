@@ -1,5 +1,6 @@
 """A real ``canonistia serve`` on loopback, for the tests that need one."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -40,14 +41,22 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    *options: object, python: Path | None = None, folder: Path | None = None, start_new_session: bool = False
+    *options: object,
+    python: Path | None = None,
+    folder: Path | None = None,
+    start_new_session: bool = False,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Running]:
-    """Yield a server started with options; it is killed at the end if it still runs."""
+    """Yield a server started with options; it is killed at the end if it still runs.
+
+    Its port and ``environment`` are added to the environment of the tests.
+    """
     port = free_port()
-    command = [str(python or sys.executable), "-m", "canonistia", "serve", "--port", str(port), *map(str, options)]
+    env = os.environ | {"CANONISTIA_SERVE_PORT": str(port)} | (environment or {})
+    command = [str(python or sys.executable), "-m", "canonistia", "serve", *map(str, options)]
     address = f"http://127.0.0.1:{port}/"
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stderr=log, cwd=folder, start_new_session=start_new_session)
+        process = subprocess.Popen(command, stderr=log, cwd=folder, start_new_session=start_new_session, env=env)
         try:
             _wait_for(f"{address}v2/health/live", process)
             yield Running(address, port, process, log)

@@ -24,7 +24,7 @@ FLOORS = {
         {"bundle", "inputs"},
         {"images"},
         {"rules"},
-        {"destinations", "locks", "progress", "threads"},
+        {"config_file", "destinations", "locks", "progress", "threads"},
         {"files"},
         {"errors", "privacy"},
         {"terminal"},
@@ -49,6 +49,7 @@ FLOORS = {
         {"requests"},
         {"serving"},
         {"problems", "settings"},
+        {"keys"},
     ),
 }
 MOST_MODULES = 14

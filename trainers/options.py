@@ -1,13 +1,12 @@
 """The options that training commands share: one per field of the recipe, named as the field."""
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from cascade.config_file import config_option
 from trainers.recipe import (
     AUGMENTATIONS,
     CACHES,
@@ -99,14 +98,7 @@ def recipe_options(defaults: Recipe, without: tuple[str, ...] = ()) -> Callable[
             )
             flag = f"--{field.name.replace('_', '-')}"
             command = click.option(flag, type=kind, default=default, show_default=True, help=_HELP[field.name])(command)
-        return click.option(
-            "--config",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            callback=_read_config,
-            is_eager=True,
-            expose_value=False,
-            help="TOML file with options of this command by name (batch_size = 32); the command line overrides it.",
-        )(command)
+        return config_option("batch_size = 32")(command)
 
     return decorate
 
@@ -128,18 +120,3 @@ def take_recipe(defaults: Recipe, options: dict[str, Any]) -> Recipe:
     """Return the recipe of a command's parsed options, and remove them from the mapping."""
     names = [field.name for field in fields(Recipe) if field.name in options]
     return replace(defaults, **{name: options.pop(name) for name in names})
-
-
-def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    if path is None:
-        return
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{path} is not TOML: {error}") from error
-    options = [parameter for parameter in context.command.params if isinstance(parameter, click.Option)]
-    names = {flag.removeprefix("--").replace("-", "_"): str(option.name) for option in options for flag in option.opts}
-    unknown = sorted(set(given) - set(names))
-    if unknown:
-        raise click.BadParameter(f"{path} has unknown options {', '.join(unknown)}; see --help")
-    context.default_map = {**(context.default_map or {}), **{names[key]: value for key, value in given.items()}}

@@ -1,10 +1,12 @@
 """The Flask application: the page, the API, the inference protocol and the metrics around a service."""
 
 import logging
+import time
 from types import TracebackType
 
 from flask import Flask, Request, Response, g, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 
 from cascade.threads import processors
 from webapp.api.open_inference import infer
@@ -39,7 +41,7 @@ class _App(Flask):
     """An application that logs no path: a client chooses the path."""
 
     def log_exception(self, exc_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]) -> None:
-        _LOG.error("failed on %s", logs.route(), exc_info=exc_info)
+        _LOG.error("failed on %s (request %s)", logs.route(), g.get("request_id"), exc_info=exc_info)
 
 
 def create_app(
@@ -72,6 +74,8 @@ def create_app(
     def count(response: Response) -> Response:
         method = request.method if request.method in _METHODS else "other"  # a client may send any string
         metrics.requests.labels(method, logs.route(), response.status_code).inc()
+        taken = time.monotonic() - g.started
+        metrics.duration.labels(logs.route(), g.get("model", ""), response.status_code).observe(taken)
         return response
 
     @app.errorhandler(Problem)
@@ -80,7 +84,9 @@ def create_app(
 
     @app.errorhandler(HTTPException)
     def refuse_http(error: HTTPException) -> Response:
-        response = _refusal(problem_of(error))
+        if isinstance(error, RequestRedirect):
+            return Response(status=error.code, headers={"Location": error.new_url})
+        response = _refusal(problem_of(error, request.root_path))
         for name, value in error.get_headers(request.environ):
             if name not in ("Content-Type", "Content-Length"):
                 response.headers[name] = value
@@ -106,5 +112,7 @@ def _refusal(problem: Problem) -> Response:
     if problem.retry_after is not None:
         response.headers["Retry-After"] = str(problem.retry_after)
     if problem.kind == "key":
-        response.headers["WWW-Authenticate"] = 'Basic realm="canonistia", charset="UTF-8", Bearer'
+        # One header line per challenge: Chromium opens its dialogue only then.
+        response.headers["WWW-Authenticate"] = 'Basic realm="canonistia", charset="UTF-8"'
+        response.headers.add("WWW-Authenticate", 'Bearer realm="canonistia"')
     return response

@@ -7,37 +7,70 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cascade.cli import precision_option, threads_option
+from cascade.config_file import config_option
 from cascade.terminal import printable
+from webapp.keys import Keyring, KeysError, is_rate, read_keys
 from webapp.settings import MB, ServeOptions, Settings
 
 if TYPE_CHECKING:
-    import socket
-
     from flask import Flask
+
+    from webapp.serving.listening import Listener
 
 _DEFAULT = Settings()
 _LOG = logging.getLogger("canonistia.service")
 
 
 def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None) -> str | None:
-    if rate is not None:
-        from limits import parse_many
-
-        try:
-            parse_many(rate)
-        except ValueError as error:
-            raise click.BadParameter(
-                f"'{rate}' is not a rate; expected such as '60/minute'", param=parameter
-            ) from error
+    if rate is not None and not is_rate(rate):
+        raise click.BadParameter(f"'{rate}' is not a rate; expected such as '60/minute'", param=parameter)
     return rate
 
 
-@click.command()
+def _checked_prefix(_: click.Context, parameter: click.Parameter, given: str) -> str:
+    from webapp.requests.prefix import EXPECTED, is_own, parse_prefix
+
+    prefix = parse_prefix(given)
+    if prefix is None:
+        raise click.BadParameter(f"'{given}' is no prefix; {EXPECTED}", param=parameter)
+    if is_own(prefix):
+        raise click.BadParameter(
+            f"'{given}' begins like a path of the service itself; choose another prefix, such as /photos{prefix}",
+            param=parameter,
+        )
+    return prefix
+
+
+def _checked_origins(_: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from webapp.requests.origins import EXPECTED, parse_origin
+
+    for text in given:
+        if parse_origin(text) is None:
+            raise click.BadParameter(f"'{text}' is no origin; {EXPECTED}", param=parameter)
+    return tuple(str(parse_origin(text)) for text in given)
+
+
+def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | None) -> Path | None:
+    if given is None:
+        return None
+    path = given.removeprefix("unix:")
+    if path in ("", given):
+        raise click.BadParameter(
+            f"'{given}' is no address of a socket; expected unix:PATH, such as unix:/run/canonistia.sock; give an "
+            "address and a port by --host and --port",
+            param=parameter,
+        )
+    return Path(path)
+
+
+@click.command(context_settings={"auto_envvar_prefix": "CANONISTIA_SERVE"})
 @click.option(
     "--model",
     "models",
+    envvar="CANONISTIA_SERVE_MODEL",
     multiple=True,
     default=["scene15"],
     show_default=True,
@@ -47,6 +80,12 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on (0.0.0.0: all of IPv4; ::: all)."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--bind",
+    callback=_checked_bind,
+    metavar="unix:PATH",
+    help="Unix socket to listen on, instead of --host and --port.",
+)
 @click.option("--memory", type=click.IntRange(min=1), help="Memory limit for loaded bundles, in MB. Default: no limit.")
 @click.option(
     "--max-upload",
@@ -94,22 +133,41 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     "--rate",
     callback=_checked_rate,
     metavar="RATE",
-    help="Rate limit for POST requests per client address, such as '60/minute' (429 above it).",
+    help="Rate limit for POST requests, and for wrong keys, per client address, such as '60/minute' (429 above it).",
 )
 @click.option(
     "--trusted-host",
     "trusted_hosts",
+    envvar="CANONISTIA_SERVE_TRUSTED_HOST",
     multiple=True,
     metavar="NAME",
     help="Allowed Host header; requests with another one are refused. Default: the loopback names when the server "
     "listens on loopback, else any name.",
 )
-@click.option("--behind-proxy", is_flag=True, help="Trust X-Forwarded-For, -Proto and -Host of one reverse proxy.")
+@click.option(
+    "--behind-proxy", is_flag=True, help="Trust X-Forwarded-For, -Proto, -Host and -Prefix of one reverse proxy."
+)
+@click.option(
+    "--prefix",
+    default="",
+    callback=_checked_prefix,
+    metavar="PATH",
+    help="Path under which a proxy publishes the service, such as /photos.",
+)
+@click.option(
+    "--allow-origin",
+    "allowed_origins",
+    envvar="CANONISTIA_SERVE_ALLOW_ORIGIN",
+    multiple=True,
+    callback=_checked_origins,
+    metavar="ORIGIN",
+    help="Origin of a page elsewhere that may use the API, such as https://photos.example; * is any, without keys.",
+)
 @click.option(
     "--api-key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File of API keys, one per line; lines that begin with # are comments. A client sends one as Bearer token, "
-    "X-API-Key, or browser password.",
+    help="File of API keys, one per line; lines that begin with # are comments. FILE.toml: a table per key with a name "
+    "and, if wanted, a rate. A client sends one as Bearer token, X-API-Key, or browser password. Read again on SIGHUP.",
 )
 @click.option(
     "--collect",
@@ -134,6 +192,7 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
 @click.option("--debug", is_flag=True, help="Flask's development server, which shows tracebacks, on loopback only.")
 @precision_option
 @threads_option
+@config_option("port = 8080")
 def serve(**options: Any) -> None:
     """Serve a web page and an HTTP API that classify pictures.
 
@@ -145,23 +204,37 @@ def serve(**options: Any) -> None:
     Ctrl-C and SIGTERM answer the requests in progress, then stop. When a bundle is replaced in its folder, or on
     SIGHUP, the new bundle is loaded beside the old one and replaces it. A new bundle that fails its self-test is
     refused, and the old one stays in use.
+
+    Every option can be given as CANONISTIA_SERVE_ and its name (CANONISTIA_SERVE_PORT=8080; several models are
+    separated by spaces), and in a file (--config). The command line comes first, then the environment, then the file.
     """
+    source = click.get_current_context().get_parameter_source
+    if options["bind"] and ParameterSource.COMMANDLINE in (source("host"), source("port")):
+        raise click.UsageError("--bind takes the place of --host and --port; give one or the other")
     given = ServeOptions(**options)
-    _launch(given, given.settings(_keys(given.api_key_file) if given.api_key_file else ()))
-
-
-def _launch(options: ServeOptions, settings: Settings) -> None:
-    from webapp.serving.listening import is_loopback, listen
-
-    with listen(options.host, options.port) as listener:  # first: a port in use is said before anything is read
-        if options.debug and not is_loopback(listener):
+    if given.api_key_file and "*" in given.allowed_origins:
+        raise click.UsageError("--allow-origin '*' lets every site use the keys of its visitors; name the origins")
+    keyring = _keyring(given.api_key_file)
+    listener = _listener(given)  # first: a port in use is said before any model is read
+    with listener.socket:
+        if given.debug and not listener.is_local:
             raise click.UsageError(
-                f"--debug shows code to whoever reaches {options.host}; use it with --host 127.0.0.1, or leave it out"
+                f"--debug shows code to whoever reaches {given.bind or given.host}; use it with --host 127.0.0.1, or "
+                "leave it out"
             )
-        _serve(options, settings, listener)
+        _serve(given, given.settings(keyring, listener.names), listener)
 
 
-def _serve(options: ServeOptions, settings: Settings, listener: "socket.socket") -> None:
+def _listener(options: ServeOptions) -> "Listener":
+    from webapp.serving.listening import inherited_listener, listen, listen_at_path
+
+    inherited = inherited_listener()
+    if inherited:
+        return inherited
+    return listen_at_path(options.bind) if options.bind else listen(options.host, options.port)
+
+
+def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> None:
     _leave_lost_folder()
     from cascade.bundle.lookup import find_bundle
     from cascade.bundle.precision import precise_folder
@@ -170,7 +243,6 @@ def _serve(options: ServeOptions, settings: Settings, listener: "socket.socket")
     from webapp.requests.logs import configure, greet
     from webapp.server import Server
     from webapp.serving.limits import check_memory, check_names
-    from webapp.serving.listening import address_of
     from webapp.serving.reloading import Reloader
 
     # Read before the worker starts, so that a damaged bundle gives one error message and not a worker that dies.
@@ -180,7 +252,7 @@ def _serve(options: ServeOptions, settings: Settings, listener: "socket.socket")
     if options.memory_bytes:
         check_memory(manifests, options.memory_bytes)
     collector = Collector(options.collect, options.max_collect * MB) if options.collect else None
-    reloader = Reloader()
+    reloader = Reloader(settings.keyring)
     logger = configure(options.log)
     if options.api_key_file and options.api_key_file.stat().st_mode & stat.S_IROTH:
         _LOG.warning("every user of this machine can read %s; chmod 600 it", options.api_key_file)
@@ -197,9 +269,9 @@ def _serve(options: ServeOptions, settings: Settings, listener: "socket.socket")
         return create_app(service, metrics, settings, collector)
 
     names = ", ".join(printable(manifest.name) for manifest in manifests)
-    greet(options.log, f"serving {names} at {address_of(options.host, options.port)}  (Ctrl-C stops)")
+    greet(options.log, f"serving {names} at {listener.address}  (Ctrl-C stops)")
     if options.debug:
-        listener.close()
+        listener.socket.close()
         create().run(options.host, options.port, debug=True, use_reloader=False)
     else:
         Server(create, reloader, settings, logger, listener).run()
@@ -213,19 +285,8 @@ def _leave_lost_folder() -> None:
         os.chdir("/")
 
 
-def _keys(path: Path) -> tuple[str, ...]:
+def _keyring(path: Path | None) -> Keyring:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise _wrong_keys(f"{path} cannot be read ({reason}); expected a text file with one key per line") from error
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not all(map(str.isascii, keys)):
-        raise _wrong_keys(f"{path} holds a key with characters outside ASCII; expected ASCII only; replace that key")
-    if not keys:
-        raise _wrong_keys(f"{path} holds no key; expected one per line")
-    return keys
-
-
-def _wrong_keys(message: str) -> click.BadParameter:
-    return click.BadParameter(message, param_hint="--api-key-file")
+        return Keyring(read_keys(path), path) if path else Keyring()
+    except KeysError as error:
+        raise click.BadParameter(str(error), param_hint="--api-key-file") from error

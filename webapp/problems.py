@@ -46,12 +46,12 @@ _OF_STATUS = {
 
 
 _SENTENCES = {
-    "malformed": "The request is malformed; see /api/docs.",
-    "not_found": "There is no page at this address; see / or /api/docs.",
-    "method": "This address does not allow that method; see /api/docs.",
+    "malformed": "The request is malformed; see {root}/api/docs.",
+    "not_found": "There is no page at this address; see {root}/ or {root}/api/docs.",
+    "method": "This address does not allow that method; see {root}/api/docs.",
     "upload_too_large": "The request has too many bytes, or too many form fields; send fewer pictures.",
-    "media_type": "The content type of the body is not supported; see /api/docs.",
-    "rate": "Too many requests; at most {} are allowed per address; try again later.",
+    "media_type": "The content type of the body is not supported; see {root}/api/docs.",
+    "rate": "Too many requests; at most {allowed} are allowed per address; try again later.",
     "internal": "The server failed; try again later.",
 }
 
@@ -91,10 +91,10 @@ def _kind_of(error: PictureError) -> str:
     return "picture_too_large" if isinstance(error, TooManyPixelsError) else "damaged"
 
 
-def problem_of(error: HTTPException) -> Problem:
-    """Return the problem for an error that Werkzeug raised, such as an unknown path."""
+def problem_of(error: HTTPException, root: str = "") -> Problem:
+    """Return the problem for an error that Werkzeug raised, such as an unknown path; ``root`` is before every path."""
     if isinstance(error, SecurityError):
         return Problem("host", "This server does not answer under this host name; see --trusted-host.")
     status = error.code or 500
     kind = _OF_STATUS.get(status, "malformed" if status < 500 else "internal")
-    return Problem(kind, _SENTENCES[kind].format(error.description))
+    return Problem(kind, _SENTENCES[kind].format(allowed=error.description, root=root))

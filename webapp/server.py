@@ -2,9 +2,9 @@
 
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,16 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.http.message import Request
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from webapp.keys import KeysError
 from webapp.requests.connection import TimeLimitedSocket, is_readable
 from webapp.requests.logs import native_output_logged
 from webapp.serving.limits import allowed_files, decode_with_one_thread, heartbeat_folder, return_freed_memory
+from webapp.serving.listening import Listener
+from webapp.serving.readiness import Readiness
 from webapp.serving.reloading import Reloader
 from webapp.settings import Settings
 
@@ -57,6 +61,21 @@ class _Worker(ThreadWorker):
             close_graceful(conn.sock)
         return kept
 
+    def handle_request(self, req: Request, conn: TConn) -> object:
+        """Answer a request; a client that waits for "100 Continue" gets it when its body is read, not before.
+
+        gunicorn sends it first, and a body that is refused would arrive in vain. Where it was refused, the connection
+        is closed: nobody knows if the client sends the body all the same.
+        """
+        if req._expected_100_continue:
+            req._expected_100_continue = False
+            req.must_close = True
+            conn.sock.waiting = req
+        try:
+            return super().handle_request(req, conn)
+        finally:
+            conn.sock.waiting = None
+
     def init_signals(self) -> None:
         """Install the signal handlers; Ctrl-C reaches every process of a terminal, and only the master handles it."""
         super().init_signals()
@@ -81,12 +100,23 @@ class _Worker(ThreadWorker):
         """Serve until a signal stops the server."""
         return_freed_memory()
         decode_with_one_thread()
+        self.app.readiness.loaded()
         super().run()
         self.app.reloader.stop()
 
 
 class _Arbiter(Arbiter):
     """The master process; on SIGHUP the worker stays, and loads the new bundles beside the old ones."""
+
+    def start(self) -> None:
+        """Start to listen; a socket's file that systemd made is left to systemd at the end."""
+        super().start()
+        self.systemd = self.app.listener.inherited
+
+    def manage_workers(self) -> None:
+        """Keep a worker running, and report once it is ready; called at least every second."""
+        super().manage_workers()
+        self.app.readiness.report(self.log)
 
     def spawn_worker(self) -> int:
         """Start a worker; it gets no signal before it has its own handlers: the master's would lose it."""
@@ -97,7 +127,9 @@ class _Arbiter(Arbiter):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
     def handle_hup(self) -> None:
-        """Pass the signal on."""
+        """Pass the signal on, and read the keys here, too: a worker that is started later has those of the master."""
+        with suppress(KeysError):  # the worker logs it
+            self.app.settings.keyring.reload()
         self.kill_workers(signal.SIGHUP)
 
     def handle_int(self) -> None:
@@ -108,7 +140,7 @@ class _Arbiter(Arbiter):
 class Server(BaseApplication):
     """Serves the application that ``create`` returns; ``create`` is called in the worker, which owns the sessions.
 
-    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends. ``listener`` is the socket that listens.
+    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends.
     """
 
     def __init__(
@@ -117,20 +149,21 @@ class Server(BaseApplication):
         reloader: Reloader,
         settings: Settings,
         logger: type[Logger],
-        listener: socket.socket,
+        listener: Listener,
     ) -> None:
         self.settings = settings
         self.reloader = reloader
+        self.listener = listener
+        self.readiness = Readiness()
         self._create = create
         self._logger = logger
-        self._listener = listener
         super().__init__()
 
     def load_config(self) -> None:
         """Set gunicorn's settings."""
         connections = 4 * (self.settings.queue + _SPARE_THREADS)
         settings: dict[str, Any] = {
-            "bind": f"fd://{self._listener.detach()}",
+            "bind": f"fd://{self.listener.socket.detach()}",
             "workers": 1,
             "threads": self.settings.queue + _SPARE_THREADS,
             "worker_class": _Worker,
@@ -143,6 +176,9 @@ class Server(BaseApplication):
             "loglevel": "warning",
             "control_socket_disable": True,
             "worker_tmp_dir": heartbeat_folder(),
+            # What a proxy says is trusted with --behind-proxy alone, not because of the address that it comes from.
+            "secure_scheme_headers": {},
+            "forwarder_headers": "",
         }
         for name, value in settings.items():
             self.cfg.set(name, value)

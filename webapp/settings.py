@@ -1,15 +1,16 @@
 """Settings of a service, and the options of ``canonistia serve`` from which they are made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from webapp.keys import Keyring
 
 if TYPE_CHECKING:
     from cascade.bundle.precision import Precision
 
 MB = 2**20
 LogStyle = Literal["off", "text", "json"]
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,13 @@ class Settings:
     queue: int = 256  # pictures in progress, over all requests
     deadline_seconds: float = 30.0  # from the end of the upload to the answer
     upload_seconds: float = 60.0  # for a request to arrive
-    rate: str | None = None  # POST requests per address, in the notation of Flask-Limiter: "60/minute"
-    api_keys: tuple[str, ...] = ()
+    # POST requests per address, and wrong keys per address, in the notation of Flask-Limiter: "60/minute"
+    rate: str | None = None
+    keyring: Keyring = field(default_factory=Keyring)
     trusted_hosts: tuple[str, ...] = ()  # empty: any
     behind_proxy: bool = False
+    allowed_origins: tuple[str, ...] = ()  # of pages elsewhere, as parse_origin returns them
+    prefix: str = ""  # of every path, as parse_prefix returns it
 
     @property
     def max_bytes_in_progress(self) -> int:
@@ -52,6 +56,9 @@ class ServeOptions:
     rate: str | None
     trusted_hosts: tuple[str, ...]
     behind_proxy: bool
+    allowed_origins: tuple[str, ...]
+    prefix: str
+    bind: Path | None  # of a Unix socket
     api_key_file: Path | None
     collect: Path | None
     max_collect: int  # MB
@@ -63,8 +70,11 @@ class ServeOptions:
         """Return the limit for loaded bundles in bytes; None: no limit."""
         return self.memory * MB if self.memory else None
 
-    def settings(self, api_keys: tuple[str, ...]) -> Settings:
-        """Return the settings of the service, with the keys read from ``api_key_file``."""
+    def settings(self, keyring: Keyring, own_names: tuple[str, ...]) -> Settings:
+        """Return the settings of the service.
+
+        ``keyring`` holds the keys of ``api_key_file``; ``own_names`` are trusted if no name is given.
+        """
         return Settings(
             max_upload_bytes=self.max_upload * MB,
             max_pictures=min(self.max_pictures, self.queue),
@@ -73,7 +83,9 @@ class ServeOptions:
             deadline_seconds=self.deadline,
             upload_seconds=self.upload_time,
             rate=self.rate,
-            api_keys=api_keys,
-            trusted_hosts=self.trusted_hosts or (_LOOPBACK if self.host in _LOOPBACK else ()),
+            keyring=keyring,
+            trusted_hosts=self.trusted_hosts or (own_names and (*own_names, self.host)),
             behind_proxy=self.behind_proxy,
+            allowed_origins=self.allowed_origins,
+            prefix=self.prefix,
         )

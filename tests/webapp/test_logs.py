@@ -31,14 +31,38 @@ def test_the_log_names_no_file_and_no_address(
     assert "secret" not in caplog.text
     assert "127.0.0.1" not in caplog.text
     first = caplog.records[0].fields  # type: ignore[attr-defined]
-    assert first | {"milliseconds": 0} == {
+    assert first | {"milliseconds": 0, "request_id": "1"} == {
         "method": "POST",
         "route": "/api/v1/classify",
         "status": 200,
         "milliseconds": 0,
+        "request_id": "1",
         "model": "tiny",
         "pictures": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "is_taken"),
+    [
+        ("7f1c-42", True),
+        ("Root=1-67891233-abcdef012345678912345678", True),
+        ("a" * 129, False),
+        ("two words", False),
+        ("a\x1b[31m", False),
+        ("", False),
+    ],
+)
+def test_the_id_of_a_request_is_taken_if_it_is_short_and_plain_and_is_returned_and_logged(
+    light_bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, given: str, is_taken: bool
+) -> None:
+    monkeypatch.setattr(logging.getLogger("canonistia"), "propagate", True)
+    client = application(light_bundle).test_client()
+    with caplog.at_level(logging.INFO, "canonistia.access"):
+        returned = [client.get(path, headers={"X-Request-ID": given}).headers["X-Request-ID"] for path in ("/", "/no")]
+    assert [record.fields["request_id"] for record in caplog.records] == returned  # type: ignore[attr-defined]
+    assert all((one == given) is is_taken for one in returned)
+    assert is_taken or len({len(one) for one in returned} | {32}) == 1
 
 
 @pytest.fixture

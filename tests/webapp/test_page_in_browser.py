@@ -3,7 +3,6 @@
 import base64
 import csv
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,22 +11,13 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 from cascade.images.decoding import decode
 from cascade.rules.unsure import doubtfulness
+from tests.browsing import chromium
 from tests.conftest import draw, run_command
 from tests.serving import served
-
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +46,8 @@ def address(tiny_bundle: Path, doubting: Path, collected: Path) -> Iterator[str]
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator[Browser]:
     """Return a browser that is closed before the server stops: its idle connections would hold that up."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        assert not os.environ.get("CANONISTIA_REQUIRE_BROWSER"), "chromium is required here and not installed"
-        pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

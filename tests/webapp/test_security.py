@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 
 from tests.conftest import draw
 from tests.webapps import application, encoded, upload
+from webapp.keys import ApiKey, Keyring
 from webapp.settings import Settings
 
 PICTURE = encoded(draw("sky", 41))
@@ -51,6 +52,15 @@ def test_only_trusted_names_are_answered(tiny_bundle: Path) -> None:
     assert refused.json["type"] == "urn:canonistia:problem:host"
 
 
+def test_probes_ask_for_health_and_metrics_under_any_name(tiny_bundle: Path) -> None:
+    asked = client(tiny_bundle, trusted_hosts=("photos.example",))
+    address = {"Host": "10.1.2.3:8000"}
+    for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready", "/metrics"):
+        assert asked.get(path, headers=address).status_code == 200
+    for path in ("/", "/api/v1/models", "/v2", "/v2/models/tiny", "/static/icon.svg"):
+        assert asked.get(path, headers=address).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("trusted", "host", "status"),
     [
@@ -62,6 +72,9 @@ def test_only_trusted_names_are_answered(tiny_bundle: Path) -> None:
         (("::1",), "::1", 400),
         (("::1",), "[::1].rebound.example", 400),
         ((".example",), "photos.example", 200),
+        (("Photos.Example",), "photos.example", 200),
+        (("photos.example",), "PHOTOS.example:8000", 200),
+        (("2001:DB8::1",), "[2001:db8::1]", 200),
         ((), "[fe80::1]", 200),
     ],
 )
@@ -73,7 +86,7 @@ def test_names_and_addresses_are_trusted_with_any_port(
 
 
 def test_a_key_opens_everything_but_health(tiny_bundle: Path) -> None:
-    asked = client(tiny_bundle, api_keys=("first key", "second"))
+    asked = client(tiny_bundle, keyring=Keyring([ApiKey("first key"), ApiKey("second")]))
     basic = base64.b64encode(b"anyone:first key").decode()
     for path in ("/", "/api/v1/models", "/metrics", "/v2", "/api/docs"):
         refused = asked.get(path)

@@ -344,6 +344,52 @@ def test_two_hundred_megabytes_are_refused_before_they_arrive(bundle: Path) -> N
         assert ask(server.port, PICTURES[0])[0] == 200
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_proxy_is_believed_with_behind_proxy_alone_and_no_header_names_the_script(bundle: Path, behind: bool) -> None:
+    with running("--model", bundle, *(["--behind-proxy"] if behind else [])) as server:
+        said = {"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/photos", "SCRIPT_NAME": "/api"}
+        asked = urllib.request.Request(f"{server.address}api/docs", headers=said)
+        with urllib.request.urlopen(asked) as answer:
+            page = answer.read().decode()
+        where = f"127.0.0.1:{server.port}"
+        assert (f"https://{where}/photos/api/v1/classify" if behind else f"http://{where}/api/v1/classify") in page
+
+
+def expecting(length: int) -> bytes:
+    return head(length).removesuffix(b"\r\n") + b"Expect: 100-continue\r\n\r\n"
+
+
+def test_a_client_that_waits_before_its_body_is_refused_without_it_or_told_to_go_on(
+    bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("secret\n")
+    (tmp_path / "keys").chmod(0o600)
+    with running("--model", bundle, "--api-key-file", tmp_path / "keys") as server:
+        key = b"X-API-Key: secret\r\n"
+        refusals = {
+            b"413": expecting(200 * 2**20).replace(b"Expect", key + b"Expect"),
+            b"401": expecting(len(PICTURES[0])),
+        }
+        for status, request in refusals.items():
+            with raw(server.port, request) as connection:
+                answer = b"".join(iter(lambda: connection.recv(10_000), b""))  # until it hangs up
+                assert answer.startswith(b"HTTP/1.1 " + status)
+                assert b"Connection: close" in answer
+        with raw(server.port, expecting(len(PICTURES[0])).replace(b"Expect", key + b"Expect")) as connection:
+            received = connection.makefile("rb")
+            for _ in range(2):  # the connection can be used again
+                assert received.readline() + received.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+                connection.sendall(PICTURES[0])
+                status, *headers = iter(received.readline, b"\r\n")
+                assert status.startswith(b"HTTP/1.1 200")
+                assert b"Connection: keep-alive\r\n" in headers
+                (length,) = [line.split()[1] for line in headers if line.startswith(b"Content-Length")]
+                received.read(int(length))
+                connection.sendall(expecting(len(PICTURES[0])).replace(b"Expect", key + b"Expect"))
+            received.close()
+        assert server.said() == []
+
+
 def test_the_log_is_one_json_object_per_line(bundle: Path) -> None:
     with running("--model", bundle, "--log", "json") as server:
         ask(server.port, PICTURES[0])

@@ -8,7 +8,7 @@ from inspect import getdoc
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Flask, Response, current_app, jsonify, render_template
+from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
 from werkzeug.routing import Rule
 
 from webapp.api import open_inference, v1
@@ -75,17 +75,17 @@ _OPERATIONS = {
 @documentation.get("/api/v1/openapi.json")
 def openapi() -> Response:
     """Return the OpenAPI 3.1 document of this API."""
-    return jsonify(describe(current_app))
+    return jsonify(describe(current_app, request.root_path))
 
 
 @documentation.get("/api/docs")
 def shown() -> str:
     """Show the document as a page."""
-    return render_template("api.html", document=describe(current_app))
+    return render_template("api.html", document=describe(current_app, request.root_path))
 
 
-def describe(app: Flask) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of the API routes of an application."""
+def describe(app: Flask, prefix: str = "") -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of the API routes of an application that is published under a prefix."""
     types = [operation.answer for operation in _OPERATIONS.values()]
     _, schemas = msgspec.json.schema_components(
         [*types, open_inference.InferRequest, open_inference.RequestedOutput, v1.ProblemDetails], ref_template=_SCHEMAS
@@ -103,6 +103,7 @@ def describe(app: Flask) -> dict[str, Any]:
             "version": version("canonistia"),
             "description": "Finds the two most likely classes of pictures, with calibrated probabilities.",
         },
+        "servers": [{"url": prefix or "/"}],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": schemas,

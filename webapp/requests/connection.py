@@ -12,6 +12,7 @@ from typing import IO, Any, TypeVar
 
 from flask import request
 from gunicorn.http.errors import ParseException
+from gunicorn.http.message import Request
 
 from webapp.problems import Problem
 
@@ -34,6 +35,7 @@ class TimeLimitedSocket(socket.socket):
     header_seconds: float = 10  # for the header of a request to arrive
     body_seconds: float = 60  # for the whole request to arrive, and for each piece of a reply to be sent
     timed_out = False
+    waiting: Request | None = None  # for "100 Continue", before its client sends the body
 
     def setblocking(self, flag: bool) -> None:
         """Start the clock, or make the socket non-blocking."""
@@ -49,6 +51,13 @@ class TimeLimitedSocket(socket.socket):
         """Start the time limit of the request's body."""
         self._receive_by = time.monotonic() + self.body_seconds
         self.settimeout(self.body_seconds)
+
+    def request_body(self) -> None:
+        """Tell a client that waits for it to send the body; the connection can be used again after that."""
+        if self.waiting is not None:
+            self.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting.must_close = False
+            self.waiting = None
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Return the bytes received; ConnectionResetError after the time limit."""
@@ -74,7 +83,7 @@ class TimeLimitedSocket(socket.socket):
 class TimeLimitedBody:
     """The body of a request; reading it raises Problem ``slow_upload`` if it does not arrive in time."""
 
-    def __init__(self, body: IO[bytes], connection: socket.socket) -> None:
+    def __init__(self, body: IO[bytes], connection: TimeLimitedSocket) -> None:
         self._body = body
         self._connection = connection
 
@@ -94,11 +103,12 @@ class TimeLimitedBody:
     @contextmanager
     def _problems(self) -> Iterator[None]:
         try:
+            self._connection.request_body()
             yield
         except ParseException as error:
             raise Problem("malformed", "The body of the request has invalid HTTP chunks; send it again.") from error
         except ConnectionError as error:
-            if getattr(self._connection, "timed_out", False):
+            if self._connection.timed_out:
                 raise Problem("slow_upload", "The upload took too long; send fewer or smaller pictures.") from error
             raise
 
@@ -138,8 +148,11 @@ def check_client_waits(deadline: float) -> None:
 
 
 def client_address() -> str:
-    """Return the address of the current request's client: behind a trusted proxy, the one that the proxy names."""
-    return request.remote_addr or ""
+    """Return the address of the current request's client: behind a trusted proxy, the one that the proxy names.
+
+    All clients of a Unix socket have one address.
+    """
+    return request.remote_addr or "unix"
 
 
 def is_readable(connection: socket.socket) -> bool:

@@ -1,13 +1,15 @@
-"""Logs: one line per request, as text or JSON; no picture, no file name, no client address."""
+"""Logs: one line per request with its id, as text or JSON; no picture, no file name, no client address."""
 
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from uuid import uuid4
 
 from flask import Flask, Response, g, request
 from gunicorn.glogging import Logger
@@ -15,6 +17,9 @@ from gunicorn.glogging import Logger
 from cascade.terminal import printable
 from webapp.settings import LogStyle
 
+REQUEST_ID = "X-Request-ID"
+# What a client may choose: it stands in the log, so it is short and holds no space and no control.
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _ACCESS = logging.getLogger("canonistia.access")
 
 
@@ -143,17 +148,23 @@ def install(app: Flask) -> None:
     @app.before_request
     def start() -> None:
         g.started = time.monotonic()
+        given = request.headers.get(REQUEST_ID, "")
+        g.request_id = given if _GIVEN_ID.fullmatch(given) else uuid4().hex
 
     @app.after_request
     def log(response: Response) -> Response:
+        response.headers[REQUEST_ID] = g.request_id
         if _ACCESS.isEnabledFor(logging.INFO):
             fields = {
                 "method": request.method,
                 "route": route(),
                 "status": response.status_code,
-                "milliseconds": round(1000 * (time.monotonic() - g.get("started", time.monotonic())), 1),
+                "milliseconds": round(1000 * (time.monotonic() - g.started), 1),
+                "request_id": g.request_id,
                 **{name: g.get(name) for name in ("model", "pictures", "problem") if g.get(name) is not None},
             }
+            if g.get("api_key") and g.api_key.name:
+                fields["key"] = printable(g.api_key.name)
             _ACCESS.info(" ".join(f"{name}={value}" for name, value in fields.items()), extra={"fields": fields})
         return response
 

@@ -1,14 +1,16 @@
-"""Security: API keys, cross-site checks, rate limits, and the security headers of responses."""
+"""Security: host names, API keys and sizes are checked before a body is read; the security headers of responses."""
 
-import hmac
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, g, request
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from webapp.problems import Problem
+from webapp.requests.connection import client_address
+from webapp.requests.origins import add_cors_headers, admitted_origin, is_preflight, refuse_other_sites
+from webapp.requests.prefix import EXPECTED, HEADER, Prefixed, nearest, parse_prefix
+from webapp.requests.rates import WrongKeys, limit_rate
 from webapp.requests.state import state
 from webapp.settings import MB, Settings
 
@@ -23,6 +25,8 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _OPEN = {"static", "infer.live", "infer.ready"}  # for monitors and browsers, without a key
+# A probe asks by address, and knows no name.
+_UNDER_ANY_NAME = {"infer.live", "infer.ready", "infer.model_ready", "show_metrics"}
 
 
 def install(app: Flask, settings: Settings) -> None:
@@ -32,17 +36,32 @@ def install(app: Flask, settings: Settings) -> None:
     app.config["MAX_FORM_PARTS"] = settings.max_pictures + 20
     if settings.behind_proxy:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
-    if settings.rate:
-        _limit_rate(app, settings.rate)
-    keys = tuple(key.encode() for key in settings.api_keys)
+    app.wsgi_app = Prefixed(app.wsgi_app, settings.prefix, settings.behind_proxy)  # type: ignore[method-assign]
+    keyring = settings.keyring
+    wrong_keys = WrongKeys(settings.rate) if settings.rate and keyring else None
+
+    @app.before_request
+    def find_key() -> None:
+        given = _given_key(request)
+        if wrong_keys and given is not None and request.endpoint not in _OPEN:
+            wrong_keys.check(client_address())
+        g.api_key = None if given is None else keyring.find(given)
+        g.has_wrong_key = bool(keyring) and given is not None and g.api_key is None
+
+    if settings.rate or keyring:
+        limit_rate(app, settings.rate)
 
     @app.before_request
     def check() -> None:
-        _check_host(request, settings.trusted_hosts)
-        if request.method == "POST":
-            _refuse_other_sites(request)
-        if keys and request.endpoint not in _OPEN:
-            _check_key(request, keys)
+        if settings.behind_proxy:
+            _check_prefix(request)
+        if request.endpoint not in _UNDER_ANY_NAME:
+            _check_host(request, settings.trusted_hosts)
+        admitted = admitted_origin(request, settings.allowed_origins) is not None
+        if request.method == "POST" and not admitted:
+            refuse_other_sites(request)
+        if keyring and request.endpoint not in _OPEN and not (admitted and is_preflight(request)):
+            _check_key(wrong_keys)
         if request.method == "POST":
             _admit(settings)
 
@@ -55,6 +74,7 @@ def install(app: Flask, settings: Settings) -> None:
     @app.after_request
     def headers(response: Response) -> Response:
         response.headers.update(_HEADERS)
+        add_cors_headers(response, request, settings.allowed_origins)
         if request.endpoint != "static":
             response.headers["Cache-Control"] = "no-store"
         return response
@@ -62,10 +82,17 @@ def install(app: Flask, settings: Settings) -> None:
 
 def _check_host(incoming: Request, trusted: Sequence[str]) -> None:
     """Refuse a request under another host name; Werkzeug's check knows no IPv6 address."""
-    address, bracket, _ = incoming.host.removeprefix("[").partition("]")
-    names = [name.strip("[]") for name in trusted]
-    if names and not (address in names if bracket else host_is_trusted(incoming.host, names)):
+    host = incoming.host.lower()
+    address, bracket, _ = host.removeprefix("[").partition("]")
+    names = [name.strip("[]").lower() for name in trusted]
+    if names and not (address in names if bracket else host_is_trusted(host, names)):
         raise Problem("host", "This server does not answer under this host name; see --trusted-host.")
+
+
+def _check_prefix(incoming: Request) -> None:
+    given = nearest(incoming.headers.get(HEADER, ""))
+    if parse_prefix(given) is None:
+        raise Problem("malformed", f"The header {HEADER} holds no prefix; {EXPECTED}; correct the proxy.")
 
 
 def _admit(settings: Settings) -> None:
@@ -78,35 +105,16 @@ def _admit(settings: Settings) -> None:
     g.share = share
 
 
-def _refuse_other_sites(incoming: Request) -> None:
-    """Refuse a request that a page of another site made a browser send; programs send neither header."""
-    site = incoming.headers.get("Sec-Fetch-Site", "same-origin")
-    origin = incoming.headers.get("Origin")
-    foreign = origin is not None and urlsplit(origin).netloc != incoming.host
-    if foreign or site not in ("same-origin", "none"):
-        raise Problem("cross_site", "This was sent from a page of another site; use the page of this server.")
-
-
-def _check_key(incoming: Request, keys: tuple[bytes, ...]) -> None:
-    """Check the key in ``Authorization`` (Bearer, or the password of Basic) or ``X-API-Key``."""
-    given = incoming.headers.get("X-API-Key") or ""
+def _given_key(incoming: Request) -> str | None:
+    """Return the key in ``Authorization`` (Bearer, or the password of Basic) or ``X-API-Key``; None without one."""
+    given = incoming.headers.get("X-API-Key")
     if incoming.authorization is not None:
         given = incoming.authorization.token or incoming.authorization.get("password") or given
-    # Every key is compared in constant time: the time shows neither which key matched nor how much of it.
-    matches = [hmac.compare_digest(given.encode(), key) for key in keys]
-    if not any(matches):
+    return given or None
+
+
+def _check_key(wrong_keys: WrongKeys | None) -> None:
+    if g.api_key is None:
+        if wrong_keys and g.has_wrong_key:
+            wrong_keys.count(client_address())
         raise Problem("key", "An API key is required: 'Authorization: Bearer KEY', or as the browser's password.")
-
-
-def _limit_rate(app: Flask, rate: str) -> None:
-    from flask_limiter import Limiter
-    from flask_limiter.util import get_remote_address
-
-    Limiter(
-        get_remote_address,
-        app=app,
-        application_limits=[rate],
-        application_limits_exempt_when=lambda: request.method != "POST",
-        storage_uri="memory://",
-        headers_enabled=True,
-    )

@@ -72,6 +72,7 @@ def classify_sources(
     ClientLeftError
         The client hung up.
     """
+    g.model = served.name  # for the log and the metrics
     check_count(len(sources))
     deadline = time.monotonic() + state().settings.deadline_seconds
     with _admitted(len(sources) - 1):  # the request itself holds the first place
@@ -134,7 +135,7 @@ def _finished(pending: _Pending, deadline: float) -> Answer:
 
 def _count(served: Served, answers: Sequence[Answer | Refused]) -> None:
     metrics = state().metrics
-    g.model, g.pictures = served.name, len(answers)  # for the log
+    g.pictures = len(answers)  # for the log
     for answer in answers:
         if isinstance(answer, Refused):
             metrics.errors.labels(answer.problem.kind).inc()

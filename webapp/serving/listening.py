@@ -4,14 +4,46 @@ import errno
 import ipaddress
 import os
 import socket
+import stat
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from gunicorn.systemd import SD_LISTEN_FDS_START, listen_fds
 
 from cascade.errors import CanonistiaError
 
 _BACKLOG = 2048
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# The permissions of a socket's folder say who may connect; a proxy runs as a user of its own.
+_SOCKET_MODE = 0o666
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on the first usable address of a host; ``::`` is every address, of IPv4 too.
+@dataclass(frozen=True)
+class Listener:
+    """A socket that listens, and its address for people; ``inherited``: the one who started the service made it."""
+
+    socket: socket.socket
+    address: str
+    inherited: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether it listens on an address that only this machine can reach."""
+        return self.socket.family != socket.AF_UNIX and ipaddress.ip_address(self._host).is_loopback
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the host names under which it is reached from this machine; none where others can reach it."""
+        return tuple(dict.fromkeys((*_LOOPBACK, self._host))) if self.is_local else ()
+
+    @property
+    def _host(self) -> str:
+        return str(self.socket.getsockname()[0]).partition("%")[0]
+
+
+def listen(host: str, port: int) -> Listener:
+    """Return a listener on the first usable address of a host; ``::`` is every address, of IPv4 too.
 
     Raises
     ------
@@ -27,10 +59,75 @@ def listen(host: str, port: int) -> socket.socket:
     for family, _, _, _, address in found:
         try:
             both = family == socket.AF_INET6 and host == "::" and socket.has_dualstack_ipv6()
-            return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+            made = socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         except OSError as error:
             refusals.append(error)
+        else:
+            return Listener(made, _address(host, port))
     raise _refusal(host, port, refusals[0]) from refusals[0]
+
+
+def listen_at_path(path: Path) -> Listener:
+    """Return a listener on a Unix socket; one that a killed service left at the path is replaced.
+
+    Raises
+    ------
+    CanonistiaError
+        Another service answers at the path, it is no socket, or no socket can be made there.
+    """
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        if path.exists():
+            _remove_lost(path)
+        made.bind(str(path))
+        path.chmod(_SOCKET_MODE)
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        reason = error.strerror or str(error)
+        raise CanonistiaError(
+            f"no socket can be made at {path} ({reason}); give --bind a path of at most 107 bytes in a folder that "
+            "exists and can be written"
+        ) from error
+    except CanonistiaError:
+        made.close()
+        raise
+    return Listener(made, f"unix:{path}")
+
+
+def _remove_lost(path: Path) -> None:
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise CanonistiaError(f"{path} is there and is no socket; choose another path for --bind, or move it away")
+    with closing(socket.socket(socket.AF_UNIX)) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:  # nobody listens any more
+            path.unlink()
+            return
+    raise CanonistiaError(f"{path} is in use; stop the program that uses it, or choose another path for --bind")
+
+
+def inherited_listener() -> Listener | None:
+    """Return the socket that systemd made for this service; None if it made none.
+
+    Raises
+    ------
+    CanonistiaError
+        It made several, or one that is no listening stream socket.
+    """
+    made = listen_fds()
+    if made == 0:
+        return None
+    if made > 1:
+        raise CanonistiaError(f"systemd passes {made} sockets; expected one; keep one ListenStream= of the socket unit")
+    found = socket.socket(fileno=SD_LISTEN_FDS_START)
+    if found.type != socket.SOCK_STREAM or not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise CanonistiaError(
+            "the socket that systemd passes takes no connections; expected one that listens; use ListenStream= and "
+            "Accept=no in the socket unit"
+        )
+    name = found.getsockname()
+    return Listener(found, f"unix:{name}" if found.family == socket.AF_UNIX else _address(*name[:2]), inherited=True)
 
 
 def _refusal(host: str, port: int, error: OSError) -> CanonistiaError:
@@ -44,11 +141,5 @@ def _refusal(host: str, port: int, error: OSError) -> CanonistiaError:
     return CanonistiaError(f"{host} cannot be listened on ({reason}); give --host an address of this machine")
 
 
-def is_loopback(listener: socket.socket) -> bool:
-    """Return whether only this machine can reach a listener."""
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def address_of(host: str, port: int) -> str:
-    """Return the address of the page."""
+def _address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,17 +1,41 @@
 """Metrics: counters and timers of the service, in the text format of Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import platform
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_REQUEST_SECONDS = (*_SECONDS, 30, 60)  # a request has a deadline, and its upload has a time limit, too
 
 
 class Metrics:
-    """The metrics of one application, in its own registry."""
+    """The metrics of one application and of its process, in its own registry."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each, which no query here needs
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        build = Info("canonistia_build", "The version that answers.", registry=registry)
+        build.info({"version": version("canonistia"), "python": platform.python_version()})
         self.requests = Counter(
             "canonistia_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self.duration = Histogram(
+            "canonistia_request_seconds",
+            "Time from the header of a request to its answer; no model: none was asked.",
+            ["route", "model", "status"],
+            buckets=_REQUEST_SECONDS,
+            registry=registry,
         )
         self.errors = Counter("canonistia_errors", "Requests and pictures refused.", ["kind"], registry=registry)
         self.pictures = Counter(

@@ -5,6 +5,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from webapp.keys import Keyring, KeysError
+
 if TYPE_CHECKING:  # the runtime is imported in the worker alone
     from webapp.serving.service import Service
 
@@ -14,9 +16,10 @@ _LOG = logging.getLogger("canonistia.service")
 
 
 class Reloader:
-    """Watches the bundles of a service, from :meth:`start` to :meth:`stop`."""
+    """Watches the bundles of a service, from :meth:`start` to :meth:`stop`; on request, reads the keys again, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, keyring: Keyring | None = None) -> None:
+        self._keyring = keyring
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -40,11 +43,20 @@ class Reloader:
             self._thread.join()
             self._service.close()
 
+    def _reload_keys(self) -> None:
+        try:
+            if self._keyring is not None:
+                self._keyring.reload()
+        except KeysError as error:
+            _LOG.error("the new keys are refused, the old ones stay in use: %s", error)
+
     def _watch(self, service: "Service") -> None:
         pool = ThreadPoolExecutor(1, "loader")
         while not self._stopping:
             requested = self._wake.wait(_CHECK_EVERY)
             self._wake.clear()
+            if requested and not self._stopping:
+                self._reload_keys()
             if not self._stopping:
                 # In its own thread, so that every error is logged and the next change is still noticed.
                 error = pool.submit(service.reload, changed_only=not requested).exception()
