@@ -195,6 +195,13 @@ def test_a_raw_tensor_may_have_the_bytes_of_the_largest_picture_whatever_an_uplo
         assert client.post(path, data=largest.tobytes(), headers=headers).status_code == 413
 
 
+def test_the_limit_of_raw_tensors_is_none_for_json(client: FlaskClient) -> None:
+    given = {"name": "pixels", "shape": [1, 500, 600, 3], "datatype": "UINT8", "data": [0] * 900_000}
+    answer = send(client, b"", {"inputs": [given]})  # 2.7 MB of JSON; 1 MB is allowed
+    assert answer.status_code == 413
+    assert "at most 1 MB" in answer.json["error"]
+
+
 def test_pictures_of_12_megapixels_are_allowed_by_default() -> None:
     limits = Settings()
     assert limits.max_pixels * 3 > 36_000_000 > limits.max_upload_bytes

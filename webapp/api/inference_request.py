@@ -11,7 +11,7 @@ import numpy as np
 
 from cascade.images.decoding import DecodingCost
 from webapp.problems import Problem
-from webapp.requests.bodies import TENSOR_HEADER
+from webapp.requests.bodies import TENSOR_HEADER, too_large
 from webapp.requests.connection import client_address
 from webapp.requests.state import state
 from webapp.requests.uploads import check_count
@@ -89,7 +89,7 @@ def read_inference(body: memoryview, text_length: str | None, outputs: tuple[str
     Raises
     ------
     Problem
-        ``tensor``, ``too_many_pictures`` or ``picture_too_large``, ``busy`` or ``deadline``.
+        ``tensor``, ``upload_too_large``, ``too_many_pictures``, ``picture_too_large``, ``busy`` or ``deadline``.
     """
     text, raw = _parts(body, text_length)
     message = _decoded(text, InferRequest, "body")
@@ -114,6 +114,8 @@ def _parts(body: memoryview, text_length: str | None) -> tuple[memoryview, memor
     length = int(text_length)
     if not 0 < length <= len(body):
         raise Problem("tensor", f"{TENSOR_HEADER} is {length}; expected 1 to {len(body)}, the bytes of the body.")
+    if length > state().settings.max_upload_bytes:  # the limit of raw bytes is no limit for JSON
+        raise too_large(state().settings.max_upload_bytes)
     return body[:length], body[length:]
 
 
