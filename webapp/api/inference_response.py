@@ -32,7 +32,7 @@ class Output:
 
 
 OUTPUTS: Mapping[str, Output] = {
-    "probabilities": Output("FP64", lambda answers: np.stack([answer.outcome.scores for answer in answers]), "K"),
+    "probabilities": Output("FP64", lambda answers: np.array([one.outcome.scores for one in answers], np.float64), "K"),
     "labels": Output(
         "BYTES",
         lambda answers: np.array([[one.prediction.label_1, one.prediction.label_2] for one in answers], dtype=object),
