@@ -29,14 +29,18 @@ from cascade.threads import processors
 BATCH = 16
 
 
-def make_photos(folder: Path, count: int) -> list[Path]:
-    """Write one photo of 4000 x 3000 pixels and link it under many names."""
+def draw_photo() -> Image.Image:
+    """Return a photo of 4000 x 3000 pixels: edges, texture and noise."""
     y, x = np.mgrid[0:3000, 0:4000]
     value = 128 + 50 * np.sin(x * y / 9000) + 40 * ((x // 97 + y // 61) % 2) - 20
     noise = np.random.default_rng(0).normal(0, 12, (3000, 4000, 3))
-    pixels = np.clip(value[..., None] * (0.9, 1.0, 0.8) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.clip(value[..., None] * (0.9, 1.0, 0.8) + noise, 0, 255).astype(np.uint8))
+
+
+def make_photos(folder: Path, count: int) -> list[Path]:
+    """Write one photo and link it under many names."""
     first = folder / "0000.jpg"
-    Image.fromarray(pixels).save(first, quality=88)
+    draw_photo().save(first, quality=88)
     paths = [folder / f"{number:04d}.jpg" for number in range(count)]
     for path in paths[1:]:
         os.link(first, path)

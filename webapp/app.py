@@ -14,7 +14,7 @@ from webapp.api.openapi import documentation
 from webapp.api.v1 import api, problem_response
 from webapp.pages.page import page, problem_page
 from webapp.problems import Problem, problem_of
-from webapp.requests import logs, security
+from webapp.requests import bodies, logs, security
 from webapp.requests.admission import Admission
 from webapp.requests.connection import ClientLeftError, TimeLimitedBody
 from webapp.requests.corrections import Collector
@@ -69,6 +69,8 @@ def create_app(
         if connection is not None:
             connection.await_body()
             request.environ["wsgi.input"] = TimeLimitedBody(request.environ["wsgi.input"], connection)
+
+    bodies.install(app, settings)  # after the time limit, which the encoded body has
 
     @app.after_request
     def count(response: Response) -> Response:

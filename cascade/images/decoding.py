@@ -25,6 +25,8 @@ _MAX_RATIO, _RATIO_FROM = 100, 4096  # longer to shorter side, of pictures whose
 _TILE_TAGS = (322, 323)  # width and height of a TIFF's tiles
 _TILE_PIXELS = 16_000_000
 
+_STRIP_FACTORS = 16  # rows of the reduced picture that are made of an array at once
+
 _LEAVE_ROWS = ("PNG", "GIF", "BMP", "TIFF", "PPM")  # formats whose decoders may end early without a word
 _END_OF_JPEG = b"\xff\xd9"
 _NOISE = bytes(range(1, 128)) * 2  # entropy-coded data that belongs to no picture
@@ -50,8 +52,9 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_size: int | None 
     max_pixels
         The most pixels that a picture may have; a larger one is refused before its pixels are decoded.
     least_size
-        Where given, a JPEG is decoded at a half, a quarter or an eighth of its size, by its own transform, as long as
-        the shorter side keeps this many pixels (see :func:`cascade.images.preprocess.least_size`).
+        Where given, a JPEG is decoded at a half, a quarter or an eighth of its size, by its own transform, and an array
+        is averaged over squares of a whole number of pixels, as long as the shorter side keeps this many pixels (see
+        :func:`cascade.images.preprocess.least_size`).
 
     Raises
     ------
@@ -70,7 +73,7 @@ def decode(source: Source, max_pixels: int = MAX_PIXELS, least_size: int | None 
     """
     try:
         if isinstance(source, np.ndarray):
-            return _from_array(source, max_pixels)
+            return _from_array(source, max_pixels, least_size)
         if isinstance(source, Image.Image):
             _check_shape(source.width, source.height, max_pixels)
             return normalise(source.copy())
@@ -276,11 +279,23 @@ def _check_plausible(picture: Image.Image, size: int) -> None:
         )
 
 
-def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
+def _from_array(array: np.ndarray, max_pixels: int, least_size: int | None) -> Image.Image:
     shape_fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype != np.uint8 or not shape_fits or array.size == 0:
         raise PictureError(
             f"is an array of shape {array.shape} and type {array.dtype}; expected uint8 of (H, W) or (H, W, 3)"
         )
-    _check_shape(array.shape[1], array.shape[0], max_pixels)
-    return Image.fromarray(np.ascontiguousarray(array))
+    height, width = array.shape[:2]
+    _check_shape(width, height, max_pixels)
+    factor = min(width, height) // least_size if least_size else 1
+    if factor < 2:
+        return Image.fromarray(np.ascontiguousarray(array))
+    # In strips that fit into the processor's cache: a copy of the whole picture would cost more than the averages.
+    strips = [
+        Image.fromarray(np.ascontiguousarray(array[top : top + _STRIP_FACTORS * factor])).reduce(factor)
+        for top in range(0, height, _STRIP_FACTORS * factor)
+    ]
+    reduced = Image.new(strips[0].mode, (strips[0].width, sum(strip.height for strip in strips)))
+    for number, strip in enumerate(strips):
+        reduced.paste(strip, (0, number * _STRIP_FACTORS))
+    return reduced

@@ -200,6 +200,29 @@ def test_a_picture_below_twice_the_least_size_and_other_formats_are_decoded_whol
     assert decode(file.getvalue(), least_size=704).size == (2900, 2800)
 
 
+@pytest.mark.parametrize("size", [(1407, 1500), (1408, 1500), (2301, 2113)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_large_array_is_averaged_over_whole_squares(size: tuple[int, int], mode: str) -> None:
+    whole = np.asarray(Image.effect_noise(size, 90).convert(mode))  # (H, W) or (H, W, 3)
+    factor = min(size) // 704
+    expected = Image.fromarray(whole).reduce(factor)
+    for array in (whole, np.frombuffer(whole.tobytes(), np.uint8).reshape(whole.shape), np.asfortranarray(whole)):
+        reduced = decode(array, least_size=704)
+        assert (reduced.mode, reduced.size) == (mode, expected.size)
+        assert reduced.tobytes() == expected.tobytes()
+        assert decode(array).size == size
+    assert min(reduced.size) >= 704
+
+
+def test_what_models_see_of_a_large_array_is_within_six_levels() -> None:
+    whole = decode(large_jpeg(2900, 3000, "RGB"))
+    for spec in (PreprocessSpec(size=224, colour="grey"), PreprocessSpec(size=352, resize="crop")):
+        reduced = decode(np.asarray(whole), least_size=least_size(spec))
+        difference = np.abs(preprocess(reduced, spec).astype(int) - preprocess(whole, spec))
+        assert difference.max() <= 6
+        assert difference.mean() <= 1.5
+
+
 def test_the_limit_holds_for_the_whole_picture_not_for_the_reduced_one() -> None:
     with pytest.raises(TooManyPixelsError, match="3000x2200"):
         decode(large_jpeg(3000, 2200, "L"), max_pixels=3_000_000, least_size=704)

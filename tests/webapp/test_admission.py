@@ -21,3 +21,11 @@ def test_admission_counts_pictures_and_bytes() -> None:
     admission.acquire(1, 100)
     admission.release(2, 700)
     admission.acquire(2, 0)
+
+
+def test_bytes_over_the_limit_that_came_alone_leave_room_for_their_pictures() -> None:
+    admission = Admission(dataclasses.replace(Settings(), max_upload_bytes=100), Metrics())
+    admission.acquire(1, 900)
+    admission.acquire(3)
+    with pytest.raises(Problem, match="is busy"):
+        admission.acquire(1, 1)

@@ -21,9 +21,13 @@ OPERATIONS = [
     ("GET", "/v2"),
     ("GET", "/v2/health/live"),
     ("GET", "/v2/health/ready"),
-    ("GET", "/v2/models/{name}"),
-    ("GET", "/v2/models/{name}/ready"),
-    ("POST", "/v2/models/{name}/infer"),
+    ("GET", "/v2/models/stats"),
+    ("POST", "/v2/repository/index"),
+    *(
+        (method, f"/v2/models/{{name}}{version}{path}")
+        for version in ("", "/versions/{version}")
+        for method, path in (("GET", ""), ("GET", "/ready"), ("GET", "/stats"), ("POST", "/infer"))
+    ),
 ]
 
 
@@ -49,7 +53,7 @@ def test_no_request_breaks_the_contract(app: Flask, method: str, path: str) -> N
 def test_every_route_for_programs_is_described(app: Flask) -> None:
     described = describe(app)["paths"]
     routes = {
-        rule.rule.replace("<name>", "{name}")
+        rule.rule.replace("<", "{").replace(">", "}")
         for rule in app.url_map.iter_rules()
         if rule.rule.startswith(("/api/v1/", "/v2")) and rule.endpoint != "documentation.openapi"
     }

@@ -1,36 +1,26 @@
-"""The Open Inference Protocol, version 2 (KServe): pictures are sent as tensors."""
+"""The Open Inference Protocol, version 2 (KServe), with the binary tensors, index and statistics of Triton."""
 
-import math
-import time
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-import numpy as np
 from flask import Blueprint, Response, request
 
-from cascade.images.decoding import DecodingCost
+from cascade.bundle.reading import Bundle
+from webapp.api.inference_request import INPUT, read_inference
+from webapp.api.inference_response import OUTPUTS, respond
+from webapp.api.model_statistics import Statistics, statistics_of
 from webapp.api.v1 import json_response
 from webapp.problems import Problem
-from webapp.requests.answers import Refused
-from webapp.requests.connection import client_address
+from webapp.requests.answers import Answer, Refused
+from webapp.requests.bodies import TENSOR_HEADER, whole_body
 from webapp.requests.state import state
-from webapp.requests.uploads import check_count, classify_sources
-from webapp.serving.service import Served
+from webapp.requests.uploads import classify_sources
 
 infer = Blueprint("infer", __name__, url_prefix="/v2")
 
-INPUT = "pixels"
-_VALUE_BYTES = 24  # that a value takes while its text is read: a list's place, the array, and the text
-_Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
-_Flat = list[_Byte]
-_Nested = list[list[list[list[_Byte]]]]
-# The outputs, each with its type in the protocol and its shape after the number of pictures.
-OUTPUTS: dict[str, tuple[str, int | str | None]] = {
-    "probabilities": ("FP64", "K"),
-    "labels": ("BYTES", 2),
-    "routed": ("BOOL", None),
-    "unsure": ("BOOL", None),
-}
+_EXTENSIONS = ["binary_tensor_data", "statistics"]
+_MODEL = "/models/<name>"
+_VERSION = "/models/<name>/versions/<version>"
 
 
 class ServerMetadata(msgspec.Struct):
@@ -72,65 +62,19 @@ class Live(msgspec.Struct):
     live: bool
 
 
-# What a request says beside its data is short; a longer text is refused before anything is made of it.
-_MAX_TEXT = 4096  # bytes
-_Name = Annotated[str, msgspec.Meta(max_length=256)]
-_Parameters = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
-_Requested = Annotated[
-    msgspec.Raw,
-    msgspec.Meta(
-        extra_json_schema={"type": ["array", "null"], "items": {"$ref": "#/components/schemas/RequestedOutput"}}
-    ),
-]
-_Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+class IndexRequest(msgspec.Struct):
+    """Which models an index lists: all of them, or those that are ready."""
+
+    ready: bool = False
 
 
-def _null() -> msgspec.Raw:
-    return msgspec.Raw(b"null")
-
-
-class InputTensor(msgspec.Struct):
-    """Pictures of one size: uint8 (N, H, W, 3), flat or nested."""
-
-    name: _Name
-    shape: tuple[_Size, _Size, _Size, _Size]
-    datatype: _Name
-    data: msgspec.Raw
-    parameters: _Parameters = msgspec.field(default_factory=_null)
-
-
-class RequestedOutput(msgspec.Struct):
-    """A requested output."""
-
-    name: _Name
-    parameters: dict[str, Any] | None = None
-
-
-class InferRequest(msgspec.Struct):
-    """A request for inference."""
-
-    inputs: tuple[InputTensor]
-    id: _Name | None = None
-    outputs: _Requested = msgspec.field(default_factory=_null)
-    parameters: _Parameters = msgspec.field(default_factory=_null)
-
-
-class OutputTensor(msgspec.Struct):
-    """An output for all pictures, flat in row-major order."""
+class IndexEntry(msgspec.Struct):
+    """A model of the index; its state is READY or UNAVAILABLE, for a reason."""
 
     name: str
-    datatype: str
-    shape: list[int]
-    data: list[Any]
-
-
-class InferResponse(msgspec.Struct, omit_defaults=True):
-    """The answers."""
-
-    model_name: str
-    model_version: str
-    outputs: list[OutputTensor]
-    id: str | None = None
+    version: str
+    state: str
+    reason: str
 
 
 @infer.get("")
@@ -138,7 +82,7 @@ def server() -> Response:
     """Describe the server."""
     from importlib.metadata import version
 
-    return json_response(ServerMetadata("canonistia", version("canonistia"), []))
+    return json_response(ServerMetadata("canonistia", version("canonistia"), _EXTENSIONS))
 
 
 @infer.get("/health/live")
@@ -155,139 +99,97 @@ def ready() -> Response:
     return json_response(Ready(loaded), 200 if loaded else 503)
 
 
-@infer.get("/models/<name>")
-def model(name: str) -> Response:
+@infer.get(_MODEL)
+@infer.get(_VERSION)
+def model(name: str, version: str | None = None) -> Response:
     """Describe a model and its tensors."""
-    bundle = state().service.bundle(name)
-    classes = tuple(bundle.manifest.classes)
+    bundle = _bundle(name, version)
+    classes = bundle.manifest.classes
     return json_response(
         ModelMetadata(
             name,
             [bundle.sha256],
             "onnxruntime_cascade",
             [TensorMetadata(INPUT, "UINT8", [-1, -1, -1, 3])],
-            [TensorMetadata(output, kind, _shape(-1, last, classes)) for output, (kind, last) in OUTPUTS.items()],
+            [TensorMetadata(key, output.datatype, output.shape(-1, len(classes))) for key, output in OUTPUTS.items()],
             {"classes": list(classes)},
         )
     )
 
 
-@infer.get("/models/<name>/ready")
-def model_ready(name: str) -> Response:
+@infer.get(f"{_MODEL}/ready")
+@infer.get(f"{_VERSION}/ready")
+def model_ready(name: str, version: str | None = None) -> Response:
     """Say whether a model is ready; an unloaded model is ready, and is loaded by the next request."""
+    _bundle(name, version)
     ready = state().service.is_ready(name)
     return json_response(Ready(ready), 200 if ready else 503)
 
 
-@infer.post("/models/<name>/infer")
-def run(name: str) -> Response:
-    """Run the cascade on a tensor of decoded pictures, uint8 (N, H, W, 3), all of the same size."""
-    state().service.bundle(name)
-    inference = _decoded(request.get_data(), InferRequest, "body")
-    tensor = inference.inputs[0]
-    _decoded_short(inference.parameters, dict[str, Any] | None, "parameters")
-    _decoded_short(tensor.parameters, dict[str, Any] | None, "parameters")
-    names = _requested(inference.outputs)
-    pictures = _pictures(tensor)
-    with state().service.use(name) as served:
-        outputs = _outputs(served, pictures)
-        return json_response(
-            InferResponse(served.name, served.sha256, [outputs[output] for output in names], inference.id)
-        )
+@infer.get(f"{_MODEL}/stats")
+@infer.get(f"{_VERSION}/stats")
+def statistics(name: str, version: str | None = None) -> Response:
+    """Return what a model answered since it was loaded, and how long each step took."""
+    return json_response(Statistics([statistics_of(_bundle(name, version), state().service.totals(name))]))
 
 
-def _requested(text: msgspec.Raw) -> list[str]:
-    """Return the names of the requested outputs: all of them where the request names none."""
-    names = [output.name for output in _decoded_short(text, list[RequestedOutput] | None, "outputs") or ()]
-    unknown = sorted(set(names) - set(OUTPUTS))
-    if unknown:
-        raise Problem("tensor", f"There is no output {unknown[0][:40]}; choose from {', '.join(OUTPUTS)}.")
-    if len(set(names)) < len(names):
-        raise Problem("tensor", "An output is requested more than once; request each once.")
-    return names or list(OUTPUTS)
+@infer.get("/models/stats")
+def all_statistics() -> Response:
+    """Return the statistics of all models."""
+    service = state().service
+    return json_response(
+        Statistics([statistics_of(service.bundle(name), service.totals(name)) for name in service.names])
+    )
 
 
-def _decoded_short(text: msgspec.Raw, kind: Any, what: str) -> Any:
-    if len(bytes(text)) > _MAX_TEXT:
-        raise Problem("tensor", f"The {what} take {len(bytes(text)):,} bytes; at most {_MAX_TEXT:,} are allowed.")
-    return _decoded(bytes(text), kind, what)
+@infer.post("/repository/index")
+def index() -> Response:
+    """List the models that are served, with their state."""
+    asked = _asked_index()
+    service = state().service
+    entries = []
+    for name in service.names:
+        if service.is_ready(name):
+            entries.append(IndexEntry(name, service.bundle(name).sha256, "READY", ""))
+        elif not asked.ready:
+            entries.append(IndexEntry(name, service.bundle(name).sha256, "UNAVAILABLE", "its folder holds no bundle"))
+    return json_response(entries)
 
 
-def _decoded(text: bytes, kind: Any, what: str) -> Any:
-    try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise Problem("tensor", f"The {what} of the inference request cannot be read: {error}.") from error
+@infer.post(f"{_MODEL}/infer")
+@infer.post(f"{_VERSION}/infer")
+def run(name: str, version: str | None = None) -> Response:
+    """Run the cascade on a tensor of decoded pictures, uint8 (N, H, W, 3), all of the same size.
 
-
-def _pictures(tensor: InputTensor) -> list[np.ndarray]:
-    if tensor.name != INPUT or tensor.datatype != "UINT8" or tensor.shape[3] != 3:
-        raise Problem(
-            "tensor",
-            f"The input is {tensor.name[:40]}, {tensor.datatype[:10]} {list(tensor.shape)}; "
-            f"expected {INPUT}, UINT8 [pictures, height, width, 3].",
-        )
-    count, height, width, _ = tensor.shape
-    check_count(count)
-    allowed = state().settings.max_pixels
-    if height * width > allowed:
-        raise Problem(
-            "picture_too_large",
-            f"A picture has {width}x{height} pixels; at most {allowed:,} are allowed; shrink it.",
-        )
-    values = math.prod(tensor.shape)
-    if len(bytes(tensor.data)) < 2 * values:  # a digit and a comma each, at least; and not the memory for them
-        raise _wrong_data(values)
-    deadline = time.monotonic() + state().settings.deadline_seconds
-    with state().decoding.turn(DecodingCost(_VALUE_BYTES * values, values), client_address(), deadline):
-        return list(_values(bytes(tensor.data), tensor.shape))
-
-
-def _wrong_data(values: int) -> Problem:
-    return Problem("tensor", f"The data are not {values} integers from 0 to 255, flat or nested.")
-
-
-def _values(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the data as uint8 of a shape.
-
-    The brackets and commas are counted before decoding: a list of lists or strings would take far more memory than its
-    text.
+    The tensor is in the JSON, or its bytes follow the JSON; then the header Inference-Header-Content-Length says how
+    long the JSON is. Unknown parameters are ignored.
     """
-    refusal = _wrong_data(math.prod(shape))
-    opened = data.count(b"[")
-    nested = opened == 1 + sum(math.prod(shape[: depth + 1]) for depth in range(3))
-    if (opened != 1 and not nested) or data.count(b",") != math.prod(shape) - 1:
-        raise refusal
+    _bundle(name, version)
+    inference = read_inference(whole_body(), request.headers.get(TENSOR_HEADER), tuple(OUTPUTS))
+    with state().service.use(name) as served:
+        _check_version(name, served.sha256, version)  # again: it may have been replaced meanwhile
+        answers = classify_sources(served, [(str(number), one) for number, one in enumerate(inference.pictures)])
+        for answer in answers:
+            if isinstance(answer, Refused):
+                raise answer.problem
+        return respond(served, inference, [answer for answer in answers if isinstance(answer, Answer)])
+
+
+def _bundle(name: str, version: str | None) -> Bundle:
+    """Return a bundle by its name, and its version if one is given; Problem ``no_model`` if there is none."""
+    bundle = state().service.bundle(name)
+    _check_version(name, bundle.sha256, version)
+    return bundle
+
+
+def _check_version(name: str, found: str, expected: str | None) -> None:
+    if expected not in (None, found):
+        raise Problem("no_model", f"There is no version {expected[:70]} of {name}; its version is {found}.")
+
+
+def _asked_index() -> IndexRequest:
+    body: Any = whole_body()
     try:
-        numbers = msgspec.json.decode(data, type=_Nested if nested else _Flat)
-        values = np.array(numbers, dtype=np.uint8)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-        raise refusal from error
-    if values.shape not in ((math.prod(shape),), shape):
-        raise refusal
-    return values.reshape(shape)
-
-
-def _outputs(served: Served, pictures: list[np.ndarray]) -> dict[str, OutputTensor]:
-    answers = classify_sources(served, [(str(number), picture) for number, picture in enumerate(pictures)])
-    for answer in answers:
-        if isinstance(answer, Refused):
-            raise answer.problem
-    answered = [answer for answer in answers if not isinstance(answer, Refused)]
-    predictions = [answer.prediction for answer in answered]
-    data: dict[str, list[Any]] = {
-        "probabilities": [float(score) for answer in answered for score in answer.outcome.scores],
-        "labels": [label for prediction in predictions for label in (prediction.label_1, prediction.label_2)],
-        "routed": [prediction.stage == "submodels" for prediction in predictions],
-        "unsure": [prediction.unsure for prediction in predictions],
-    }
-    return {
-        name: OutputTensor(name, kind, _shape(len(pictures), last, served.engine.classes), data[name])
-        for name, (kind, last) in OUTPUTS.items()
-    }
-
-
-def _shape(pictures: int, last: int | str | None, classes: tuple[str, ...]) -> list[int]:
-    if last is None:
-        return [pictures]
-    return [pictures, len(classes) if isinstance(last, str) else last]
+        return msgspec.json.decode(body, type=IndexRequest) if len(body) else IndexRequest()
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Problem("malformed", f"The body of the index request cannot be read: {error}.") from error

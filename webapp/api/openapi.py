@@ -11,8 +11,9 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
 from werkzeug.routing import Rule
 
-from webapp.api import open_inference, v1
+from webapp.api import inference_request, inference_response, model_statistics, open_inference, v1
 from webapp.problems import STATUS
+from webapp.requests.bodies import TENSOR_HEADER
 
 documentation = Blueprint("documentation", __name__)
 
@@ -35,6 +36,12 @@ _SCORES = {
     "description": "Whether to include the probabilities of all classes: final, main model, submodels.",
     "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
 }
+_TENSOR_LENGTH = {
+    "name": TENSOR_HEADER,
+    "in": "header",
+    "description": "Bytes of JSON before the raw bytes of a tensor. Without it, the whole body is JSON.",
+    "schema": {"type": "integer", "minimum": 1},
+}
 _ANY = ("host", "key", "rate", "internal")
 _WORK = (*_ANY, "cross_site", "no_model", "slow_upload", "upload_too_large", "picture_too_large", "too_many_pictures")
 _PICTURES = (*_WORK, "malformed", "no_picture", "format", "media_type", "damaged", "busy", "loading", "deadline")
@@ -49,8 +56,11 @@ class _Operation:
     body: Mapping[str, Any] = field(default_factory=dict)  # media type to schema
     parameters: Sequence[Mapping[str, Any]] = ()
     also: Sequence[int] = ()  # other statuses with the same type
+    is_list: bool = False  # of the answer's type
+    raw_answer: bool = False  # whether the answer may have raw bytes after its JSON
 
 
+_ASKED = (inference_request.InferRequest, inference_request.RequestedOutput, open_inference.IndexRequest)
 _OPERATIONS = {
     "api.classify": _Operation(
         v1.Classified,
@@ -64,10 +74,23 @@ _OPERATIONS = {
     "infer.ready": _Operation(open_inference.Ready, _ANY, also=(503,)),
     "infer.model": _Operation(open_inference.ModelMetadata, (*_ANY, "no_model", "loading")),
     "infer.model_ready": _Operation(open_inference.Ready, (*_ANY, "no_model", "loading")),
+    "infer.statistics": _Operation(model_statistics.Statistics, (*_ANY, "no_model")),
+    "infer.all_statistics": _Operation(model_statistics.Statistics, _ANY),
+    "infer.index": _Operation(
+        open_inference.IndexEntry,
+        (*_ANY, "cross_site", "slow_upload", "upload_too_large", "malformed", "media_type", "busy"),
+        {"application/json": {"$ref": _SCHEMAS.format(name="IndexRequest")}},
+        is_list=True,
+    ),
     "infer.run": _Operation(
-        open_inference.InferResponse,
-        (*_WORK, "tensor", "damaged", "busy", "loading", "deadline"),
-        {"application/json": {"$ref": _SCHEMAS.format(name="InferRequest")}},
+        inference_response.InferResponse,
+        (*_WORK, "malformed", "media_type", "tensor", "damaged", "busy", "loading", "deadline"),
+        {
+            "application/json": {"$ref": _SCHEMAS.format(name="InferRequest")},
+            "application/octet-stream": _BINARY,
+        },
+        (_TENSOR_LENGTH,),
+        raw_answer=True,
     ),
 }
 
@@ -87,9 +110,7 @@ def shown() -> str:
 def describe(app: Flask, prefix: str = "") -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the API routes of an application that is published under a prefix."""
     types = [operation.answer for operation in _OPERATIONS.values()]
-    _, schemas = msgspec.json.schema_components(
-        [*types, open_inference.InferRequest, open_inference.RequestedOutput, v1.ProblemDetails], ref_template=_SCHEMAS
-    )
+    _, schemas = msgspec.json.schema_components([*types, *_ASKED, v1.ProblemDetails], ref_template=_SCHEMAS)
     paths: dict[str, dict[str, Any]] = {}
     for rule in app.url_map.iter_rules():
         if rule.endpoint in _OPERATIONS:
@@ -119,7 +140,7 @@ def _operation(app: Flask, rule: Rule, operation: _Operation) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in sorted(rule.arguments)
     ]
     described: dict[str, Any] = {
-        "operationId": rule.endpoint.replace(".", "_"),
+        "operationId": rule.endpoint.replace(".", "_") + ("_version" if "version" in rule.arguments else ""),
         "summary": summary,
         "description": description.replace("\n", " "),
         "parameters": [*in_path, *operation.parameters],
@@ -132,7 +153,10 @@ def _operation(app: Flask, rule: Rule, operation: _Operation) -> dict[str, Any]:
 
 
 def _responses(operation: _Operation) -> dict[str, Any]:
-    answer = {"application/json": {"schema": {"$ref": _SCHEMAS.format(name=operation.answer.__name__)}}}
+    one = {"$ref": _SCHEMAS.format(name=operation.answer.__name__)}
+    answer = {"application/json": {"schema": {"type": "array", "items": one} if operation.is_list else one}}
+    if operation.raw_answer:
+        answer["application/octet-stream"] = {"schema": _BINARY}
     details = {"application/problem+json": {"schema": {"$ref": _SCHEMAS.format(name="ProblemDetails")}}}
     responses: dict[str, Any] = {}
     for kind in sorted(set(operation.problems), key=lambda kind: (STATUS[kind], kind)):

@@ -1,5 +1,6 @@
 """The API: classify pictures over HTTP; answers and problems are JSON."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import msgspec
@@ -9,6 +10,7 @@ from cascade.bundle.manifest import Accuracy, Manifest
 from cascade.images.decoding import Source
 from webapp.problems import STATUS, Problem
 from webapp.requests.answers import Answer, Refused, scores_of
+from webapp.requests.bodies import whole_body
 from webapp.requests.state import state
 from webapp.requests.uploads import classify_sources, sent_files
 from webapp.serving.service import Served
@@ -102,7 +104,7 @@ def _sent() -> list[tuple[str, Source]]:
         raise Problem(
             "media_type", f"The body is {kind}; expected multipart/form-data, image/* or application/octet-stream."
         )
-    body = request.get_data()
+    body = bytes(whole_body())
     if not body:
         raise Problem("no_picture", "No picture was sent: the body is empty; send the bytes of one.")
     return [("body", body)]
@@ -134,8 +136,10 @@ def _flag(name: str) -> bool:
     return value == "true"
 
 
-def json_response(content: msgspec.Struct, status: int = 200, media_type: str = "application/json") -> Response:
-    """Return a response that holds a struct as JSON."""
+def json_response(
+    content: msgspec.Struct | Sequence[msgspec.Struct], status: int = 200, media_type: str = "application/json"
+) -> Response:
+    """Return a response that holds a struct, or several, as JSON."""
     return Response(msgspec.json.encode(content), status, content_type=media_type)
 
 

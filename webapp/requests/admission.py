@@ -20,10 +20,10 @@ class Admission:
         self._bytes = 0
 
     def acquire(self, pictures: int, size: int = 0) -> None:
-        """Admit pictures and ``size`` bytes, or raise Problem ``busy``."""
+        """Admit pictures and ``size`` bytes, or raise Problem ``busy``; bytes that come alone are never too many."""
         with self._lock:
             full = self._pictures + pictures > self._settings.queue
-            if full or (self._bytes and self._bytes + size > self._settings.max_bytes_in_progress):
+            if full or (size and self._bytes and self._bytes + size > self._settings.max_bytes_in_progress):
                 raise Problem("busy", "The service is busy; try again in a moment.", _RETRY_AFTER)
             self._add(pictures, size)
 

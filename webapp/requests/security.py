@@ -7,6 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from webapp.problems import Problem
+from webapp.requests.bodies import bytes_held, most_bytes, too_large
 from webapp.requests.connection import client_address
 from webapp.requests.origins import add_cors_headers, admitted_origin, is_preflight, refuse_other_sites
 from webapp.requests.prefix import EXPECTED, HEADER, Prefixed, nearest, parse_prefix
@@ -96,11 +97,10 @@ def _check_prefix(incoming: Request) -> None:
 
 
 def _admit(settings: Settings) -> None:
-    length = request.content_length
-    if length is not None and length > settings.max_upload_bytes:
-        allowed = settings.max_upload_bytes // MB
-        raise Problem("upload_too_large", f"The request is too large; at most {allowed} MB are allowed; send less.")
-    share = (1, settings.max_upload_bytes if length is None else length)
+    length, allowed = request.content_length, most_bytes(settings)
+    if length is not None and length > allowed:
+        raise too_large(allowed)
+    share = (1, bytes_held(settings))
     state().admission.acquire(*share)
     g.share = share
 

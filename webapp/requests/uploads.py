@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from flask import g, request
 from PIL import Image
 
@@ -21,6 +22,7 @@ from webapp.serving.batcher import Outcome
 from webapp.serving.service import Served
 
 FIELDS = ("pictures", "file")
+_ARRAY_BYTES = 4  # per pixel of Pillow's copy of an array
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ def classify_sources(
         The client hung up.
     """
     g.model = served.name  # for the log and the metrics
+    with served.batcher.statistics.request():
+        return _answers(served, sources, explain)
+
+
+def _answers(served: Served, sources: Sequence[tuple[str, Source]], explain: bool) -> list[Answer | Refused]:
     check_count(len(sources))
     deadline = time.monotonic() + state().settings.deadline_seconds
     with _admitted(len(sources) - 1):  # the request itself holds the first place
@@ -107,7 +114,7 @@ def _submit(
     specs = served.engine.specs
     cost = _cost(source, specs)
     with ExitStack() as reserved:
-        with current.decoding.turn(cost, client_address(), deadline), current.metrics.decode.time():
+        with current.decoding.turn(cost, client_address(), deadline), _timed_decoding(served):
             check_client_waits(deadline)
             reservation = reserved.enter_context(served.batcher.reserve())
             try:
@@ -121,9 +128,23 @@ def _submit(
         return _Pending(name, preview, reservation.submit(view, maps=explain, inline=alone))
 
 
+@contextmanager
+def _timed_decoding(served: Served) -> Iterator[None]:
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = time.monotonic() - started
+        state().metrics.decode.observe(seconds)
+        served.batcher.statistics.add_decoding(seconds)
+
+
 def _cost(source: Source, specs: Iterable[PreprocessSpec]) -> DecodingCost:
+    if isinstance(source, np.ndarray):
+        pixels = source.shape[0] * source.shape[1]
+        return DecodingCost(_ARRAY_BYTES * pixels, pixels)
     if not isinstance(source, bytes):
-        return DecodingCost(0, 0)  # an array is decoded already
+        return DecodingCost(0, 0)  # a picture of Pillow's is decoded already
     sizes = {least_size(spec) for spec in specs}
     costs = [decoding_cost(source, state().settings.max_pixels, size) for size in sizes]  # all decoded copies are kept
     return DecodingCost(sum(cost.memory for cost in costs), sum(cost.pixels for cost in costs))

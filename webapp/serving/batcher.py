@@ -15,6 +15,7 @@ from cascade.images.view import View
 from cascade.inference.engine import Engine
 from cascade.inference.prediction import Prediction
 from webapp.serving.metrics import Metrics
+from webapp.serving.statistics import Statistics
 
 # On a CPU larger batches are slower per picture, because their activations no longer fit into the cache, and the
 # runtime keeps the memory of the largest one.
@@ -83,6 +84,7 @@ class Batcher:
         self._throughput_engine = throughput_engine
         self._concurrent_batches = concurrent_batches
         self._metrics = metrics
+        self.statistics = Statistics()
         self._jobs: deque[Job] = deque()
         self._reserved = 0  # pictures
         self._running = 0  # batches
@@ -159,12 +161,15 @@ class Batcher:
         """Measure a batch that is counted as running; afterwards start the next one."""
         started = time.monotonic()
         self._metrics.batch.observe(len(batch))
-        for job in batch:
-            self._metrics.queue.observe(started - job.queued_at)
+        waited = [started - job.queued_at for job in batch]
+        for seconds in waited:
+            self._metrics.queue.observe(seconds)
         try:
             yield
         finally:
-            self._metrics.inference.observe(time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._metrics.inference.observe(seconds)
+            self.statistics.add_batch(waited, seconds)
             with self._changed:
                 self._running -= 1
                 self._changed.notify_all()

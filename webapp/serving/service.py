@@ -16,6 +16,7 @@ from webapp.problems import Problem
 from webapp.serving.batcher import BATCH_SIZE, Batcher
 from webapp.serving.limits import check_names, memory_of
 from webapp.serving.metrics import Metrics
+from webapp.serving.statistics import Totals
 
 Identity = tuple[tuple[str, tuple[int, int, int]], ...]  # of each file: inode, size in bytes, time of change in ns
 
@@ -99,6 +100,11 @@ class Service:
     def is_ready(self, name: str) -> bool:
         """Return whether a bundle answers, at once or after loading."""
         return self.is_loaded(name) or _file_identity(self.bundle(name).folder) is not None
+
+    def totals(self, name: str) -> Totals:
+        """Return what a bundle did since it was loaded; zeros where it is not loaded."""
+        served = self._loaded.get(name)
+        return served.batcher.statistics.totals() if served else Totals()
 
     @contextmanager
     def use(self, name: str | None = None) -> Iterator[Served]:
