@@ -45,7 +45,7 @@ class Evaluation:
     @property
     def uncalibrated(self) -> np.ndarray:
         """Return the main model's probabilities before temperature scaling, (N, K)."""
-        powered = self.output.main**self.engine.bundle.manifest.calibration.temperature
+        powered = self.output.main.astype(np.float64) ** self.engine.bundle.manifest.calibration.temperature
         return powered / powered.sum(axis=1, keepdims=True)
 
     def report(self) -> dict[str, Any]:

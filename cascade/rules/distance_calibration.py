@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from cascade.rules.probabilities import TINY
+
 
 class DistanceCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A temperature of the final probabilities that grows with a picture's distance from the classes.
@@ -23,8 +25,11 @@ class DistanceCalibration(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 def soften(probabilities: np.ndarray, temperature: np.ndarray) -> np.ndarray:
-    """Return probabilities (N, K) with the temperature of each picture (N,) applied to their logarithms."""
-    powered = probabilities ** (1 / temperature)[:, None]
+    """Return probabilities (N, K) with the temperature of each picture (N,) applied to their logarithms.
+
+    What is below ``TINY`` counts as ``TINY``: a high temperature would turn the rounding of such numbers into shares.
+    """
+    powered = np.maximum(probabilities, TINY) ** (1 / temperature)[:, None]
     softened: np.ndarray = powered / powered.sum(axis=1, keepdims=True)
     return np.where(temperature[:, None] == 1, probabilities, softened)
 

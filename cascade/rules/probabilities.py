@@ -7,10 +7,13 @@ TINY = 1e-12
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the probabilities (N, K) of logits (N, K), in double precision."""
+    """Return the probabilities (N, K) of logits (N, K), float32 as the logits are.
+
+    More digits would be noise, and a routing threshold between two pictures could then hang on it.
+    """
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def log_odds(probabilities: np.ndarray) -> np.ndarray:

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_softmax
 from sklearn.linear_model import LogisticRegression
+
+from cascade.rules.probabilities import softmax
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Calibrators:
 
     def main(self, logits: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities (N, K) of the main model's logits."""
-        return softmax(logits / self.temperature, axis=1)
+        return softmax(logits, self.temperature)
 
     def submodels(self, logits: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities (N, K) of the submodels' logits; NaN stays NaN."""

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from cascade.rules.distance_calibration import DistanceCalibration, soften
+from cascade.rules.probabilities import TINY
 
 _STEEPEST = 20.0
 
@@ -16,7 +17,7 @@ def fit_distance_calibration(
     Some of the pictures must be unlike those of training, or nothing tells how fast accuracy falls with the distance
     (N,): pictures made worse do (Tomani et al., arXiv 2012.10988), and so do those of a source never trained on.
     """
-    exact = np.maximum(probabilities.astype(np.float64), 1e-12)
+    exact = np.maximum(probabilities.astype(np.float64), TINY)
     true = np.arange(len(targets)), targets
 
     def loss(log_slope: float) -> float:
