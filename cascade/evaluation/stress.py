@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cascade.errors import PictureError
 from cascade.evaluation.evaluation import joined, targets_of
 from cascade.evaluation.metrics import accuracy_summary
-from cascade.images.decoding import decode
 from cascade.images.degradations import DEGRADATIONS, STRENGTHS
 from cascade.images.preprocess import least_size
-from cascade.images.unreadable import unreadable
+from cascade.images.unreadable import decoded
 from cascade.images.view import View
 from cascade.inference.engine import Engine
 from cascade.rules.cascade import CascadeOutput
@@ -71,8 +69,10 @@ def stress(
         A picture cannot be read.
     """
 
+    least = max(map(least_size, engine.specs))
+
     def run(batch: Sequence[Path]) -> dict[Case, CascadeOutput]:
-        pictures = [_decoded(engine, path) for path in batch]
+        pictures = [decoded(path, least) for path in batch]
         return {case: engine.run([View(picture) for picture in worse]) for case, worse in _degraded(pictures, kinds)}
 
     parts = list(in_order(run, batches(paths, BATCH_SIZE), workers))
@@ -88,13 +88,6 @@ def _degraded(pictures: Sequence[Image.Image], kinds: Sequence[str]) -> Iterator
                 (kind, strength),
                 [DEGRADATIONS[kind](picture, strength, rng) for picture, rng in zip(pictures, chances, strict=True)],
             )
-
-
-def _decoded(engine: Engine, path: Path) -> Image.Image:
-    try:
-        return decode(path, least_size=max(map(least_size, engine.specs)))
-    except PictureError as error:
-        raise unreadable([(path, error)]) from error
 
 
 def _mean(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""The error about a data set's pictures that cannot be read: it names them all, so that they are mended at once."""
+"""Labelled pictures that cannot be read: the error names them all, so that they are mended at once."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from cascade.errors import CanonistiaError, PictureError
+from cascade.images.decoding import decode
 
 _NAMED = 20
 
@@ -17,3 +20,17 @@ def unreadable(bad: Sequence[tuple[Path, PictureError]]) -> CanonistiaError:
         f"{which} cannot be read: remove or repair the files, or take the manifest without them that 'canonistia "
         f"check-data DATA --fix OUT.csv' writes ({named}{more})"
     )
+
+
+def decoded(path: Path, least_size: int | None = None) -> Image.Image:
+    """Return the picture of a file; a large JPEG is reduced (see :func:`cascade.images.decoding.decode`).
+
+    Raises
+    ------
+    CanonistiaError
+        The file is missing or no picture.
+    """
+    try:
+        return decode(path, least_size=least_size)
+    except PictureError as error:
+        raise unreadable([(path, error)]) from error

@@ -94,7 +94,7 @@ class Sessions:
         providers = list(dict.fromkeys((_PROVIDERS[self._device], _PROVIDERS["cpu"])))
         content = self._bundle.content(file)
         try:
-            session = onnxruntime.InferenceSession(content, _options(threads), providers=providers)
+            session = onnxruntime.InferenceSession(content, session_options(threads), providers=providers)
         except REFUSALS as error:
             path = self._bundle.folder / file.path
             raise BundleError(f"{path} is refused by ONNX Runtime ({error}); export the bundle again") from error
@@ -105,7 +105,8 @@ class Sessions:
         return session
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return the options of a session whose inferences use this number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

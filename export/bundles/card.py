@@ -49,8 +49,8 @@ def _how_it_works(manifest: Manifest) -> str:
 - **Decision**: `{rules.decision.name}`{_weights(rules.decision)}.
 - **Unsure**: a picture is marked if its distance from every class is above {rules.unsure.distance_above:.3f}, or if it
   was routed and every submodel that was asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark
-  {rules.unsure.false_alarm_rate:.1%} of pictures of a known class. Its first probability is at most
-  {rules.unsure.highest_probability:.2f}.
+  {rules.unsure.false_alarm_rate:.1%} of pictures of a known class. The first probability of a marked
+  answer is at most {rules.unsure.highest_probability:.2f}.
 - **Calibration by distance**: {_by_distance(rules.distance_calibration)}.
 - **Prediction sets**: {_prediction_sets(manifest)}.
 - **Size**: {size:.1f} MB of ONNX, no other file needed.{precision}"""

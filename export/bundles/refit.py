@@ -10,6 +10,7 @@ import numpy as np
 
 from cascade.bundle.manifest import SCHEMA_VERSION, Manifest
 from cascade.evaluation.evaluation import readable_batches
+from cascade.images.preprocess import least_size
 from cascade.inference.engine import Engine
 from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
 from export.fitting.measure import Measurement
@@ -24,8 +25,9 @@ from trainers.runs.folder import code_version
 def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> StageLogits:
     """Return the logits of both stages of a bundle about pictures and shifted copies, with every submodel asked."""
     logits = _logits(engine, paths, targets, "asking both stages")  # first: it names every picture that cannot be read
-    with shifted_pictures(paths) as copies:
-        return replace(logits, shifted=_logits(engine, copies, targets, "asking both stages about them"))
+    least = max(least_size(spec) for _, spec in engine.bundle.manifest.networks)
+    with shifted_pictures(paths, least) as copies:
+        return replace(logits, shifted=_logits(engine, copies, targets, "asking both stages about shifted copies"))
 
 
 def _logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, what: str) -> StageLogits:

@@ -11,7 +11,7 @@ import torch
 from cascade.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, Provenance
 from cascade.bundle.reading import Bundle, read_bundle
 from cascade.errors import CanonistiaError
-from cascade.images.preprocess import PreprocessSpec
+from cascade.images.preprocess import PreprocessSpec, least_size
 from cascade.inference.engine import Engine
 from export.bundles.model_files import describe_calibration, describe_submodels, write_models
 from export.bundles.parity import check_parity
@@ -64,8 +64,8 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
     training_features = _main_features(trained.main, [picture.path for picture in data.training])
     fitted_distances = fit_distances(training_features.numpy(), data.targets(data.training))
     paths = [picture.path for picture in data.validation]
-    logits = _stage_logits(trained, fitted_distances, paths, targets)
-    with shifted_pictures(paths) as copies:
+    logits = _stage_logits(trained, fitted_distances, paths, targets, by_pytorch=True)
+    with shifted_pictures(paths, least_size(_largest(trained))) as copies:
         logits = replace(logits, shifted=_stage_logits(trained, fitted_distances, copies, targets))
     note = " No network was trained on these pictures." + (EPOCH_NOTE if plan.checkpoint == "best" else "")
     measurement = measure(logits, terms, "validation", data.seen_in_training, note)
@@ -123,15 +123,25 @@ def _terms(plan: ExportPlan, trained: _Trained) -> Terms:
     return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed)
 
 
-def _stage_logits(trained: _Trained, fitted: ClassDistances, paths: list[Path], targets: np.ndarray) -> StageLogits:
-    """Return PyTorch's logits of both stages for pictures of the given classes (N,)."""
-    features = _main_features(trained.main, paths)
+def _largest(trained: _Trained) -> PreprocessSpec:
+    """Return the preprocessing of the network that needs most of a picture's pixels."""
+    return max(trained.main.sidecar.preprocess, trained.submodels.common.preprocess, key=least_size)
+
+
+def _stage_logits(
+    trained: _Trained, fitted: ClassDistances, paths: list[Path], targets: np.ndarray, by_pytorch: bool = False
+) -> StageLogits:
+    """Return the logits of both stages for pictures of the given classes (N,).
+
+    ``by_pytorch`` asks for those of PyTorch alone, which the exported graphs are compared with.
+    """
+    features = _main_features(trained.main, paths, by_pytorch)
     with torch.inference_mode():
         main = trained.main.network.head(features).numpy()  # (N, K)
     return StageLogits(
         main=main,
         distance=distances(fitted, features),
-        submodels=_submodel_logits(trained.submodels, paths, features),
+        submodels=_submodel_logits(trained.submodels, paths, features, by_pytorch),
         targets=targets,
     )
 
@@ -165,23 +175,26 @@ def _check_main_features(plan: ExportPlan, main: TrainedRun, submodels: Submodel
         )
 
 
-def _main_features(main: TrainedRun, paths: list[Path]) -> torch.Tensor:
-    return cached_features(main.network, paths, main.sidecar.preprocess, "cpu")  # (N, D)
+def _main_features(main: TrainedRun, paths: list[Path], by_pytorch: bool = False) -> torch.Tensor:
+    return cached_features(main.network, paths, main.sidecar.preprocess, "cpu", by_pytorch=by_pytorch)  # (N, D)
 
 
-def _logits(network: Classifier, paths: list[Path], spec: PreprocessSpec) -> np.ndarray:
-    features = cached_features(network, paths, spec, "cpu")  # (N, D)
+def _logits(network: Classifier, paths: list[Path], spec: PreprocessSpec, by_pytorch: bool) -> np.ndarray:
+    features = cached_features(network, paths, spec, "cpu", by_pytorch=by_pytorch)  # (N, D)
     with torch.inference_mode():
         return network.head(features).numpy()  # (N, outputs)
 
 
-def _submodel_logits(submodels: Submodels, paths: list[Path], main_features: torch.Tensor) -> np.ndarray:
+def _submodel_logits(
+    submodels: Submodels, paths: list[Path], main_features: torch.Tensor, by_pytorch: bool
+) -> np.ndarray:
     spec = submodels.common.preprocess
     if submodels.trunk:
-        features = cached_features(submodels.trunk, paths, spec, "cpu")  # (N, D)
+        features = cached_features(submodels.trunk, paths, spec, "cpu", by_pytorch=by_pytorch)  # (N, D)
         if submodels.common.main_features:
             features = torch.cat([features, main_features], dim=1)  # (N, D + M)
         with torch.inference_mode():
             return torch.cat([head(features) for head in submodels.networks], dim=1).numpy()  # (N, K)
-    columns = [_logits(network, paths, spec) for network in submodels.networks if isinstance(network, Classifier)]
+    networks = [network for network in submodels.networks if isinstance(network, Classifier)]
+    columns = [_logits(network, paths, spec, by_pytorch) for network in networks]
     return np.concatenate(columns, axis=1)

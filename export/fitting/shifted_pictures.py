@@ -2,48 +2,56 @@
 
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from cascade.errors import PictureError
-from cascade.images.decoding import decode
+from cascade.errors import CanonistiaError
 from cascade.images.degradations import DEGRADATIONS, STRENGTHS
-from cascade.images.unreadable import unreadable
+from cascade.images.unreadable import decoded
 from trainers.progress import track
 
 # The other kinds of the stress test are kept from every fit, so that its figures under these are of kinds never seen.
 KINDS = ("blur", "defocus", "jpeg", "low_resolution", "brightness", "contrast", "rotation", "wide", "tall", "grey")
-_SIDE = 512  # pixels: a network sees no more, and larger files take long to write
 
 
 @contextmanager
-def shifted_pictures(paths: Sequence[Path]) -> Iterator[list[Path]]:
+def shifted_pictures(paths: Sequence[Path], least_size: int) -> Iterator[list[Path]]:
     """Give a file for each picture: the picture made worse by one of ``KINDS`` at one strength, both by chance.
 
     Chance depends on a picture's pixels alone. The files are removed at the end of the block.
 
+    Parameters
+    ----------
+    least_size
+        What the networks need of a picture's shorter side in pixels (:func:`cascade.images.preprocess.least_size`); a
+        larger picture is shrunk to it first, because its file would take seconds to write.
+
     Raises
     ------
     CanonistiaError
-        A picture cannot be read.
+        A picture cannot be read, or there is no room for the files.
     """
-    with TemporaryDirectory(prefix="canonistia-") as folder:
-        written = [Path(folder, f"{number}.png") for number in range(len(paths))]
-        for path, to in zip(track(paths, "making pictures worse"), written, strict=True):
-            picture = _decoded(path)
-            picture.thumbnail((4 * _SIDE, 4 * _SIDE))
-            rng = np.random.default_rng(zlib.crc32(picture.tobytes()))
-            kind, strength = rng.choice(KINDS), int(rng.choice(STRENGTHS))
-            DEGRADATIONS[str(kind)](picture, strength, rng).save(to, compress_level=1)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="canonistia-"))
+            written = [Path(folder, f"{number}.png") for number in range(len(paths))]
+            for path, to in zip(track(paths, "making shifted copies"), written, strict=True):
+                _shifted(decoded(path, least_size), least_size).save(to, compress_level=1)
+        except OSError as error:
+            raise CanonistiaError(
+                f"shifted copies of {len(paths)} pictures cannot be written ({error.strerror or error}); they need a "
+                "folder of temporary files with room; set TMPDIR to one"
+            ) from error
         yield written
 
 
-def _decoded(path: Path) -> Image.Image:
-    try:
-        return decode(path, least_size=_SIDE)
-    except PictureError as error:
-        raise unreadable([(path, error)]) from error
+def _shifted(picture: Image.Image, least_size: int) -> Image.Image:
+    if min(picture.size) > least_size:
+        picture = ImageOps.cover(picture, (least_size, least_size), Image.Resampling.BOX)
+    rng = np.random.default_rng(zlib.crc32(picture.tobytes()))
+    kind, strength = rng.choice(KINDS), int(rng.choice(STRENGTHS))
+    return DEGRADATIONS[str(kind)](picture, strength, rng)

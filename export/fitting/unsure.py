@@ -29,7 +29,7 @@ def with_deserved(mark: Unsure, probabilities: np.ndarray, targets: np.ndarray) 
     With it their mean first probability is the share of them that is right, counted as (right + 1) / (N + 2); it is
     at most ``MOST_UNSURE``.
     """
-    first = np.sort(probabilities.max(axis=1))  # (N,)
+    first = probabilities.max(axis=1)  # (N,)
     right = int((probabilities.argmax(axis=1) == targets).sum())
     deserved = (right + 1) / (len(first) + 2)
 

@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,14 +16,20 @@ import onnxruntime
 import pytest
 from click.testing import Result
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine
+from export.bundles import model_files
 from export.bundles.parity import ParityError, check_parity, reference
+from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import StageLogits
-from tests.conftest import LIGHT, Run
+from export.graphs.modules import MainGraph
+from tests.conftest import LIGHT, Run, draw
+from trainers.features import cache, graph
+from trainers.features.graph import FeatureGraph
 
 
 def export(run: Run, data: Path, main: Path, subs: Path, out: Path, *more: object) -> Result:
@@ -170,6 +178,51 @@ def test_when_parity_fails_no_bundle_is_left(
     assert result.exit_code == 1
     assert "no bundle was written" in result.output
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_an_exporter_that_writes_another_network_is_found_out_where_the_runtime_makes_the_features(
+    run: Run, few_data: Path, light_main: Path, light_subs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = graph.write_onnx
+
+    def write_another(module: nn.Module, *more: Any) -> None:
+        other = deepcopy(module)
+        if isinstance(other, MainGraph | FeatureGraph):
+            next(other.network.backbone.parameters()).data.mul_(3)
+        honest(other, *more)
+
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "FEWEST_BY_RUNTIME", 1)
+    monkeypatch.setattr(graph, "write_onnx", write_another)
+    monkeypatch.setattr(model_files, "write_onnx", write_another)
+    result = export(run, few_data, light_main, light_subs, tmp_path / "models" / "bad")
+    assert result.exit_code == 1
+    assert "the exported main model and PyTorch differ" in result.output
+
+
+def test_without_room_for_temporary_files_export_says_what_to_set(
+    run: Run, few_data: Path, light_main: Path, light_subs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    result = export(run, few_data, light_main, light_subs, tmp_path / "models" / "bad")
+    assert result.exit_code == 1
+    assert "cannot be written (No such file or directory)" in result.output
+    assert "set TMPDIR" in result.output
+
+
+def test_shifted_copies_are_the_same_each_time_and_no_larger_than_the_networks_need(tmp_path: Path) -> None:
+    draw("rows", 3, (2400, 1200)).save(tmp_path / "large.png")
+    draw("dots", 3).save(tmp_path / "small.png")
+    paths = [tmp_path / "large.png", tmp_path / "small.png"]
+    made = []
+    for _ in range(2):
+        with shifted_pictures(paths, 300) as copies:
+            made.append([path.read_bytes() for path in copies])
+            sizes = [decode(path).size for path in copies]
+        assert not any(path.exists() for path in copies)
+    assert made[0] == made[1]
+    assert min(sizes[0]) <= 300
+    assert min(sizes[1]) <= 60
 
 
 def test_a_full_disk_leaves_nothing_behind(few_data: Path, light_main: Path, light_subs: Path, tmp_path: Path) -> None:

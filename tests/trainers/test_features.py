@@ -51,6 +51,17 @@ def test_a_network_that_cannot_be_exported_is_run_by_pytorch_and_that_is_said(
     assert "timm/test_efficientnet cannot be exported (no such operator): PyTorch" in capsys.readouterr().err
 
 
+def test_without_room_for_the_graph_pytorch_computes_the_features(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = pictures_below(tiny_data)[:5]
+    expected = compute_features(backbone(), paths, SPEC, "cpu")
+    monkeypatch.setattr(cache, "FEWEST_BY_RUNTIME", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    assert torch.equal(compute_features(backbone(), paths, SPEC, "cpu"), expected)
+    assert "PyTorch computes its features" in capsys.readouterr().err
+
+
 def test_a_picture_that_cannot_be_read_is_named(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,14 +1,13 @@
 """The report of a run, opened in a real browser, and what it says."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from tests.browsing import chromium
 from tests.conftest import CLASSES, Run, write_data_set
 from trainers.runs.evaluated import Evaluated
 from trainers.runs.label_issues import likely_label_errors
@@ -17,14 +16,8 @@ from trainers.runs.report import advice
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        assert not os.environ.get("CANONISTIA_REQUIRE_BROWSER"), "chromium is required here and not installed"
-        pytest.skip("chromium is not installed; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import click
 import numpy as np
 from PIL import Image
 
-from cascade.errors import CanonistiaError, PictureError
+from cascade.errors import CanonistiaError
 from cascade.files import written_whole
-from cascade.images.decoding import decode
-from cascade.images.unreadable import unreadable
+from cascade.images.unreadable import decoded
 from trainers.progress import track
 
 Decoder = Callable[[Path, int | None], Image.Image]
@@ -40,20 +39,6 @@ def decoder(cache: str, paths: Sequence[Path]) -> Decoder:
     if cache == "disk":
         return _with_reduced(_from_disk)
     raise CanonistiaError(f"unknown cache '{cache}'; expected none, memory or disk")
-
-
-def decoded(path: Path, least_size: int | None = None) -> Image.Image:
-    """Return the picture of a file; a large JPEG is reduced (see :func:`cascade.images.decoding.decode`).
-
-    Raises
-    ------
-    CanonistiaError
-        The file is missing or no picture.
-    """
-    try:
-        return decode(path, least_size=least_size)
-    except PictureError as error:
-        raise unreadable([(path, error)]) from error
 
 
 def cache_folder() -> Path:

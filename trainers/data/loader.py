@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from cascade.errors import CanonistiaError, PictureError
 from cascade.images.decoding import decode
 from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
-from cascade.images.unreadable import unreadable
+from cascade.images.unreadable import decoded, unreadable
 from trainers.data.augment import Augmentation
-from trainers.data.decode_cache import Decoder, decoded
+from trainers.data.decode_cache import Decoder
 from trainers.data.sampling import in_order, share_of
 from trainers.distributed.process_context import ProcessContext
 from trainers.progress import track

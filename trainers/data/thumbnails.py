@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from trainers.data.decode_cache import decoded
+from cascade.images.unreadable import decoded
 
 SIZE = 160
 

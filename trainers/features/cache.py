@@ -38,23 +38,30 @@ class SplitFeatures:
 
 
 def cached_features(
-    network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, workers: int = 0
+    network: Classifier,
+    paths: Sequence[Path],
+    spec: PreprocessSpec,
+    device: str,
+    workers: int = 0,
+    by_pytorch: bool = False,
 ) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features), from the cache where they are known.
 
-    The key depends on the backbone's weights, the preprocessing, the kind of device and the bytes of every file, so
-    cached features are never stale. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is
-    safe, and where it cannot be written the features are computed each time.
+    ``by_pytorch`` asks for those of PyTorch itself (see :func:`compute_features`); they judge an exported graph.
+    The key depends on the backbone's weights, the preprocessing, the kind of device, the library that computes and the
+    bytes of every file, so cached features are never stale. The cache is ``$CANONISTIA_CACHE``, else
+    ``~/.cache/canonistia``; deleting it is safe, and where it cannot be written the features are computed each time.
     """
     cache = cache_folder()
-    path = cache / f"features-{_key(network, paths, spec, device)}.safetensors"
+    library = "pytorch" if by_pytorch else _library(paths, device)
+    path = cache / f"features-{_key(network, paths, spec, device, library)}.safetensors"
     try:
         return load_file(path)["features"]
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, KeyError) as error:
         click.echo(f"the cached features {path} cannot be read ({error}): computing them again", err=True)
-    features = compute_features(network, paths, spec, device, workers)
+    features = compute_features(network, paths, spec, device, workers, by_pytorch)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         save_tensors(path, {"features": features})
@@ -78,17 +85,22 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def compute_features(
-    network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, workers: int = 0
+    network: Classifier,
+    paths: Sequence[Path],
+    spec: PreprocessSpec,
+    device: str,
+    workers: int = 0,
+    by_pytorch: bool = False,
 ) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features).
 
-    On a CPU ONNX Runtime computes them on all processors, with PyTorch only where a network cannot be exported, and
-    for a few pictures, which take less time than the export. The features agree to about 1e-5.
+    On a CPU ONNX Runtime computes them on all processors. PyTorch does where ``by_pytorch`` is set, where a network
+    cannot be exported, and for a few pictures, which take less time than the export. The features agree to about 1e-5.
     """
-    if device == "cpu" and len(paths) >= FEWEST_BY_RUNTIME:
+    if not by_pytorch and _library(paths, device) == "onnxruntime":
         try:
             backbone = RuntimeFeatures(network, spec.size)
-        except torch.onnx.OnnxExporterError as error:
+        except (torch.onnx.OnnxExporterError, OSError) as error:
             click.echo(f"{network.backbone_name} cannot be exported ({error}): PyTorch computes its features", err=True)
         else:
             return _by_runtime(backbone, network.backbone_name, paths, spec)
@@ -101,6 +113,10 @@ def compute_features(
     return torch.cat(parts)
 
 
+def _library(paths: Sequence[Path], device: str) -> str:
+    return "onnxruntime" if device == "cpu" and len(paths) >= FEWEST_BY_RUNTIME else "pytorch"
+
+
 def _by_runtime(backbone: RuntimeFeatures, name: str, paths: Sequence[Path], spec: PreprocessSpec) -> torch.Tensor:
     pictures = PictureDataset(paths, np.zeros(len(paths), dtype=np.int64), spec)
     parts = [range(start, min(start + BATCH_SIZE, len(paths))) for start in range(0, len(paths), BATCH_SIZE)]
@@ -111,9 +127,11 @@ def _by_runtime(backbone: RuntimeFeatures, name: str, paths: Sequence[Path], spe
     return torch.cat(list(track(in_order(run, parts, processors()), name, len(parts))))
 
 
-def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str) -> str:
+def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, library: str) -> str:
     digest = hashlib.sha256(_settings(network, spec))
     digest.update(device.partition(":")[0].encode())  # another kind of processor rounds differently
+    if library != "pytorch":  # and so does another library
+        digest.update(library.encode())
     digest.update(str(least_size(spec)).encode())  # large pictures are decoded at this size or above
     for path in paths:
         digest.update(file_sha256(path).encode())

@@ -12,6 +12,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from cascade.inference.sessions import session_options
 from trainers.networks.classifier import Classifier
 
 # The oldest operator set that the exporter can write, for the widest choice of runtimes.
@@ -39,6 +40,8 @@ class RuntimeFeatures:
     ------
     torch.onnx.OnnxExporterError
         The network has a part that cannot be exported.
+    OSError
+        There is no room for the graph's file in the folder of temporary files.
     """
 
     def __init__(self, network: Classifier, size: int) -> None:
@@ -46,11 +49,7 @@ class RuntimeFeatures:
         with TemporaryDirectory(prefix="canonistia-") as folder:
             path = Path(folder, "features.onnx")
             write_onnx(FeatureGraph(network), example, "pixels", ("features",), path)
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = 1
-            options.log_severity_level = 3
-            options.enable_mem_pattern = False
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, session_options(1), providers=["CPUExecutionProvider"])
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         """Return the features (N, D) of pixels, uint8 (N, size, size, 3)."""

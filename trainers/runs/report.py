@@ -14,7 +14,7 @@ from PIL import Image
 
 from cascade.files import write_text
 from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
-from trainers.data.decode_cache import decoded
+from cascade.images.unreadable import decoded
 from trainers.data.thumbnails import as_data_url, thumbnail
 from trainers.networks.classifier import Classifier, activation_maps
 from trainers.runs.evaluated import Evaluated, Mistake
