@@ -7,15 +7,29 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2
 
+from tests.waiting import wait_until
+
 _BLOCK = 32768
 _FILE_HEADER = 7
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
-def records(path: Path) -> Iterator[Any]:
-    """Yield the records of a run file in order."""
+def records(path: Path) -> list[Any]:
+    """Return the records of a finished run's file in order.
+
+    W&B's own process writes the file, and may still be at it when the run has been closed in this one.
+    """
+    return wait_until(lambda: _to_the_end(path), what=f"the end of {path.name}")
+
+
+def _to_the_end(path: Path) -> list[Any]:
+    # Nothing, as long as the record that closes a run is not there.
     data = path.read_bytes()
-    assert data[:4] == b":W&B"
+    found = list(_records(data)) if data.startswith(b":W&B") else []
+    return found if any(record.HasField("exit") for record in found) else []
+
+
+def _records(data: bytes) -> Iterator[Any]:
     position, parts = _FILE_HEADER, b""
     while position + 7 <= len(data):
         left = _BLOCK - position % _BLOCK
@@ -23,6 +37,8 @@ def records(path: Path) -> Iterator[Any]:
             position += left
             continue
         length = int.from_bytes(data[position + 4 : position + 6], "little")
+        if position + 7 + length > len(data):
+            return
         kind = data[position + 6]
         parts = (
             data[position + 7 : position + 7 + length]
