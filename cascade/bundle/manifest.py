@@ -6,6 +6,7 @@ import msgspec
 
 from cascade.images.preprocess import PreprocessSpec
 from cascade.rules.cascade import CascadeRules
+from cascade.rules.distance_correction import AS_MEASURED, DistanceCorrection
 
 SCHEMA_VERSION = 3
 MANIFEST = "bundle.json"
@@ -53,13 +54,14 @@ class Submodel(_Part, frozen=True, kw_only=True):
 
 
 class Calibration(_Part, frozen=True):
-    """The fitted calibration: a temperature of the main model's logits, and the submodels' Platt scaling.
+    """The fitted calibration: a temperature of the main model's logits, the submodels' Platt scaling, the distance.
 
     The submodels' graphs already contain theirs.
     """
 
     temperature: Annotated[float, msgspec.Meta(gt=0)]
     submodels: dict[str, tuple[float, float]]  # slope and intercept
+    distance: DistanceCorrection = AS_MEASURED
 
 
 class Accuracy(_Part, frozen=True):

@@ -117,6 +117,7 @@ class Engine:
         more = ("features",) if manifest.head_features == "both" else ()
         logits, distance, *features = self.main_outputs(pictures, "logits", "distance", *more)  # (N, K), (N,)
         main = softmax(logits, manifest.calibration.temperature)  # (N, K)
+        distance = manifest.calibration.distance.corrected(distance, logits)
 
         def ask(indices: np.ndarray, asked: np.ndarray) -> np.ndarray:
             known = features[0][indices] if features else None

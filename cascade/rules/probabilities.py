@@ -16,6 +16,14 @@ def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def logsumexp(logits: np.ndarray) -> np.ndarray:
+    """Return log(sum(exp(logits))) of each row of logits (N, K), (N,) float64."""
+    exact = logits.astype(np.float64)
+    highest = exact.max(axis=1)
+    summed: np.ndarray = highest + np.log(np.exp(exact - highest[:, None]).sum(axis=1))
+    return summed
+
+
 def log_odds(probabilities: np.ndarray) -> np.ndarray:
     """Return log(p / (1 - p)), finite at 0 and 1; NaN stays NaN."""
     kept = np.clip(probabilities, TINY, 1 - TINY)

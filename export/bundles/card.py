@@ -3,6 +3,7 @@
 from cascade.bundle.manifest import Accuracy, Manifest, Quantised
 from cascade.rules.decision import Decision, LogLinear
 from cascade.rules.distance_calibration import DistanceCalibration
+from cascade.rules.distance_correction import DistanceCorrection
 
 
 def model_card(manifest: Manifest) -> str:
@@ -47,6 +48,7 @@ def _how_it_works(manifest: Manifest) -> str:
 - **Routing**: `{rules.routing.name}`{rules.routing.description} sends a picture to the submodels of its
   {rules.candidates} most likely classes; that costs {manifest.second_stage_cost:.2f} more passes of the main model.
 - **Decision**: `{rules.decision.name}`{_weights(rules.decision)}.
+- **Distance** of a picture from the classes: {_distance(manifest.calibration.distance)}.
 - **Unsure**: a picture is marked if its distance from every class is above {rules.unsure.distance_above:.3f}, or if it
   was routed and every submodel that was asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark
   {rules.unsure.false_alarm_rate:.1%} of pictures of a known class. The first probability of a marked
@@ -94,6 +96,16 @@ def _weights(decision: Decision) -> str:
     if not isinstance(decision, LogLinear):
         return ""
     return f" (main weight {decision.main_weight}, submodel weight {decision.submodel_weight})"
+
+
+def _distance(correction: DistanceCorrection) -> str:
+    if correction.weight == 0:
+        return "the Mahalanobis distance of its features"
+    return (
+        "the Mahalanobis distance of its features, times\n"
+        f"  exp({correction.weight:.3f} × ({correction.energy:.3f} − E)), where E is the energy of the main model's\n"
+        "  logits, the logarithm of the sum of their exponentials"
+    )
 
 
 def _by_distance(calibration: DistanceCalibration) -> str:

@@ -96,6 +96,7 @@ def describe_calibration(calibrators: Calibrators, classes: Sequence[str]) -> Ca
         submodels={
             label: (float(slope), float(intercept)) for label, (slope, intercept) in zip(classes, curves, strict=True)
         },
+        distance=calibrators.distance,
     )
 
 

@@ -7,16 +7,18 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax
 from sklearn.linear_model import LogisticRegression
 
-from cascade.rules.probabilities import softmax
+from cascade.rules.distance_correction import AS_MEASURED, DistanceCorrection
+from cascade.rules.probabilities import TINY, logsumexp, softmax
 
 
 @dataclass(frozen=True)
 class Calibrators:
-    """The main model's temperature, and slopes and intercepts (K,) of the submodels' Platt scaling."""
+    """The main model's temperature and corrected distance, and slopes and intercepts (K,) of Platt scaling."""
 
     temperature: float
     slopes: np.ndarray
     intercepts: np.ndarray
+    distance: DistanceCorrection = AS_MEASURED
 
     def main(self, logits: np.ndarray) -> np.ndarray:
         """Return calibrated probabilities (N, K) of the main model's logits."""
@@ -27,11 +29,26 @@ class Calibrators:
         return expit(logits * self.slopes + self.intercepts)
 
 
-def fit_calibrators(main_logits: np.ndarray, submodel_logits: np.ndarray, targets: np.ndarray) -> Calibrators:
-    """Return calibrators fitted on logits (N, K) of both stages and class indices (N,)."""
+def fit_calibrators(
+    main_logits: np.ndarray, distance: np.ndarray, submodel_logits: np.ndarray, targets: np.ndarray
+) -> Calibrators:
+    """Return calibrators fitted on logits (N, K) of both stages, distances (N,) and class indices (N,)."""
     pairs = [fit_platt(column, targets == label) for label, column in enumerate(submodel_logits.T)]
     slopes, intercepts = np.array(pairs).T
-    return Calibrators(fit_temperature(main_logits, targets), slopes, intercepts)
+    correction = fit_distance_correction(distance, main_logits)
+    return Calibrators(fit_temperature(main_logits, targets), slopes, intercepts, correction)
+
+
+def fit_distance_correction(distance: np.ndarray, logits: np.ndarray) -> DistanceCorrection:
+    """Return the correction with which the distance (N,) and the energy of logits (N, K) count alike.
+
+    Either one's unit is what lies between the median picture and the one in six that is most unlike the others.
+    """
+    energy = logsumexp(logits)  # (N,)
+    middle, little = np.quantile(energy, [0.5, 1 / 6])
+    usual, far = np.quantile(np.log(np.maximum(distance, TINY)), [0.5, 5 / 6])
+    weight = (far - usual) / (middle - little) if middle > little else 0.0
+    return DistanceCorrection(energy=float(middle), weight=float(weight))
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:

@@ -119,7 +119,7 @@ def compare(answers: StageLogits, terms: Terms, shares: tuple[float, ...]) -> li
     alone = np.empty(answers.main.shape)
     for indices, held_out in fold_indices(answers.targets, terms.seed):
         fitted = answers.take(indices)
-        calibrators = fit_calibrators(fitted.main, fitted.submodels, fitted.targets)
+        calibrators = fit_calibrators(fitted.main, fitted.distance, fitted.submodels, fitted.targets)
         stages, held = fitted.calibrated(calibrators), answers.take(held_out).calibrated(calibrators)
         alone[held_out] = held.main
         for routing, decision, share, rules in _fitted_pairs(stages, terms.candidates, shares):
@@ -166,7 +166,7 @@ def fit_cascade(answers: StageLogits, terms: Terms, compared: list[Compared] | N
     """
     most = terms.most_routed
     compared = compared or compare(answers, terms, tuple(share for share in terms.shares if share <= most))
-    calibrators = fit_calibrators(answers.main, answers.submodels, answers.targets)
+    calibrators = fit_calibrators(answers.main, answers.distance, answers.submodels, answers.targets)
     stages = answers.calibrated(calibrators)
     if not any(0 < entry.share <= most for entry in compared):
         threshold = min(_SIMPLE_THRESHOLD, float(np.quantile(stages.main.max(axis=1), most)))
@@ -250,7 +250,7 @@ def _finished(
     rules = CascadeRules(routing, terms.candidates, decision, NO_MARK)
     output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
     by_distance = fit_distance_calibration(
-        output.probabilities, stages.distance, stages.targets, float(np.median(answers.distance))
+        output.probabilities, stages.distance, stages.targets, float(np.median(stages.distance[: len(answers.targets)]))
     )
     mark = fit_unsure(stages.distance, output.submodels, terms.false_alarm_rate)
     softened = soften(output.probabilities, by_distance.temperature(stages.distance))

@@ -50,12 +50,13 @@ class StageLogits:
 
     def calibrated(self, calibrators: Calibrators) -> "Stages":
         """Return the logits as calibrated probabilities."""
-        return Stages(calibrators.main(self.main), self.distance, calibrators.submodels(self.submodels), self.targets)
+        distance = calibrators.distance.corrected(self.distance, self.main)
+        return Stages(calibrators.main(self.main), distance, calibrators.submodels(self.submodels), self.targets)
 
 
 @dataclass(frozen=True)
 class Stages:
-    """Calibrated probabilities of both stages (N, K), every submodel asked; distances (N,) and classes (N,)."""
+    """Calibrated probabilities of both stages (N, K), every submodel asked; corrected distances (N,), classes (N,)."""
 
     main: np.ndarray
     distance: np.ndarray

@@ -164,7 +164,9 @@ def fitted_as(engine: Engine):
 
     calibration = engine.bundle.manifest.calibration
     slopes, intercepts = np.array([calibration.submodels[label] for label in engine.classes]).T
-    return FittedCascade(Calibrators(calibration.temperature, slopes, intercepts), engine.bundle.manifest.rules, 1)
+    return FittedCascade(
+        Calibrators(calibration.temperature, slopes, intercepts, calibration.distance), engine.bundle.manifest.rules, 1
+    )
 
 
 def test_when_parity_fails_no_bundle_is_left(
