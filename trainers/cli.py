@@ -169,6 +169,15 @@ def backbones(pattern: str | None, as_json: bool) -> None:
     help="Start from this finished run of the same data and backbone, its head included: first train the head, then "
     "fine-tune from there, once or several times ('canonistia average').",
 )
+@click.option(
+    "--teacher",
+    "teachers",
+    type=FOLDER,
+    multiple=True,
+    metavar="RUN",
+    help="Knowledge distillation: also learn the answers of this finished run of the same data, such as a larger "
+    "network's; may be repeated. Needs --unfreeze.",
+)
 @_network_options("efficientnet_lite0")
 @recipe_options(MAIN_DEFAULTS)
 def train_main(
@@ -280,7 +289,7 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
 @click.option("--subs", type=FOLDER, required=True, help="Folder of the existing submodels.")
 @click.option("--out", type=NewFolder(), required=True, help="New folder for all submodels.")
 @click.option("--negatives", type=click.Choice(POLICIES), default="weighted", show_default=True, help="See train-sub.")
-@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
+@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing", "teacher_weight"))
 def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: str, **options: Any) -> None:
     """Add classes to a cascade: train only their submodels, and keep all others unchanged.
 
@@ -321,7 +330,7 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
 )
 @click.option("--own-networks", is_flag=True, help="Train a whole network per class, without a shared trunk.")
 @_network_options("efficientnet_lite2")
-@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing"))
+@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing", "teacher_weight"))
 @click.pass_context
 def train_sub(
     context: click.Context,

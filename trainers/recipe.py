@@ -40,6 +40,7 @@ class Recipe:
     early_size: int = 0  # image size of all but the last epochs; 0 keeps the served size throughout
     final_epochs: int = 2  # at the served image size, with early_size
     loss: str = "cross_entropy"
+    teacher_weight: float = 0.5  # share of the loss that follows the teachers, where there are any
     precision: str = "auto"
     device: str = "auto"
     workers: int = 0

@@ -23,12 +23,12 @@ def command_lines(plan: ExportPlan) -> list[str]:
     """
     main = read_config(plan.main_run)
     data = main["data"]
-    lines = list(_run_lines(main, plan.main_run.name))
+    lines = list(run_lines(main, plan.main_run.name))
     trunk = plan.subs / TRUNK_CONFIG
     runs = {label: read_config(class_run(plan.subs, label)) for label in main["classes"]}
     if trunk.exists():
         name = next(iter(runs.values()))["trunk"]
-        lines += _run_lines(json.loads(trunk.read_bytes()), name)
+        lines += run_lines(json.loads(trunk.read_bytes()), name)
     groups: dict[str, list[str]] = {}
     for label, config in runs.items():
         arguments = ["--main", config["main"], "--out", plan.subs.name, "--negatives", config["negatives"]]
@@ -45,19 +45,20 @@ def command_lines(plan: ExportPlan) -> list[str]:
     return [*dict.fromkeys(lines), shlex.join([*arguments, "--out", plan.out.name])]
 
 
-def _run_lines(config: Mapping[str, Any], name: str) -> Iterator[str]:
+def run_lines(config: Mapping[str, Any], name: str) -> Iterator[str]:
     """Yield the commands that made a run of a whole network, those of the runs that it started from first."""
     averaged = config.get("averaged", [])
-    for before in map(Path, averaged or filter(None, [config.get("start")])):
+    for before in map(Path, averaged or [*filter(None, [config.get("start")]), *config.get("teachers", [])]):
         if is_started(before):  # it may have been moved since
-            yield from _run_lines(read_config(before), before.name)
+            yield from run_lines(read_config(before), before.name)
     if averaged:
         shares = [word for share in config["shares"] for word in ("--share", f"{share:g}")]
         names = [Path(run).name for run in averaged]
         yield shlex.join(["canonistia", "average", *names, *shares, "--data", config["data"], "--out", name])
         return
     start = ["--start", Path(config["start"]).name] if config.get("start") else []
-    yield _line("train-main", config["data"], config, MAIN_DEFAULTS, [*start, "--out", name])
+    teachers = [word for run in config.get("teachers", []) for word in ("--teacher", Path(run).name)]
+    yield _line("train-main", config["data"], config, MAIN_DEFAULTS, [*start, *teachers, "--out", name])
 
 
 def changed_options(plan: "DataclassInstance", names: Iterable[str]) -> Iterator[str]:

@@ -10,6 +10,7 @@ import torch
 from scipy.special import softmax
 
 from cascade.errors import CanonistiaError
+from cascade.images.preprocess import PreprocessSpec
 from trainers.data.dataset import DataSet, load_data_set, too_few_to_export
 from trainers.data.examples import Examples, SplitExamples, split_examples
 from trainers.distributed.process_context import process_context
@@ -18,6 +19,7 @@ from trainers.loop.batch_size import fitting_batch
 from trainers.loop.fit import Task, TrainingSetup
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.scores import multiclass_scores
+from trainers.loop.teachers import Teacher, Teachers
 from trainers.loop.training import check_recipe, preprocessing, train_network
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
@@ -78,7 +80,8 @@ def train_main(
         recipe = replace(recipe, batch_size=kept)
 
     examples = split_examples(data)
-    setup = TrainingSetup(recipe, task, process, out)
+    teachers = [_teacher(run, folder, data, spec, recipe).to(process.device) for run in network_config.teachers]
+    setup = TrainingSetup(recipe, task, process, out, Teachers(teachers, recipe.teacher_weight) if teachers else None)
     sidecar = new_sidecar(network_config, data, spec, recipe)
     config = _run_config(folder, network_config, recipe, sidecar)
     with open_run(out, config, overwrite, resumed, process) as is_open:
@@ -101,6 +104,7 @@ def _run_config(folder: Path, network_config: NetworkConfig, recipe: Recipe, sid
         "weights": str(network_config.weights) if network_config.weights else None,
         "pretrained": network_config.pretrained,
         "start": str(network_config.start) if network_config.start else None,
+        **({"teachers": [str(run) for run in network_config.teachers]} if network_config.teachers else {}),
     }
 
 
@@ -114,6 +118,24 @@ def _start_from(run: Path, network: Classifier, folder: Path, data: DataSet) -> 
             "starts from a run of its own backbone"
         )
     network.load_state_dict(trained.network.state_dict())
+
+
+def _teacher(run: Path, folder: Path, data: DataSet, spec: PreprocessSpec, recipe: Recipe) -> Teacher:
+    """Return a finished run as a teacher, which must have been trained on the same pictures, seen alike."""
+    if recipe.unfreeze == "head":
+        raise CanonistiaError(
+            "a teacher answers about augmented pictures, and a frozen backbone sees each picture once; add --unfreeze "
+            "all, or leave --teacher out"
+        )
+    trained = load_run(run)
+    check_same_data(folder, data, trained)
+    seen = trained.sidecar.preprocess
+    if (seen.colour, seen.resize) != (spec.colour, spec.resize):
+        raise CanonistiaError(
+            f"the teacher {run} sees pictures as {seen.colour}, {seen.resize}, and this training as {spec.colour}, "
+            f"{spec.resize}; give both the same --colour and --resize"
+        )
+    return Teacher(trained.network.eval(), seen.size)
 
 
 def _train_recorded(

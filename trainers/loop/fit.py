@@ -17,6 +17,7 @@ from trainers.distributed.process_context import ProcessContext
 from trainers.loop.interrupt import Interruption, interruptions
 from trainers.loop.losses import Loss
 from trainers.loop.step import Stepper, check_finite
+from trainers.loop.teachers import Teachers
 from trainers.progress import steps_shown
 from trainers.recipe import Recipe
 from trainers.runs.checkpoint import TrainingState, load_state, random_state, save_state, set_random_state
@@ -44,12 +45,16 @@ class Task:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """All that a training needs besides its network and data; the state of the training is kept in ``folder``."""
+    """All that a training needs besides its network and data; the state of the training is kept in ``folder``.
+
+    ``teachers`` are on the process's device.
+    """
 
     recipe: Recipe
     task: Task
     process: ProcessContext
     folder: Path
+    teachers: Teachers | None = None
 
 
 class TensorBatches:
@@ -128,7 +133,8 @@ def fit(
         is kept.
     """
     recipe, task, process, folder = setup.recipe, setup.task, setup.process, setup.folder
-    stepper = Stepper(network, groups, recipe, task.loss, process, recipe.epochs * len(training))
+    steps = recipe.epochs * len(training)
+    stepper = Stepper(network, groups, recipe, task.loss, process, steps, setup.teachers)
     state = load_state(folder)
     if state:
         stepper.restore(state.parts)

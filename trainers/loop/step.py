@@ -15,6 +15,7 @@ from trainers.distributed.device import resolve_precision
 from trainers.distributed.process_context import ProcessContext
 from trainers.loop.losses import Loss
 from trainers.loop.mixing import mixing
+from trainers.loop.teachers import Teachers
 from trainers.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
@@ -34,6 +35,8 @@ class Stepper:
         Parameter groups, each with its ``lr``.
     steps
         The number of steps of the whole training, over which the learning rates rise and fall.
+    teachers
+        Networks on the process's device whose answers the training follows, too.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class Stepper:
         loss: Loss,
         process: ProcessContext,
         steps: int,
+        teachers: Teachers | None = None,
     ) -> None:
         self.network = network
         self.recipe = recipe
         self.loss = loss
         self.process = process
+        self.teachers = teachers
         self.mix = mixing(recipe.mix)
         self.kind = process.device.partition(":")[0]
         self.precision = resolve_precision(recipe.precision, process.device)
@@ -105,13 +110,17 @@ class Stepper:
         parts = list(zip(*(values.chunk(self.recipe.accumulate) for values in batch), strict=True))
         for number, (inputs, targets, weights) in enumerate(parts, start=1):
             mixed = self.mix(inputs)
+            seen = mixed.inputs.to(self.process.device, non_blocking=True)
             with contextlib.ExitStack() as around, self.process.common_statistics():
                 if number < len(parts) and isinstance(self.shared, nn.parallel.DistributedDataParallel):
                     around.enter_context(self.shared.no_sync())  # gradients are averaged once per step
                 with torch.autocast(self.kind, _AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST):
-                    logits = self.shared(mixed.inputs.to(self.process.device, non_blocking=True))
+                    taught = self.teachers.probabilities(seen) if self.teachers else None
+                    logits = self.shared(seen)
                 device = self.process.device
                 mean = mixed.loss(self.loss, logits.float(), targets.to(device), weights.to(device))
+                if self.teachers and taught is not None:
+                    mean = self.teachers.loss(mean, logits.float(), taught)
                 loss = mean * (len(targets) / count)
                 self.scaler.scale(loss).backward()
             total += loss.item()

@@ -13,7 +13,7 @@ class NetworkConfig:
     ``size`` is the image size in pixels, by default the backbone's native size; ``colour`` is by default grey when all
     pictures of the data set are. With ``flip`` the mirror image of each picture is classified, too. ``pretrained`` is
     False for random weights, and for a network whose trained weights are loaded next. ``start`` is a finished run that
-    the training starts from, its head included.
+    the training starts from, its head included, and ``teachers`` are finished runs whose answers it follows, too.
     """
 
     backbone: str
@@ -24,3 +24,4 @@ class NetworkConfig:
     flip: bool = False
     pretrained: bool = True
     start: Path | None = None
+    teachers: tuple[Path, ...] = ()
