@@ -72,13 +72,7 @@ def create_app(
     def show_metrics() -> Response:
         return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.before_request
-    def limit_body_time() -> None:
-        connection = request.environ.get("gunicorn.socket")
-        if connection is not None:
-            connection.await_body()
-            request.environ["wsgi.input"] = TimeLimitedBody(request.environ["wsgi.input"], connection)
-
+    app.before_request(_limit_body_time)
     bodies.install(app, settings)  # after the time limit, which the encoded body has
 
     @app.after_request
@@ -110,6 +104,13 @@ def create_app(
         return Response(status=499)  # nginx's status for a client that hung up; it is only logged
 
     return app
+
+
+def _limit_body_time() -> None:
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.await_body()
+        request.environ["wsgi.input"] = TimeLimitedBody(request.environ["wsgi.input"], connection)
 
 
 def _refusal(problem: Problem) -> Response:

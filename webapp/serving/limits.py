@@ -103,10 +103,10 @@ def check_memory(manifests: Iterable[Manifest], bound: int, workers: int = 1) ->
     first, *others = (memory_of(manifest) for manifest in manifests)
     needed = workers * (first + max(others, default=0))
     if needed > bound:
-        told = f" in {workers} workers" if workers > 1 else ""
+        where, fewer = (f" in {workers} workers", " with fewer --workers") if workers > 1 else ("", "")
         raise CanonistiaError(
-            f"these bundles take about {needed // 2**20 + 1} MB at least{told}, and --memory allows {bound // 2**20}; "
-            f"raise --memory, or serve smaller bundles{' with fewer --workers' if told else ''}"
+            f"these bundles take about {needed // 2**20 + 1} MB at least{where}, and --memory allows {bound // 2**20}; "
+            f"raise --memory, or serve smaller bundles{fewer}"
         )
 
 
