@@ -10,6 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
+from cascade.cgroups import group_limits
+
 # Pictures that one thread infers at once. On a CPU more are slower: their data no longer fits the cache.
 BATCH_SIZE = 4
 
@@ -103,21 +105,8 @@ def in_order(
 
 def _quota(root: Path) -> float:
     """Return the lowest quota of the process's cgroups, in cores; infinite if none is set."""
-    quotas = [math.inf]
-    for line in _words(root / "proc/self/cgroup", "\n"):
-        _, controllers, inside = line.split(":", 2)
-        if not controllers:
-            quotas += [_share(_words(group / "cpu.max")) for group in _groups(root / "sys/fs/cgroup", inside)]
-        elif "cpu" in controllers.split(","):
-            for group in _groups(root / "sys/fs/cgroup/cpu", inside):
-                quotas.append(_share(_words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us")))
-    return min(quotas)
-
-
-def _groups(mount: Path, inside: str) -> list[Path]:
-    # The limits of all parent groups apply too. Inside a container the mount may be the process's own group.
-    own = mount / inside.lstrip("/")
-    return [own, *(parent for parent in own.parents if parent.is_relative_to(mount))]
+    quotas = group_limits("cpu", "cpu.max", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), root)
+    return min(map(_share, quotas), default=math.inf)
 
 
 def _share(quota_and_period: list[str]) -> float:
@@ -125,10 +114,3 @@ def _share(quota_and_period: list[str]) -> float:
         case [quota, period] if quota.isdigit() and int(period) > 0:
             return max(int(quota), 1) / int(period)
     return math.inf
-
-
-def _words(path: Path, separator: str | None = None) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").strip().split(separator)
-    except OSError:
-        return []

@@ -25,7 +25,7 @@ FLOORS = {
         {"images"},
         {"rules"},
         {"config_file", "destinations", "locks", "progress", "threads"},
-        {"files"},
+        {"cgroups", "files"},
         {"errors", "privacy"},
         {"terminal"},
     ),

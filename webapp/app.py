@@ -5,10 +5,10 @@ import time
 from types import TracebackType
 
 from flask import Flask, Request, Response, g, request
+from limits.storage import Storage
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 
-from cascade.threads import processors
 from webapp.api.open_inference import infer
 from webapp.api.openapi import documentation
 from webapp.api.v1 import api, problem_response
@@ -21,6 +21,7 @@ from webapp.requests.corrections import Collector
 from webapp.requests.decoding_lanes import DecodingLanes
 from webapp.requests.state import KEY, State, state
 from webapp.requests.uploads import stored_in_memory
+from webapp.serving.limits import share_of_cores
 from webapp.serving.metrics import Metrics
 from webapp.serving.service import Service
 from webapp.settings import Settings
@@ -45,17 +46,25 @@ class _App(Flask):
 
 
 def create_app(
-    service: Service, metrics: Metrics, settings: Settings | None = None, collector: Collector | None = None
+    service: Service,
+    metrics: Metrics,
+    settings: Settings | None = None,
+    collector: Collector | None = None,
+    rates: Storage | None = None,
 ) -> Flask:
-    """Return the application for a service; with a collector, visitors may correct its answers."""
+    """Return the application for a service; with a collector, visitors may correct its answers.
+
+    ``rates`` counts the requests of each client; None: this application counts for itself.
+    """
     settings = settings or Settings()
     app = _App(__name__)
     app.request_class = _Request
+    cores = share_of_cores(settings.workers)
     app.extensions[KEY] = State(
-        service, settings, metrics, Admission(settings, metrics), DecodingLanes(processors()), collector
+        service, settings, metrics, Admission(settings, metrics), DecodingLanes(cores), collector
     )
     logs.install(app)
-    security.install(app, settings)
+    security.install(app, settings, rates)
     for blueprint in (page, api, infer, documentation):
         app.register_blueprint(blueprint)
 
@@ -63,13 +72,7 @@ def create_app(
     def show_metrics() -> Response:
         return Response(metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.before_request
-    def limit_body_time() -> None:
-        connection = request.environ.get("gunicorn.socket")
-        if connection is not None:
-            connection.await_body()
-            request.environ["wsgi.input"] = TimeLimitedBody(request.environ["wsgi.input"], connection)
-
+    app.before_request(_limit_body_time)
     bodies.install(app, settings)  # after the time limit, which the encoded body has
 
     @app.after_request
@@ -101,6 +104,13 @@ def create_app(
         return Response(status=499)  # nginx's status for a client that hung up; it is only logged
 
     return app
+
+
+def _limit_body_time() -> None:
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.await_body()
+        request.environ["wsgi.input"] = TimeLimitedBody(request.environ["wsgi.input"], connection)
 
 
 def _refusal(problem: Problem) -> Response:

@@ -86,7 +86,18 @@ def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | Non
     metavar="unix:PATH",
     help="Unix socket to listen on, instead of --host and --port.",
 )
-@click.option("--memory", type=click.IntRange(min=1), help="Memory limit for loaded bundles, in MB. Default: no limit.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=_DEFAULT.workers,
+    show_default=True,
+    help="Number of processes that answer, each with its own copy of the models.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(min=1),
+    help="Memory limit for the loaded bundles of all workers, in MB. Default: no limit.",
+)
 @click.option(
     "--max-upload",
     type=click.IntRange(1, 1024),
@@ -113,7 +124,7 @@ def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | Non
     type=click.IntRange(1, 4096),
     default=_DEFAULT.queue,
     show_default=True,
-    help="Maximum number of pictures in progress; more are refused (503).",
+    help="Maximum number of pictures in progress per worker; more are refused (503).",
 )
 @click.option(
     "--deadline",
@@ -217,6 +228,8 @@ def serve(**options: Any) -> None:
     keyring = _keyring(given.api_key_file)
     listener = _listener(given)  # first: a port in use is said before any model is read
     with listener.socket:
+        if given.debug and given.workers > 1:
+            raise click.UsageError("--debug runs one process; leave out --workers, or --debug")
         if given.debug and not listener.is_local:
             raise click.UsageError(
                 f"--debug shows code to whoever reaches {given.bind or given.host}; use it with --host 127.0.0.1, or "
@@ -239,10 +252,11 @@ def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> N
     from cascade.bundle.lookup import find_bundle
     from cascade.bundle.precision import precise_folder
     from cascade.bundle.reading import read_bundle
-    from webapp.requests.corrections import Collector
+    from webapp.requests.corrections import prepare_folder
     from webapp.requests.logs import configure, greet
     from webapp.server import Server
-    from webapp.serving.limits import check_memory, check_names
+    from webapp.serving.limits import check_memory, check_names, check_workers, machine_memory
+    from webapp.serving.master_memory import Shared
     from webapp.serving.reloading import Reloader
 
     # Read before the worker starts, so that a damaged bundle gives one error message and not a worker that dies.
@@ -250,29 +264,34 @@ def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> N
     manifests = [read_bundle(folder).manifest for folder in folders]
     check_names([manifest.name for manifest in manifests])
     if options.memory_bytes:
-        check_memory(manifests, options.memory_bytes)
-    collector = Collector(options.collect, options.max_collect * MB) if options.collect else None
+        check_memory(manifests, options.memory_bytes, options.workers)
+    check_workers(manifests[0], options.workers, machine_memory())
+    if options.collect:
+        prepare_folder(options.collect)
     reloader = Reloader(settings.keyring)
     logger = configure(options.log)
     if options.api_key_file and options.api_key_file.stat().st_mode & stat.S_IROTH:
         _LOG.warning("every user of this machine can read %s; chmod 600 it", options.api_key_file)
 
-    def create() -> "Flask":
-        # Imported in the worker only: the runtime starts threads at import, and threads do not survive a fork.
+    def create(shared: Shared) -> "Flask":
+        # Imported in a worker only: the runtime starts threads at import, and threads do not survive a fork.
         from webapp.app import create_app
+        from webapp.requests.corrections import Collector
         from webapp.serving.metrics import Metrics
         from webapp.serving.service import Service
 
-        metrics = Metrics()
-        service = Service(folders, metrics, threads=options.threads, memory=options.memory_bytes)
+        metrics = Metrics(shared.processes)
+        memory = options.memory_bytes and options.memory_bytes // options.workers
+        service = Service(folders, metrics, threads=options.threads, memory=memory, workers=options.workers)
         reloader.start(service)
-        return create_app(service, metrics, settings, collector)
+        collector = Collector(options.collect, options.max_collect * MB, shared.held) if options.collect else None
+        return create_app(service, metrics, settings, collector, shared.rates)
 
     names = ", ".join(printable(manifest.name) for manifest in manifests)
     greet(options.log, f"serving {names} at {listener.address}  (Ctrl-C stops)")
     if options.debug:
         listener.socket.close()
-        create().run(options.host, options.port, debug=True, use_reloader=False)
+        create(Shared()).run(options.host, options.port, debug=True, use_reloader=False)
     else:
         Server(create, reloader, settings, logger, listener).run()
 

@@ -1,11 +1,15 @@
-"""The server: gunicorn with one worker process, which holds the models and answers in many threads."""
+"""The server: gunicorn with worker processes, each of which holds the models and answers in many threads.
+
+The master listens, starts the workers, and keeps in its memory what they share; it loads no model.
+"""
 
 import selectors
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -21,6 +25,8 @@ from webapp.requests.connection import TimeLimitedSocket, is_readable
 from webapp.requests.logs import native_output_logged
 from webapp.serving.limits import allowed_files, decode_with_one_thread, heartbeat_folder, return_freed_memory
 from webapp.serving.listening import Listener
+from webapp.serving.master_memory import MasterMemory, Shared
+from webapp.serving.processes import Crew, counting_folder, forget
 from webapp.serving.readiness import Readiness
 from webapp.serving.reloading import Reloader
 from webapp.settings import Settings
@@ -106,23 +112,27 @@ class _Worker(ThreadWorker):
 
 
 class _Arbiter(Arbiter):
-    """The master process; on SIGHUP the worker stays, and loads the new bundles beside the old ones."""
+    """The master process; on SIGHUP the workers stay, and load the new bundles beside the old ones."""
 
     def start(self) -> None:
         """Start to listen; a socket's file that systemd made is left to systemd at the end."""
         super().start()
         self.systemd = self.app.listener.inherited
+        self.app.crew.workers = self.WORKERS
 
     def manage_workers(self) -> None:
-        """Keep a worker running, and report once it is ready; called at least every second."""
+        """Keep the workers running, and report once one is ready; called at least every second."""
         super().manage_workers()
         self.app.readiness.report(self.log)
 
     def spawn_worker(self) -> int:
         """Start a worker; it gets no signal before it has its own handlers: the master's would lose it."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+        self.app.memory.prepare()
         try:
-            return int(super().spawn_worker())
+            pid = int(super().spawn_worker())  # the worker does not return
+            self.app.memory.serve()
+            return pid
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)
 
@@ -138,14 +148,14 @@ class _Arbiter(Arbiter):
 
 
 class Server(BaseApplication):
-    """Serves the application that ``create`` returns; ``create`` is called in the worker, which owns the sessions.
+    """Serves the application that ``create`` returns; ``create`` is called in each worker, which owns its sessions.
 
     ``reloader`` reloads on SIGHUP, and is stopped when the worker ends.
     """
 
     def __init__(
         self,
-        create: Callable[[], Flask],
+        create: Callable[[Shared], Flask],
         reloader: Reloader,
         settings: Settings,
         logger: type[Logger],
@@ -155,6 +165,9 @@ class Server(BaseApplication):
         self.reloader = reloader
         self.listener = listener
         self.readiness = Readiness()
+        self.crew = Crew()
+        self.memory = MasterMemory(Shared(), self.crew)
+        self._folder: Path | None = None  # in which several workers count together
         self._create = create
         self._logger = logger
         super().__init__()
@@ -164,7 +177,7 @@ class Server(BaseApplication):
         connections = 4 * (self.settings.queue + _SPARE_THREADS)
         settings: dict[str, Any] = {
             "bind": f"fd://{self.listener.socket.detach()}",
-            "workers": 1,
+            "workers": self.settings.workers,
             "threads": self.settings.queue + _SPARE_THREADS,
             "worker_class": _Worker,
             "worker_connections": min(connections, allowed_files() - _OTHER_FILES),
@@ -174,6 +187,7 @@ class Server(BaseApplication):
             "graceful_timeout": _GRACE,
             "accesslog": None,
             "loglevel": "warning",
+            "child_exit": self._forget,
             "control_socket_disable": True,
             "worker_tmp_dir": heartbeat_folder(),
             # What a proxy says is trusted with --behind-proxy alone, not because of the address that it comes from.
@@ -183,11 +197,18 @@ class Server(BaseApplication):
         for name, value in settings.items():
             self.cfg.set(name, value)
 
+    def _forget(self, _: Arbiter, worker: _Worker) -> None:
+        if self._folder is not None:
+            forget(worker.pid)
+
     def load(self) -> Flask:
-        """Return the application."""
-        return self._create()
+        """Return the application; called in each worker."""
+        return self._create(self.memory.link(self._folder))
 
     def run(self) -> None:
         """Serve until a signal stops the server."""
-        with native_output_logged():
+        with ExitStack() as stack:
+            stack.enter_context(native_output_logged())
+            if self.settings.workers > 1:
+                self._folder = stack.enter_context(counting_folder())
             _Arbiter(self).run()

@@ -20,7 +20,8 @@ class Settings:
     max_upload_bytes: int = 32 * MB
     max_pictures: int = 50  # per request
     max_pixels: int = 50_000_000  # per picture
-    queue: int = 256  # pictures in progress, over all requests
+    queue: int = 256  # pictures in progress, over all requests of a worker
+    workers: int = 1  # processes that answer
     deadline_seconds: float = 30.0  # from the end of the upload to the answer
     upload_seconds: float = 60.0  # for a request to arrive
     # POST requests per address, and wrong keys per address, in the notation of Flask-Limiter: "60/minute"
@@ -44,6 +45,7 @@ class ServeOptions:
     models: tuple[str, ...]
     precision: "Precision"
     threads: int | None
+    workers: int
     memory: int | None  # MB
     host: str
     port: int
@@ -67,7 +69,7 @@ class ServeOptions:
 
     @property
     def memory_bytes(self) -> int | None:
-        """Return the limit for loaded bundles in bytes; None: no limit."""
+        """Return the limit for the loaded bundles of all workers in bytes; None: no limit."""
         return self.memory * MB if self.memory else None
 
     def settings(self, keyring: Keyring, own_names: tuple[str, ...]) -> Settings:
@@ -80,6 +82,7 @@ class ServeOptions:
             max_pictures=min(self.max_pictures, self.queue),
             max_pixels=self.max_megapixels * 1_000_000,
             queue=self.queue,
+            workers=self.workers,
             deadline_seconds=self.deadline,
             upload_seconds=self.upload_time,
             rate=self.rate,

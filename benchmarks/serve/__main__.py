@@ -19,13 +19,13 @@ from statistics import median, quantiles
 import onnxruntime
 
 from benchmarks.machine import processor_name
+from benchmarks.serve.figures import bare_latency, show
 from benchmarks.serve.load import post, post_form, run_load
 from benchmarks.serve.processes import memory_of_children, running
 from cascade.batch.pipeline import answers
 from cascade.bundle.lookup import find_bundle
-from cascade.images.decoding import decode
 from cascade.images.folders import pictures_below
-from cascade.inference.engine import Engine, stack
+from cascade.inference.engine import Engine
 from cascade.inputs.item import items_of
 from cascade.threads import processors
 
@@ -39,25 +39,6 @@ def classify_rate(engine: Engine, files: Sequence[Path]) -> float:
     started = time.perf_counter()
     answered = sum(one.row.error is None for one in answers(engine, items_of(files), processors()))
     return answered / (time.perf_counter() - started)
-
-
-def bare_latency(engine: Engine, pictures: Sequence[bytes]) -> list[float]:
-    """Return, for each picture, the seconds of decoding it and one bare run of the main model on it."""
-    model = engine.bundle.manifest.main
-    session = engine.sessions.session(model.file)
-    seconds = []
-    for data in pictures:
-        pixels = stack([decode(data)], model.preprocess)
-        started = time.perf_counter()
-        decode(data)
-        session.run(["logits"], {"pixels": pixels})
-        seconds.append(time.perf_counter() - started)
-    return seconds
-
-
-def show(name: str, values: Sequence[float], unit: str) -> None:
-    """Print a median with the lowest and the highest value."""
-    print(f"  {name:<44}{median(values):9.2f} {unit}  [{min(values):.2f}, {max(values):.2f}]", flush=True)
 
 
 def load_latency_and_memory(

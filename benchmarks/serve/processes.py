@@ -38,8 +38,21 @@ def running(module: str, *arguments: str) -> Iterator[tuple[int, int]]:
         process.wait(60)
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the ids of the processes that a process started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def proportional_memory(pid: int) -> float:
+    """Return the proportional set size of a server and its workers in MB: what several map counts in parts."""
+    files = [Path(f"/proc/{one}/smaps_rollup") for one in (pid, *children_of(pid))]
+    lines = [line.split() for file in files for line in file.read_text().splitlines()]
+    return sum(int(words[1]) / 1024 for words in lines if words[0] == "Pss:")
+
+
 def memory_of_children(pid: int, measure: Literal["VmRSS", "VmHWM"]) -> float:
     """Return the resident memory of a server's workers in MB: now (VmRSS), or at its peak so far (VmHWM)."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    lines = [line.split() for child in children for line in Path(f"/proc/{child}/status").read_text().splitlines()]
+    lines = [
+        line.split() for child in children_of(pid) for line in Path(f"/proc/{child}/status").read_text().splitlines()
+    ]
     return sum(int(words[1]) / 1024 for words in lines if words[:1] == [f"{measure}:"])

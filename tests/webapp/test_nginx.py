@@ -58,12 +58,16 @@ http {
 """)
 
 
+def own_user() -> str:
+    """Return the user and the group of this process, as nginx's ``user`` takes them."""
+    return f"{getpass.getuser()} {grp.getgrgid(os.getgid()).gr_name}"
+
+
 @contextmanager
 def nginx(folder: Path, upstream: str, more: str = "") -> Iterator[int]:
     """Run nginx in front of a service under /photos/; yield its port."""
     port = free_port()
-    user = f"{getpass.getuser()} {grp.getgrgid(os.getgid()).gr_name}"
-    text = _CONFIGURATION.substitute(folder=folder, user=user, port=port, upstream=upstream, more=more)
+    text = _CONFIGURATION.substitute(folder=folder, user=own_user(), port=port, upstream=upstream, more=more)
     (folder / "nginx.conf").write_text(text)
     command = [str(NGINX), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
     subprocess.run([*command, "-t", "-q"], check=True)

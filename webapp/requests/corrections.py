@@ -3,10 +3,7 @@
 import csv
 import hashlib
 import io
-import secrets
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
@@ -20,14 +17,13 @@ from cascade.files import written_whole
 from cascade.inference.prediction import Prediction
 from cascade.locks import exclusive
 from webapp.problems import Problem
+from webapp.serving.held import Held
 
 if TYPE_CHECKING:  # the runtime is imported in the worker alone
     from webapp.requests.answers import Answer
     from webapp.serving.service import Served
 
 MANIFEST = "corrections.csv"
-_HELD_BYTES = 128 * 2**20  # of answered pictures kept in memory for a correction
-_HELD_SECONDS = 3600
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600  # pictures of visitors, for nobody but the operator
 
 
@@ -56,56 +52,40 @@ class _Offer:
     doubt: float
     model: str
     classes: tuple[str, ...]
-    offered_at: float  # on the monotonic clock
 
 
 class Collector:
     """Stores pictures that a visitor corrected, each once, named by the hash of its content.
 
     The stored picture is the preview that the visitor saw, encoded again without metadata. The operator may change or
-    delete rows and pictures in the folder at any time.
+    delete rows and pictures in the folder at any time. ``held`` keeps what may still be corrected.
 
     Raises
     ------
     CanonistiaError
-        The folder cannot be created, or holds a manifest that cannot be read.
+        See :func:`prepare_folder`.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, held: Held | None = None) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._offers: OrderedDict[str, _Offer] = OrderedDict()
-        try:
-            folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        except OSError as error:
-            raise CanonistiaError(f"{folder} cannot be created ({error.strerror}); choose another --collect") from error
-        read_corrections(folder / MANIFEST)
+        self._held = held or Held()
+        prepare_folder(folder)
 
     def offer(self, answer: "Answer", served: "Served") -> str:
         """Keep an answered picture in memory for up to an hour; return its token for :meth:`save`."""
         assert answer.preview is not None
         encoded = io.BytesIO()
         answer.preview.save(encoded, "PNG", compress_level=1)
-        token = secrets.token_urlsafe(16)
-        now = time.monotonic()
         offer = _Offer(
             picture=encoded.getvalue(),
             prediction=answer.prediction,
             doubt=answer.outcome.doubt,
             model=served.name,
             classes=served.engine.classes,
-            offered_at=now,
         )
-        with self._lock:
-            self._offers[token] = offer
-            held = sum(len(kept.picture) for kept in self._offers.values())
-            for old, kept in list(self._offers.items())[:-1]:
-                if held <= _HELD_BYTES and now - kept.offered_at <= _HELD_SECONDS:
-                    break
-                held -= len(kept.picture)
-                del self._offers[old]
-        return token
+        return self._held.put(msgspec.msgpack.encode(offer))
 
     def save(self, token: str, label: str) -> None:
         """Store a picture under its true class.
@@ -116,14 +96,13 @@ class Collector:
             ``expired`` for a token that is no longer kept, ``unknown_class``, or ``disk_full``; corrections stored
             before stay unchanged.
         """
+        held = self._held.get(token)
+        if held is None:
+            raise Problem("expired", "This picture is no longer kept; send it again.")
+        offer = msgspec.msgpack.decode(held, type=_Offer)
+        if label not in offer.classes:
+            raise Problem("unknown_class", f"The model has no such class; choose one of {', '.join(offer.classes)}.")
         with self._lock:
-            offer = self._offers.get(token)
-            if offer is None:
-                raise Problem("expired", "This picture is no longer kept; send it again.")
-            if label not in offer.classes:
-                raise Problem(
-                    "unknown_class", f"The model has no such class; choose one of {', '.join(offer.classes)}."
-                )
             try:
                 self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
                 with exclusive(self._folder / MANIFEST, wait=True):  # other services may collect into the same folder
@@ -162,6 +141,21 @@ class Collector:
     def _size(self, paths: Iterable[str]) -> int:
         kept = (self._folder / path for path in paths)
         return sum(path.stat().st_size for path in kept if path.exists())
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder for corrections, and check what is in it.
+
+    Raises
+    ------
+    CanonistiaError
+        The folder cannot be created, or holds a manifest that cannot be read.
+    """
+    try:
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CanonistiaError(f"{folder} cannot be created ({error.strerror}); choose another --collect") from error
+    read_corrections(folder / MANIFEST)
 
 
 def read_corrections(path: Path) -> list[Correction]:

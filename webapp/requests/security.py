@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from flask import Flask, Request, Response, g, request
+from limits.storage import MemoryStorage, Storage
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
@@ -30,8 +31,8 @@ _OPEN = {"static", "infer.live", "infer.ready"}  # for monitors and browsers, wi
 _UNDER_ANY_NAME = {"infer.live", "infer.ready", "infer.model_ready", "show_metrics"}
 
 
-def install(app: Flask, settings: Settings) -> None:
-    """Install all checks and headers in an application."""
+def install(app: Flask, settings: Settings, rates: Storage | None = None) -> None:
+    """Install all checks and headers in an application; ``rates`` counts requests and wrong keys (None: in memory)."""
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_MEMORY_SIZE"] = MB  # of the fields that are not files
     app.config["MAX_FORM_PARTS"] = settings.max_pictures + 20
@@ -39,7 +40,8 @@ def install(app: Flask, settings: Settings) -> None:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1)  # type: ignore[method-assign]
     app.wsgi_app = Prefixed(app.wsgi_app, settings.prefix, settings.behind_proxy)  # type: ignore[method-assign]
     keyring = settings.keyring
-    wrong_keys = WrongKeys(settings.rate) if settings.rate and keyring else None
+    rates = rates or MemoryStorage()
+    wrong_keys = WrongKeys(settings.rate, rates) if settings.rate and keyring else None
 
     @app.before_request
     def find_key() -> None:
@@ -50,7 +52,7 @@ def install(app: Flask, settings: Settings) -> None:
         g.has_wrong_key = bool(keyring) and given is not None and g.api_key is None
 
     if settings.rate or keyring:
-        limit_rate(app, settings.rate)
+        limit_rate(app, settings.rate, rates)
 
     @app.before_request
     def check() -> None:

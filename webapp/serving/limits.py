@@ -1,20 +1,25 @@
-"""Limits of the process: open files, freed memory that it keeps, bundles that go together."""
+"""Limits of the processes: open files, freed memory that they keep, bundles and workers that go together."""
 
 import ctypes
+import os
 import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from PIL import AvifImagePlugin
 
 from cascade.bundle.manifest import Manifest
 from cascade.bundle.reading import BundleError
+from cascade.cgroups import group_limits
 from cascade.errors import CanonistiaError
+from cascade.threads import processors
 
 # A loaded bundle takes about this many times the size of its files: measured with three concurrent batches of two.
 _MEMORY_FACTOR = 10
+_PROCESS_BYTES = 100 * 2**20  # of a worker without any bundle
 _MEMORY_FOLDER = "/dev/shm"
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of glibc's mallopt
 _LARGE = 4 * 2**20  # bytes
@@ -76,6 +81,11 @@ def decode_with_one_thread() -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
+def share_of_cores(workers: int, cores: int | None = None) -> int:
+    """Return how many of the cores (by default all of the machine) each worker keeps busy."""
+    return max(1, (cores or processors()) // workers)
+
+
 def memory_of(manifest: Manifest) -> int:
     """Return about how many bytes a loaded bundle takes."""
     return _MEMORY_FACTOR * sum(file.size for file in manifest.files)
@@ -88,12 +98,34 @@ def check_names(names: Sequence[str]) -> None:
         raise BundleError(f"several bundles are named {', '.join(twice)}; serve bundles with different names")
 
 
-def check_memory(manifests: Iterable[Manifest], bound: int) -> None:
-    """Raise CanonistiaError unless each bundle fits into ``bound`` bytes beside the first, which stays loaded."""
+def check_memory(manifests: Iterable[Manifest], bound: int, workers: int = 1) -> None:
+    """Raise CanonistiaError unless each bundle fits beside the first, which stays loaded, into each worker's share."""
     first, *others = (memory_of(manifest) for manifest in manifests)
-    needed = first + max(others, default=0)
+    needed = workers * (first + max(others, default=0))
     if needed > bound:
+        where, fewer = (f" in {workers} workers", " with fewer --workers") if workers > 1 else ("", "")
         raise CanonistiaError(
-            f"these bundles take about {needed // 2**20 + 1} MB at least, and --memory allows {bound // 2**20}; "
-            "raise --memory, or serve smaller bundles"
+            f"these bundles take about {needed // 2**20 + 1} MB at least{where}, and --memory allows {bound // 2**20}; "
+            f"raise --memory, or serve smaller bundles{fewer}"
         )
+
+
+def check_workers(default: Manifest, workers: int, machine: int) -> None:
+    """Raise CanonistiaError unless that many workers fit into ``machine`` bytes, each with the default bundle loaded.
+
+    A single worker is never refused: the estimate is not that good.
+    """
+    each = _PROCESS_BYTES + memory_of(default)
+    if workers > 1 and workers * each > machine:
+        possible = max(1, machine // each)
+        raise CanonistiaError(
+            f"{workers} workers take about {workers * each // 2**20} MB, and this machine has {machine // 2**20} MB; "
+            f"use at most --workers {possible}"
+        )
+
+
+def machine_memory(root: Path = Path("/")) -> int:
+    """Return the bytes of memory that this process and its children may use: all, or less if a cgroup limits them."""
+    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = group_limits("memory", "memory.max", ("memory.limit_in_bytes",), root)
+    return min([installed, *(int(words[0]) for words in limits if words and words[0].isdigit())])

@@ -14,7 +14,7 @@ from cascade.inference.engine import Engine
 from cascade.threads import processors
 from webapp.problems import Problem
 from webapp.serving.batcher import BATCH_SIZE, Batcher
-from webapp.serving.limits import check_names, memory_of
+from webapp.serving.limits import check_names, memory_of, share_of_cores
 from webapp.serving.metrics import Metrics
 from webapp.serving.statistics import Totals
 
@@ -26,7 +26,7 @@ _LOG = logging.getLogger("canonistia.service")
 class Served:
     """One loaded bundle with its batcher; a request uses the same one from start to end."""
 
-    def __init__(self, bundle: Bundle, metrics: Metrics, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, metrics: Metrics, threads: int | None, workers: int = 1) -> None:
         cores = threads or processors()
         self.engine = Engine(bundle, cores)
         self.engine.self_test()
@@ -36,7 +36,7 @@ class Served:
         self.sha256 = bundle.sha256
         self.name = bundle.manifest.name
         # One batch more than cores keeps the cores busy while the answers of a batch are delivered.
-        self.batcher = Batcher(self.engine, throughput_engine, cores + 1, metrics)
+        self.batcher = Batcher(self.engine, throughput_engine, share_of_cores(workers, cores) + 1, metrics)
         self.users = 0
         self.retired = False
 
@@ -51,6 +51,8 @@ class Service:
     memory
         Bytes that loaded bundles may take together (see :func:`webapp.serving.limits.memory_of`); when they take more,
         the least recently used one is unloaded, except the first. None: no limit.
+    workers
+        How many processes share the cores. A picture that comes alone still has all of them.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class Service:
         *,
         threads: int | None = None,
         memory: int | None = None,
+        workers: int = 1,
     ) -> None:
         bundles = [read_bundle(folder) for folder in folders]
         self.names = tuple(bundle.manifest.name for bundle in bundles)
@@ -72,11 +75,12 @@ class Service:
         self._bundles = dict(zip(self.names, bundles, strict=True))
         self._refusals: dict[str, str] = {}  # of the last reload of each bundle
         self._identities = {name: _file_identity(bundle.folder) for name, bundle in self._bundles.items()}
-        self._metrics, self._threads, self._memory = metrics, threads, memory
+        self._metrics, self._memory = metrics, memory
+        self._threads, self._workers = threads, workers
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # one bundle is loaded at a time, to limit the memory
         self._loaded: OrderedDict[str, Served] = OrderedDict()  # least recently used first
-        self._loaded[self.default] = Served(bundles[0], metrics, threads)
+        self._loaded[self.default] = Served(bundles[0], metrics, threads, workers)
 
     @property
     def default(self) -> str:
@@ -152,7 +156,7 @@ class Service:
         with self._lock:
             idle = self._unload_for(name, memory_of(bundle.manifest))
         self._close(idle)
-        fresh = Served(bundle, self._metrics, self._threads)
+        fresh = Served(bundle, self._metrics, self._threads, self._workers)
         with self._lock:
             old = [self._loaded.pop(name)] if name in self._loaded else []
             self._loaded[name] = fresh
