@@ -40,7 +40,7 @@ _HELP = {
     "unfreeze": "Layers to train: head, last-N backbone stages, all, or a schedule: head,last-2@3,all@6.",
     "augment": "Data augmentation of training pictures: none; light: mirrored and cropped; strong: turned and "
     "recoloured, too; trivial (TrivialAugment) or augmix (AugMix); robust: made small, compressed, wide, tall, dark, "
-    "light, grey, for pictures from other cameras and sites. A frozen backbone gets none.",
+    "light, grey, for pictures from other cameras and sites; mild: less of that. A frozen backbone gets none.",
     "layer_decay": "Layer-wise learning rate decay: factor per backbone stage, from last to first (1: off).",
     "mix": "mixup: blend pairs of pictures; cutmix: paste one into the other; both: either at random. Targets are "
     "mixed alike.",

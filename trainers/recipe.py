@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 LOSSES = ("cross_entropy", "top2")
-AUGMENTATIONS = ("none", "light", "strong", "trivial", "augmix", "robust")
+AUGMENTATIONS = ("none", "light", "strong", "trivial", "augmix", "robust", "mild")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OPTIMIZERS = ("adamw", "sgd")
 SAMPLERS = ("shuffled", "balanced", "sources")

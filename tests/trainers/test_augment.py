@@ -24,8 +24,9 @@ def test_every_policy_gives_a_square_of_the_same_mode_and_follows_the_seed(name:
         assert results[0].tobytes() == results[1].tobytes() != results[2].tobytes()
 
 
-def test_robust_shows_a_coloured_picture_in_grey_now_and_then() -> None:
-    policy = augmentation("robust", 32)
+@pytest.mark.parametrize("name", ["robust", "mild"])
+def test_a_coloured_picture_is_shown_in_grey_now_and_then(name: str) -> None:
+    policy = augmentation(name, 32)
     assert policy
     picture = draw("dots", 2)
     torch.manual_seed(0)
