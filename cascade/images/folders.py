@@ -24,13 +24,15 @@ _MOST_REASONS, _SHOWN = 100, 6
 class LabelledPicture:
     """One file of a data set; ``split`` is ``training``, ``validation``, ``test`` or empty for an unsplit tree.
 
-    ``source`` names the collection that it comes from, where the data set says so.
+    ``source`` names the collection that it comes from, where the data set says so. ``weight`` is how much the picture
+    counts in training, beside others of weight 1.
     """
 
     path: Path
     label: str
     split: str
     source: str = ""
+    weight: float = 1.0
 
 
 @dataclass

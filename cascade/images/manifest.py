@@ -1,6 +1,7 @@
 """Manifests: data sets as tables with the columns ``path,label,split``, instead of folders of classes.
 
-A column ``source`` may name the collection that each picture comes from.
+A column ``source`` may name the collection that each picture comes from; a column ``weight`` may say how much it counts
+in training.
 """
 
 import csv
@@ -16,7 +17,7 @@ from cascade.images.layout import read_data_set, split_of
 from cascade.images.names import name_of
 
 COLUMNS = ("path", "label", "split")
-SOURCE = "source"  # a column that a manifest may have
+SOURCE, WEIGHT = "source", "weight"  # columns that a manifest may have
 _KINDS = (".csv", ".parquet")
 _SHOWN = 3  # how many of the wrong rows an error names
 
@@ -38,7 +39,7 @@ def root_of(source: Path) -> Path:
 
 
 def read_manifest(path: Path) -> list[LabelledPicture]:
-    """Return the pictures of a CSV or Parquet table with the columns path, label, split and source; others are ignored.
+    """Return the pictures of a CSV or Parquet table: columns path, label, split, source, weight; others are ignored.
 
     Paths are relative to the manifest's folder; a name that is no text is written as by
     :func:`cascade.images.names.text_of`. A manifest without a split column, or with every split empty, is split for
@@ -48,7 +49,7 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
     ------
     CanonistiaError
         A column or a file is missing, a label is empty or cannot be the name of a folder, a split is unknown or only
-        some rows have one, or two rows have the same path.
+        some rows have one, a weight is no positive number, or two rows have the same path.
     """
     rows = _rows(path)
     if not rows:
@@ -57,7 +58,7 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
     if missing:
         raise CanonistiaError(f"{path} lacks the column {' and '.join(missing)}; expected {', '.join(COLUMNS)}")
     pictures = []
-    unknown, unlabelled, faulty = [], [], []
+    unknown, unlabelled, faulty, weightless = [], [], [], []
     for number, row in enumerate(rows, start=1):
         split, label, name = _text(row.get("split")), normalised(_text(row["label"])), _text(row["path"])
         if split and not split_of(split):
@@ -66,10 +67,15 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
             unlabelled.append(f"row {number}")
         elif fault := label_fault(label):
             faulty.append(f"row {number}: {label!r} {fault}")
-        picture = LabelledPicture(_file(path.parent, name), label, split_of(split), _text(row.get(SOURCE)))
+        weight = _weight(_text(row.get(WEIGHT)))
+        if not weight:
+            weightless.append(f"row {number}: {_text(row.get(WEIGHT))!r}")
+        file, source = _file(path.parent, name), _text(row.get(SOURCE))
+        picture = LabelledPicture(file, label, split_of(split), source, weight or 1.0)
         pictures.append(picture)
     _refuse(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
     _refuse(path, unlabelled, "rows without a path or a label; fill them in or remove them")
+    _refuse(path, weightless, "weights that are no positive numbers; correct them, or leave them empty for 1")
     _refuse(path, faulty, "labels that cannot be the name of a folder; rename them")
     if len({bool(picture.split) for picture in pictures}) > 1:
         empty = [f"row {number}" for number, picture in enumerate(pictures, start=1) if not picture.split]
@@ -87,6 +93,15 @@ def _file(folder: Path, text: str) -> Path:
     """Return the file whose name is no text and was written so, or, if there is none, that of the path as it stands."""
     meant = folder / name_of(text)
     return meant if "\\x" in text and meant.is_file() else folder / text
+
+
+def _weight(text: str) -> float | None:
+    """Return the weight in a cell, 1 of an empty one; None unless it is a positive number."""
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        return None
+    return weight if 0 < weight < math.inf else None
 
 
 def _text(value: object) -> str:

@@ -16,6 +16,7 @@ from cascade.errors import CanonistiaError
 from cascade.images.manifest import read_manifest
 from tests.conftest import CLASSES, Run, draw, write_class_folders, write_data_set
 from trainers.data.dataset import load_data_set
+from trainers.data.examples import split_examples
 
 
 def rows_of(folder: Path, start: Path) -> list[dict[str, str]]:
@@ -204,3 +205,60 @@ def test_names_that_are_no_text_come_through_check_data_and_back(run: Run, tmp_p
     assert run("check-data", tmp_path, "--fix", tmp_path / "m.csv").exit_code == 0
     found = [os.fsencode(picture.path.name) for picture in read_manifest(tmp_path / "m.csv")]
     assert sorted(found) == sorted(names)
+
+
+def weighted(folder: Path, weights: dict[str, str]) -> Path:
+    """Return a manifest of a tiny data set, below which it lies, with a weight for each class."""
+    rows = [
+        f"{path.relative_to(folder)},{path.parent.name},{path.parts[-3]},{weights.get(path.parent.name, '')}"
+        for path in sorted(folder.glob("*/*/*.png"))
+    ]
+    manifest = folder / "weighted.csv"
+    manifest.write_text("\n".join(["path,label,split,weight", *rows]), encoding="utf-8")
+    return manifest
+
+
+def test_weights_are_kept_and_reach_the_training_with_a_mean_of_1(run: Run, tmp_path: Path) -> None:
+    data = write_data_set(tmp_path / "data", 6, 3)
+    manifest = weighted(data, {"sky": "3"})
+    assert run("check-data", manifest, "--fix", data / "fixed.csv").exit_code == 0
+    loaded = load_data_set(data / "fixed.csv", 0)
+    training = split_examples(loaded).training
+    assert training.weights.mean() == pytest.approx(1)
+    sky = training.targets == loaded.classes.index("sky")
+    assert training.weights[sky] == pytest.approx(3 * training.weights[~sky][0])
+    assert loaded.weights_sha256
+    assert not load_data_set(data, 0).weights_sha256
+
+
+def test_of_two_labels_the_one_that_counts_more_is_learnt(run: Run, tmp_path: Path) -> None:
+    data = write_data_set(tmp_path / "data", 12, 6)
+    words = ("--size", 64, "--epochs", 30, "--tracker", "none", "--no-report")
+    named_sky = []
+    for weight in ("0.01", "100"):
+        rows = list(csv.DictReader(weighted(data, {}).read_text(encoding="utf-8").splitlines()))
+        for row in [row for row in rows if row["path"].startswith("training/sky")][::2]:
+            row |= {"label": "dots", "weight": weight}
+        out = tmp_path / weight
+        assert run("train-main", write_csv(data / "mixed.csv", rows), "--out", out, *words).exit_code == 0
+        named_sky.append(read_predictions(out))
+    assert named_sky[0] >= 5
+    assert named_sky[1] <= 1
+    rows[0]["weight"] = "7"
+    result = run("train-main", write_csv(data / "mixed.csv", rows), "--out", out, *words, "--resume")
+    assert "data_weights" in result.output
+
+
+def read_predictions(run: Path) -> int:
+    """Return how many validation pictures a run names sky."""
+    confusion = json.loads((run / "confusion.json").read_text())
+    sky = confusion["classes"].index("sky")
+    return sum(row[sky] for row in confusion["pictures"])
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "nan", "inf", "much"])
+def test_a_weight_that_is_no_positive_number_is_refused(run: Run, tmp_path: Path, wrong: str) -> None:
+    data = write_data_set(tmp_path / "data", 3, 2)
+    result = run("check-data", weighted(data, {"sky": wrong}))
+    assert result.exit_code == 1
+    assert "weights that are no positive numbers" in result.output

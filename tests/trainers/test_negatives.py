@@ -65,3 +65,13 @@ def test_confusion_comes_from_pictures_not_fitted_on() -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(CanonistiaError, match="unknown negative policy 'some'"):
         example_weights("some", TARGETS, 0, OUT_OF_FOLD)
+
+
+def test_given_weights_multiply_those_of_a_policy_and_the_total_stays() -> None:
+    given = np.where(np.arange(len(TARGETS)) % 2 == 0, 3.0, 1.0)
+    before = example_weights("weighted", TARGETS, 0, OUT_OF_FOLD)
+    after = example_weights("weighted", TARGETS, 0, OUT_OF_FOLD, given)
+    for kind in (TARGETS == 0, TARGETS != 0):
+        ratio = after[kind] / before[kind]
+        assert ratio / ratio.min() == pytest.approx(given[kind] / given[kind].min())
+        assert after[kind].sum() == pytest.approx(len(TARGETS) / 2)

@@ -90,7 +90,7 @@ def _binary_examples(prepared: Prepared, label: str) -> tuple[np.ndarray, SplitE
     """Return the indices of the training pictures that count, and all examples with targets 0 and 1."""
     training, validation = prepared.examples.training, prepared.examples.validation
     positive = prepared.data.classes.index(label)
-    weights = example_weights(prepared.negatives, training.targets, positive, prepared.out_of_fold)
+    weights = example_weights(prepared.negatives, training.targets, positive, prepared.out_of_fold, training.weights)
     kept = np.flatnonzero(weights)
     learn = Examples(
         [training.paths[index] for index in kept],

@@ -83,7 +83,7 @@ def train_main(
     teachers = [_teacher(run, folder, data, spec, recipe).to(process.device) for run in network_config.teachers]
     setup = TrainingSetup(recipe, task, process, out, Teachers(teachers, recipe.teacher_weight) if teachers else None)
     sidecar = new_sidecar(network_config, data, spec, recipe)
-    config = _run_config(folder, network_config, recipe, sidecar)
+    config = _run_config(folder, data, network_config, recipe, sidecar)
     with open_run(out, config, overwrite, resumed, process) as is_open:
         if not is_open:
             return load_run(out)
@@ -95,12 +95,15 @@ def train_main(
     return load_run(out)
 
 
-def _run_config(folder: Path, network_config: NetworkConfig, recipe: Recipe, sidecar: Sidecar) -> dict[str, Any]:
+def _run_config(
+    folder: Path, data: DataSet, network_config: NetworkConfig, recipe: Recipe, sidecar: Sidecar
+) -> dict[str, Any]:
     """Return what ``config.json`` holds, which a resumed run is compared with."""
     return {
         **recipe.as_dict(),
         **sidecar.as_config(),
         "data": folder.resolve().name,
+        "data_weights": data.weights_sha256,
         "weights": str(network_config.weights) if network_config.weights else None,
         "pretrained": network_config.pretrained,
         "start": str(network_config.start) if network_config.start else None,

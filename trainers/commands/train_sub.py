@@ -106,7 +106,7 @@ def train_sub(
         start=None if features else trunk.backbone.state_dict(),
         common=common,
         recipe=recipe,
-        config=_set_config(plan, folder, main_run),
+        config=_set_config(plan, folder, data, main_run),
         group=main_run.name,
         negatives=plan.negatives,
         overwrite=overwrite,
@@ -140,10 +140,11 @@ def _common(
     )
 
 
-def _set_config(plan: SubmodelPlan, folder: Path, main_run: Path) -> dict[str, Any]:
+def _set_config(plan: SubmodelPlan, folder: Path, data: DataSet, main_run: Path) -> dict[str, Any]:
     """Return what the ``config.json`` of every submodel holds besides its recipe and sidecar."""
     return {
         "data": folder.resolve().name,
+        "data_weights": data.weights_sha256,
         "kind": plan.kind,
         "negatives": plan.negatives,
         "main": main_run.name,

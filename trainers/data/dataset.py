@@ -1,5 +1,6 @@
 """Data sets for training: the splits of a folder, checked."""
 
+import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,15 @@ class DataSet:
         """Return the number of pictures of each class in a split."""
         counted = Counter(picture.label for picture in getattr(self, split))
         return {name: counted[name] for name in self.classes}
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Return a hash of the training pictures' weights; None where all count alike.
+
+        The fingerprint does not know them: a run may start from one on the same pictures with other weights.
+        """
+        weights = np.array([picture.weight for picture in self.training])
+        return None if (weights == weights[0]).all() else hashlib.sha256(weights.tobytes()).hexdigest()
 
     def targets(self, pictures: tuple[LabelledPicture, ...]) -> np.ndarray:
         """Return the class index of each picture, (N,) int64."""

@@ -28,10 +28,15 @@ class SplitExamples:
 
 
 def split_examples(data: DataSet) -> SplitExamples:
-    """Return the training and validation pictures with their class indices, all of weight 1."""
+    """Return the training and validation pictures with their class indices.
+
+    The weights are those of the data set, scaled to a mean of 1, so that a learning rate suits any of them.
+    """
 
     def examples(pictures: tuple[LabelledPicture, ...]) -> Examples:
         sources = np.array([picture.source for picture in pictures], dtype=np.str_)
-        return Examples([picture.path for picture in pictures], data.targets(pictures), np.ones(len(pictures)), sources)
+        weights = np.array([picture.weight for picture in pictures])
+        paths = [picture.path for picture in pictures]
+        return Examples(paths, data.targets(pictures), weights / weights.mean(), sources)
 
     return SplitExamples(examples(data.training), examples(data.validation))

@@ -8,17 +8,21 @@ from pathlib import Path
 
 from cascade.files import write_text
 from cascade.images.folders import LabelledPicture
-from cascade.images.manifest import COLUMNS, SOURCE
+from cascade.images.manifest import COLUMNS, SOURCE, WEIGHT
 from cascade.images.names import text_of
 
 
 def picture_rows(pictures: Sequence[LabelledPicture], folder: Path) -> tuple[tuple[str, ...], list[dict[str, object]]]:
-    """Return columns and rows of pictures for a manifest below ``folder``, with the source if any picture has one."""
-    columns = (*COLUMNS, SOURCE) if any(picture.source for picture in pictures) else COLUMNS
+    """Return columns and rows of pictures for a manifest below ``folder``, with source and weight if any has one."""
+    sources = (SOURCE,) if any(picture.source for picture in pictures) else ()
+    weights = (WEIGHT,) if any(picture.weight != 1 for picture in pictures) else ()
+    columns = (*COLUMNS, *sources, *weights)
     rows: list[dict[str, object]] = []
     for picture in pictures:
-        cells = (os.path.relpath(picture.path, folder), picture.label, picture.split, picture.source)
-        rows.append(dict(zip(columns, cells, strict=False)))
+        file = os.path.relpath(picture.path, folder)
+        cells = {"path": file, "label": picture.label, "split": picture.split}
+        cells |= {SOURCE: picture.source, WEIGHT: f"{picture.weight:g}"}
+        rows.append({name: cells[name] for name in columns})
     return columns, rows
 
 

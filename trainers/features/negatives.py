@@ -33,7 +33,9 @@ def cross_fitted(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return cross_val_predict(head, features, targets, cv=folds, method="predict_proba")
 
 
-def example_weights(policy: str, targets: np.ndarray, positive: int, out_of_fold: np.ndarray) -> np.ndarray:
+def example_weights(
+    policy: str, targets: np.ndarray, positive: int, out_of_fold: np.ndarray, given: np.ndarray | None = None
+) -> np.ndarray:
     """Return the weight of every training picture for one submodel, (N,): zero leaves a picture out.
 
     Parameters
@@ -44,6 +46,8 @@ def example_weights(policy: str, targets: np.ndarray, positive: int, out_of_fold
         five times the weight for pictures that are misclassified as this class, or are of it and misclassified.
     out_of_fold
         The probabilities that :func:`cross_fitted` returns, (N, K).
+    given
+        The weights that the pictures have before, (N,); by default all alike.
 
     Notes
     -----
@@ -63,6 +67,8 @@ def example_weights(policy: str, targets: np.ndarray, positive: int, out_of_fold
         weights = np.where(is_positive, 1, by_class[targets])
     elif policy != "all":
         raise CanonistiaError(f"unknown negative policy '{policy}'; expected one of {', '.join(POLICIES)}")
+    if given is not None:
+        weights = weights * given
     half = len(targets) / 2
     return weights * np.where(is_positive, half / weights[is_positive].sum(), half / weights[~is_positive].sum())
 
