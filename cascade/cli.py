@@ -28,7 +28,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
-PARTITIONS = ("label_1", "label_2", "stage", "unsure")
+PARTITIONS = ("label_1", "label_2", "stage", "unsure", "both", "accepted")
 # The names in cascade.images.degradations, which imports numpy.
 DEGRADATION_KINDS = (
     *("blur", "defocus", "motion", "noise", "jpeg", "low_resolution", "brightness", "contrast", "gamma", "haze"),
