@@ -12,8 +12,8 @@ class Prediction:
 
     ``stage`` is the stage that decided; ``unsure`` is set if the picture is unlike the training pictures, or if it was
     routed and no submodel recognised it. ``both`` is set if the picture shows both classes; it is never set with
-    ``unsure``. ``accepted`` is set if answers like this one are right at the rate that the bundle promises, and None where
-    it promises none; an unsure answer is never accepted.
+    ``unsure``. ``accepted`` is set if answers like this one are right at the rate that the bundle promises, and None
+    where it promises none; an unsure answer is never accepted.
     """
 
     label_1: str

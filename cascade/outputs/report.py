@@ -28,9 +28,9 @@ ul.pictures { display: flex; flex-wrap: wrap; gap: 1rem; padding: 0 }
 ul.pictures li { list-style: none; width: 160px; overflow-wrap: anywhere } img { max-width: 160px; display: block }
 """
 _ANSWERS = """<h2>How to read an answer</h2><ul>
-<li><b>One class with its probability</b>: of the answers given at 80%, about 80 in 100 are right.
-<li><b>Shows both</b>: the picture shows both classes, as a highway beside the sea does.
-<li><b>Not sure</b>: the picture is unlike those that the model learned from, or no specialist recognised it.
+<li><strong>One class with its probability</strong>: of the answers given at 80%, about 80 in 100 are right.
+<li><strong>Shows both</strong>: the picture shows both classes, as a highway beside the sea does.
+<li><strong>Not sure</strong>: the picture is unlike those that the model learned from, or no specialist recognised it.
 </ul>"""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import canonistia
+import cascade.cli
 from cascade.bundle.reading import BundleError, read_manifest
 from cascade.inference.engine import Engine
 from cascade.inference.loading import load_engine
@@ -166,6 +167,20 @@ def test_python_rows_api_page_and_report_agree(run: Run, judging: Path, photos: 
     shown = report.partition("Look yourself: the most doubtful")[2]
     assert shown.count("Shows both: ") == sum(both and not yes for _, both, yes in kinds)
     assert not any(path.name in shown for path, one in zip(paths, kinds, strict=True) if one[2])
+
+
+def test_classify_says_how_many_it_accepts_after_the_first_answers_and_at_the_end(
+    run: Run, judging: Path, routing_bundle: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cascade.cli, "FIRST_ANSWERS", 5)
+    accepted = [one.accepted for one in canonistia.load(judging).classify(sorted(photos.iterdir()))]
+    said = run("classify", photos, "--model", judging).stderr.splitlines()
+    assert said == [
+        f"of the first 5 answers {sum(map(bool, accepted[:5]))} are accepted",
+        f"{accepted.count(True)} of 12 answers are accepted; look at the other {accepted.count(False)} yourself",
+    ]
+    assert run("classify", photos, "--model", judging, "--main-only").stderr == ""
+    assert run("classify", photos, "--model", routing_bundle).stderr == ""
 
 
 def test_the_table_names_the_marks(run: Run, judging: Path, photos: Path) -> None:
