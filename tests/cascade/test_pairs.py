@@ -14,7 +14,7 @@ from cascade.rules.cascade import known_answers, run_cascade
 from tests.cascade.test_three_kinds import changed, rules
 from tests.conftest import CLASSES, Run, draw
 
-FIRST = Both(weights={"second_submodel": 1.0}, threshold=-9.0, false_mark_rate=0.02)
+FIRST = Both(weights={"second_submodel": 1.0}, threshold=0.0, false_mark_rate=0.02)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def pairs(tmp_path: Path) -> Path:
 def test_a_picture_counts_as_marked_if_the_two_right_classes_are_named() -> None:
     main = np.tile([0.6, 0.3, 0.1], (4, 1))
     submodels = np.tile([0.9, 0.8, 0.1], (4, 1))
-    submodels[3, 1] = 1e-5  # named and not marked
+    submodels[3, 1] = 0.3  # named and not marked
     output = run_cascade(rules(both=FIRST), main, np.ones(4), known_answers(submodels))
     shown = np.array([[0, 1], [1, 0], [0, 2], [0, 1]])
     figures = pair_figures(output, shown)
