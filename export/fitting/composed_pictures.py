@@ -42,5 +42,5 @@ def parents_of(pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def _composed(paths: Sequence[Path], pair: Pair, least_size: int) -> Image.Image:
-    pictures = [shrunk(paths[index], least_size) for index in (pair.first, pair.second)]
-    return compose(pair.way, *pictures, np.random.default_rng([pair.first, pair.second]))
+    first, second = (shrunk(paths[index], least_size) for index in (pair.first, pair.second))
+    return compose(pair.way, first, second, np.random.default_rng([pair.first, pair.second]))
