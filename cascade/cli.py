@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from cascade.batch.job import Done
     from cascade.bundle.precision import Precision
     from cascade.inference.sessions import Device
+    from cascade.outputs.rows import Answered
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_SOME_ERRORS = 3
-PARTITIONS = ("label_1", "label_2", "stage", "unsure")
+FIRST_ANSWERS = 200  # after so many, classify says how many of them are accepted
+PARTITIONS = ("label_1", "label_2", "stage", "unsure", "both", "accepted")
 # The names in cascade.images.degradations, which imports numpy.
 DEGRADATION_KINDS = (
     *("blur", "defocus", "motion", "noise", "jpeg", "low_resolution", "brightness", "contrast", "gamma", "haze"),
@@ -217,7 +219,8 @@ def classify(
                 workers=workers,
             ),
         )
-        done = run(job, click.echo, partial(counted, total=partial(picture_count, inputs, exclude)))
+        total = partial(picture_count, inputs, exclude)
+        done = run(job, click.echo, lambda answered: accepted_aside(counted(answered, total)))
     except UsageError as error:
         raise _usage_error(error) from error
     except KeyboardInterrupt:
@@ -247,6 +250,12 @@ def classify(
     help="Folder of out-of-distribution pictures (of none of the classes): measure how well doubt detects them.",
 )
 @click.option(
+    "--pairs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV table with the columns path, class_a and class_b, of pictures that show two of the classes: measure how "
+    "often both are named, and marked.",
+)
+@click.option(
     "--stress",
     is_flag=True,
     help="Measure also on the same pictures made worse: each kind of degradation (blur, noise, JPEG, haze, ...) at "
@@ -268,6 +277,7 @@ def evaluate(
     as_json: bool,
     plots: Path | None,
     outside: Path | None,
+    pairs: Path | None,
     stress: bool,
     stress_kinds: tuple[str, ...],
     precision: "Precision",
@@ -283,6 +293,7 @@ def evaluate(
     keep_blas_single()
     from cascade.evaluation.evaluation import evaluate as run
     from cascade.evaluation.evaluation import labelled_pictures
+    from cascade.evaluation.pairs import evaluate_pairs, read_pairs
     from cascade.evaluation.text import describe
     from cascade.images.folders import passed_over, pictures_below
     from cascade.inference.loading import load_engine
@@ -298,6 +309,7 @@ def evaluate(
     workers = threads or processors()
     engine = load_engine(model, 1, precision)
     pictures = labelled_pictures(folder, engine.classes)
+    of_two = read_pairs(pairs, engine.classes) if pairs else []
     paths = progress((picture.path for picture in pictures), len(pictures))
     labels, sources = [picture.label for picture in pictures], [picture.source for picture in pictures]
     evaluation = run(engine, paths, labels, out_of_distribution, workers, sources)
@@ -305,6 +317,8 @@ def evaluate(
         if place and place.is_dir() and (passed := passed_over(place).describe()):
             click.echo(f"{place}: {passed}", err=True)
     report = evaluation.report()
+    if of_two:
+        report["pairs"] = evaluate_pairs(engine, of_two, evaluation.output, workers)
     if stress or stress_kinds:
         from cascade.evaluation.stress import stress as run_stress
 
@@ -349,12 +363,30 @@ def _say_what_was_done(done: "Done | None", out: Path | None) -> None:
         return
     if out:
         click.echo(f"{done.rows} rows in {out}" + (f", {done.errors} of them errors" if done.errors else ""), err=True)
+    if done.judged:
+        click.echo(
+            f"{done.accepted} of {done.judged} answers are accepted; look at the other {done.judged - done.accepted} "
+            "yourself",
+            err=True,
+        )
     if passed := done.passed.describe():
         click.echo(passed, err=True)
 
 
 def _usage_error(error: UsageError) -> click.UsageError:
     return click.BadParameter(str(error), param_hint=error.option) if error.option else click.UsageError(str(error))
+
+
+def accepted_aside(answered: Iterable["Answered"]) -> Iterator["Answered"]:
+    """Yield the answers, and say on standard error how many of the first ``FIRST_ANSWERS`` are accepted."""
+    judged = accepted = 0
+    for one in answered:
+        yield one
+        if one.row.accepted is not None:
+            judged += 1
+            accepted += one.row.accepted
+            if judged == FIRST_ANSWERS:
+                click.echo(f"of the first {judged} answers {accepted} are accepted", err=True)
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:

@@ -11,10 +11,11 @@ import click
 from click.core import ParameterSource
 
 from cascade.destinations import NewFile, NewFolder
-from export.plan import BUDGET, FALSE_ALARM_RATE
+from export.plan import BOTH_RATE, BUDGET, FALSE_ALARM_RATE
 from trainers.options import features_option
 
 if TYPE_CHECKING:
+    from cascade.bundle.reading import Bundle
     from export.commands.quantize import Comparison
     from export.fitting.selection import FittedCascade
 
@@ -51,6 +52,29 @@ def false_alarm_option(command: F) -> F:
     )(command)
 
 
+def both_rate_option(command: F) -> F:
+    """Add ``--both-rate`` to a command."""
+    return click.option(
+        "--both-rate",
+        type=click.FloatRange(0, 0.5),
+        default=BOTH_RATE,
+        show_default=True,
+        help="Highest share of pictures of one class that may be marked as showing both named classes.",
+    )(command)
+
+
+def accept_option(command: F) -> F:
+    """Add ``--accept`` to a command."""
+    return click.option(
+        "--accept",
+        type=click.FloatRange(0.5, 1, max_open=True),
+        metavar="ACCURACY",
+        help="Fit a threshold of accepted answers, which are right in at least this share with 95% confidence, about "
+        "pictures like those given; for a source that is not among them nothing is promised. 0.99 needs 299 accepted "
+        "pictures without a mistake, or 473 with one. Default: no threshold.",
+    )(command)
+
+
 def notes_option(command: F) -> F:
     """Add ``--notes`` to a command."""
     return click.option(
@@ -80,6 +104,8 @@ def notes_option(command: F) -> F:
 )
 @budget_option
 @false_alarm_option
+@both_rate_option
+@accept_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the cross-validation folds.")
 @notes_option
 @click.option("--int8", is_flag=True, help="Also write the 8-bit form (see 'canonistia quantize --help').")
@@ -100,14 +126,28 @@ def export(int8: bool, **options: Any) -> None:
         f"{measured.cascade.top2:.4f} top 2 on {measured.pictures} {measured.split} pictures (out of fold), "
         f"{measured.routed:.1%} routed"
     )
+    _say_about_marks(bundle)
     if int8:
         from export.commands.quantize import QuantizePlan
         from export.commands.quantize import quantize as run
         from trainers.runs.folder import read_config
 
-        terms = {name: options[name] for name in ("data", "budget", "false_alarm_rate", "seed")}
+        terms = {name: options[name] for name in ("data", "budget", "false_alarm_rate", "both_rate", "seed")}
         split_seed = read_config(options["main_run"])["seed"]
         _print_comparison(run(QuantizePlan(str(bundle.folder), **terms, split_seed=split_seed)))
+
+
+def _say_about_marks(bundle: "Bundle") -> None:
+    rules = bundle.manifest.rules
+    if rules.both is None:
+        click.echo("no answer is marked both: too few pictures are routed to fit the mark", err=True)
+    if accept := rules.accept:
+        click.echo(
+            f"accepted answers: {accept.accepted} of {accept.pictures} ({accept.accepted / accept.pictures:.1%}), "
+            f"{accept.mistakes} of them wrong; of pictures like these, at least {accept.accuracy:.4g} are right with "
+            f"{accept.confidence:.0%} confidence",
+            err=True,
+        )
 
 
 def _warn_about_rules(fitted: "FittedCascade") -> None:
@@ -122,6 +162,8 @@ def _warn_about_rules(fitted: "FittedCascade") -> None:
 @click.argument("data", type=click.Path(exists=True, path_type=Path), metavar="DATA")
 @budget_option
 @false_alarm_option
+@both_rate_option
+@accept_option
 @click.option(
     "--plot",
     type=NewFile(makes_folder=True),
@@ -136,8 +178,8 @@ def tune(**options: Any) -> None:
 
     MODEL is a bundle's folder or name. DATA holds labelled pictures that no network was trained on: one folder per
     class, or a data set or manifest, whose validation split is used. All rules are compared by cross-validation. The
-    best rules within the budget are written into the bundle. Calibration, the "unsure" mark and the prediction sets are
-    refitted on the same pictures.
+    best rules within the budget are written into the bundle. Calibration, the marks "unsure" and "both" and the
+    prediction sets are refitted on the same pictures; without --accept the bundle says nothing about accepted answers.
     """
     from export.commands.tune import TunePlan, comparison_table
     from export.commands.tune import tune as run
@@ -150,6 +192,7 @@ def tune(**options: Any) -> None:
         f"{tuned.bundle.folder}: {rules.routing.name}, {rules.decision.name}; top 1 {measured.cascade.top1:.4f}, top 2 "
         f"{measured.cascade.top2:.4f} at {measured.cost:.2f} main passes (nested cross-validation)"
     )
+    _say_about_marks(tuned.bundle)
     click.echo(f"drew {options['plot']}", err=True)
 
 
@@ -158,6 +201,7 @@ def tune(**options: Any) -> None:
 @click.argument("data", type=click.Path(exists=True, path_type=Path), metavar="DATA")
 @budget_option
 @false_alarm_option
+@both_rate_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the calibration pictures and the folds.")
 @click.option("--split-seed", default=0, show_default=True, help="Seed given to train-main, for DATA without splits.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing 8-bit form.")
@@ -189,6 +233,8 @@ def _print_comparison(comparison: "Comparison") -> None:
         f"{comparison.integers.manifest.measured.pictures} validation pictures (out of fold); ranges by "
         f"{', '.join(sorted(set(quantised.calibration.values())))}"
     )
+    if comparison.lost_promise:
+        click.echo("with 8 bits, too few answers are right to say which are accepted: that rule is left out", err=True)
 
 
 @click.command("benchmark-cascade")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 BUDGET = 1.5
 FALSE_ALARM_RATE = 0.02
+BOTH_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class ExportPlan:
     checkpoint: str = "last"
     budget: float = BUDGET  # highest mean cost per picture, in passes of the main model
     false_alarm_rate: float = FALSE_ALARM_RATE
+    both_rate: float = BOTH_RATE
+    accept: float | None = None  # accuracy of accepted answers that is promised
     seed: int = 0
     overwrite: bool = False
     notes: Path | None = None  # Markdown that the model card ends with

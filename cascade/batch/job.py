@@ -145,11 +145,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """The number of rows of a job, the number of errors among them, and what was passed over beside the pictures."""
+    """The number of rows of a job, the number of errors among them, and what was passed over beside the pictures.
+
+    Of the answers, ``judged`` say whether they are accepted, and ``accepted`` of them are.
+    """
 
     rows: int
     errors: int
     passed: PassedOver
+    judged: int
+    accepted: int
 
 
 def run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | None:
@@ -185,7 +190,7 @@ def _run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | 
     first = next(items, None)
     if first is None:
         raise no_pictures(", ".join(job.inputs), chosen)
-    rows = errors = 0
+    rows = errors = judged = accepted = 0
     with ExitStack() as stack:
         bundle, answers = stack.enter_context(_on_ray(job)) if job.execution.engine == "ray" else _here(job, shared)
         journal = stack.enter_context(_kept(output, output.path, bundle)) if output.path else None
@@ -199,7 +204,9 @@ def _run(job: Job, show: Callable[[bytes], object], watched: Watched) -> Done | 
                 sink(one)
             rows += 1
             errors += one.row.error is not None
-    return Done(rows, errors, chosen.passed)
+            judged += one.row.accepted is not None
+            accepted += bool(one.row.accepted)
+    return Done(rows, errors, chosen.passed, judged, accepted)
 
 
 def _here(job: Job, shared: Plan) -> tuple[Bundle, Answers]:

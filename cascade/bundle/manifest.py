@@ -99,6 +99,7 @@ class Measured(_Part, frozen=True):
     # Of the cascade; empty in bundles of older versions, which did not keep these figures.
     confusion: list[list[int]] = []  # (K, K), true classes in rows, most likely classes in columns
     reliability: list[ReliabilityBin] = []
+    both: float = 0.0  # marked so, though every picture is of one class
 
 
 class Quantised(_Part, frozen=True):

@@ -104,8 +104,11 @@ def read_inside(folder: Path, name: str, most: int) -> bytes:
 
 
 def without_routing(bundle: Bundle) -> Bundle:
-    """Return a bundle whose main model answers alone; its sha256 differs, because its answers do."""
-    rules = msgspec.structs.replace(bundle.manifest.rules, routing=NEVER)
+    """Return a bundle whose main model answers alone, without what was promised of both stages.
+
+    Its sha256 differs, because its answers do.
+    """
+    rules = msgspec.structs.replace(bundle.manifest.rules, routing=NEVER, both=None, accept=None)
     manifest = msgspec.structs.replace(bundle.manifest, rules=rules)
     return replace(bundle, manifest=manifest, sha256=hashlib.sha256(msgspec.json.encode(manifest)).hexdigest())
 

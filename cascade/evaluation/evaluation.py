@@ -15,6 +15,7 @@ from cascade.evaluation.metrics import (
     accuracy_summary,
     area_under_roc,
     confusion,
+    share_with_interval,
     top_k_hits,
     wilson_interval,
 )
@@ -86,6 +87,8 @@ class Evaluation:
             "routed": float(output.routed.mean()),
             "cost": 1 + float(output.routed.mean()) * manifest.second_stage_cost,
             "unsure": float(output.unsure.mean()),
+            "both": float(output.both.mean()),
+            **({"accepted": self._accepted_figures(first)} if manifest.rules.accept else {}),
             "answer_sets": {coverage: {"coverage": held, "mean_size": size} for coverage, (held, size) in sets.items()},
             **({"outside": self._detection_figures(self.out_of_distribution)} if self.out_of_distribution else {}),
             "per_class": {
@@ -93,6 +96,15 @@ class Evaluation:
                 for index, label in enumerate(classes)
             },
             "confusion": confusion(output.probabilities, self.targets).tolist(),
+        }
+
+    def _accepted_figures(self, right: np.ndarray) -> dict[str, Any]:
+        accepted = self.output.accepted
+        return {
+            "pictures": int(accepted.sum()),
+            "mistakes": int((accepted & ~right).sum()),
+            **share_with_interval("share", accepted),
+            **share_with_interval("accuracy", right[accepted]),
         }
 
     def _detection_figures(self, other: CascadeOutput) -> dict[str, float]:
@@ -158,12 +170,12 @@ def evaluate(
     CanonistiaError
         Pictures cannot be read; it names all of them.
     """
-    output = _run_all(engine, paths, workers)
+    output = run_all(engine, paths, workers)
     return Evaluation(
         engine,
         targets_of(engine, labels),
         output,
-        _run_all(engine, out_of_distribution, workers) if out_of_distribution else None,
+        run_all(engine, out_of_distribution, workers) if out_of_distribution else None,
         tuple(sources),
     )
 
@@ -201,7 +213,14 @@ def readable_batches(engine: Engine, paths: Iterable[Path]) -> Iterator[list[Vie
         raise unreadable(bad)
 
 
-def _run_all(engine: Engine, paths: Iterable[Path], workers: int) -> CascadeOutput:
+def run_all(engine: Engine, paths: Iterable[Path], workers: int) -> CascadeOutput:
+    """Return the cascade's output about the pictures of files; ``workers`` batches are processed in parallel.
+
+    Raises
+    ------
+    CanonistiaError
+        Pictures cannot be read; it names all of them.
+    """
     bad: list[tuple[Path, PictureError]] = []
 
     def run(batch: Sequence[Path]) -> CascadeOutput | None:

@@ -1,6 +1,7 @@
 """Metrics of labelled pictures: accuracy with intervals, calibration error, confusion."""
 
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,12 @@ def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[fl
     spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     return (float((centre - spread) / scale), float((centre + spread) / scale))
+
+
+def share_with_interval(name: str, hits: np.ndarray) -> dict[str, Any]:
+    """Return the share of hits (N,) bool under a name, None if there are none to count, and its 95% interval."""
+    share = float(hits.mean()) if hits.size else None
+    return {name: share, f"{name}_interval": wilson_interval(int(hits.sum()), hits.size)}
 
 
 def reliability(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

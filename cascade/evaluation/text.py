@@ -21,8 +21,11 @@ def describe(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"calibration error of the main model before temperature scaling {before:.4f}",
-        f"routed {report['routed']:.1%}, mean cost {report['cost']:.2f} main passes, unsure {report['unsure']:.1%}",
+        f"routed {report['routed']:.1%}, mean cost {report['cost']:.2f} main passes, unsure {report['unsure']:.1%}, "
+        f"both {report['both']:.1%}",
     ]
+    if "accepted" in report:
+        lines.append(_accepted_line(report["accepted"]))
     for coverage, sets in report["answer_sets"].items():
         held, size = sets["coverage"], sets["mean_size"]
         lines.append(
@@ -35,6 +38,8 @@ def describe(report: dict[str, Any]) -> str:
             f"AUROC of the doubt {outside['auroc_of_doubt']:.4f}, of the main model's confidence "
             f"{outside['auroc_of_main_confidence']:.4f}"
         )
+    if "pairs" in report:
+        lines.append(_pairs_line(report["pairs"]))
     if "sources" in report:
         lines += ["", *_source_lines(report["sources"])]
     lines.append("")
@@ -68,8 +73,26 @@ def _source_lines(sources: dict[str, dict[str, Any]]) -> list[str]:
             f"{name or '(none)':<{width}}  {figures['pictures']:>8}  {shares[0]:<26}{shares[1]:<26}"
             f"{figures['cascade']['ece']:<19.4f}{figures['unsure']:.1%}"
         )
+        if accepted := figures.get("accepted"):
+            lines.append(f"{'':<{width}}  {_accepted_line(accepted)}")
     main, cascade = (fmean(one[stage]["top1"] for one in sources.values()) for stage in ("main", "cascade"))
     return [*lines, f"{'mean':<{width}}  {'':>8}  {main:<26.4f}{cascade:.4f}"]
+
+
+def _pairs_line(pairs: dict[str, Any]) -> str:
+    names = ("both_named", "both_marked", "false_marks")
+    named, marked, false = (_share(pairs[name], pairs[f"{name}_interval"]) for name in names)
+    return (
+        f"{pairs['pictures']} pictures of two classes: both named {named}, both named and marked {marked}; of the "
+        f"pictures of one class {false} are marked"
+    )
+
+
+def _accepted_line(accepted: dict[str, Any]) -> str:
+    line = f"accepted {_share(accepted['share'], accepted['share_interval'])}"
+    if accepted["accuracy"] is None:
+        return line
+    return f"{line}, of which right {_share(accepted['accuracy'], accepted['accuracy_interval'])}"
 
 
 def _stress_lines(stress: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ in training.
 import csv
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
         A column or a file is missing, a label is empty or cannot be the name of a folder, a split is unknown or only
         some rows have one, a weight is no positive number, or two rows have the same path.
     """
-    rows = _rows(path)
+    rows = read_table(path)
     if not rows:
         raise CanonistiaError(f"{path} has no rows; expected one per picture, with {', '.join(COLUMNS)}")
     missing = [name for name in COLUMNS[:2] if name not in rows[0]]
@@ -60,30 +61,32 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
     pictures = []
     unknown, unlabelled, faulty, weightless = [], [], [], []
     for number, row in enumerate(rows, start=1):
-        split, label, name = _text(row.get("split")), normalised(_text(row["label"])), _text(row["path"])
+        split, label, name = (
+            text_of_cell(row.get("split")),
+            normalised(text_of_cell(row["label"])),
+            text_of_cell(row["path"]),
+        )
         if split and not split_of(split):
             unknown.append(f"row {number}: '{split}'")
         if not label or not name:
             unlabelled.append(f"row {number}")
         elif fault := label_fault(label):
             faulty.append(f"row {number}: {label!r} {fault}")
-        weight = _weight(_text(row.get(WEIGHT)))
+        weight = _weight(text_of_cell(row.get(WEIGHT)))
         if not weight:
-            weightless.append(f"row {number}: {_text(row.get(WEIGHT))!r}")
-        file, source = _file(path.parent, name), _text(row.get(SOURCE))
-        picture = LabelledPicture(file, label, split_of(split), source, weight or 1.0)
-        pictures.append(picture)
-    _refuse(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
-    _refuse(path, unlabelled, "rows without a path or a label; fill them in or remove them")
-    _refuse(path, weightless, "weights that are no positive numbers; correct them, or leave them empty for 1")
-    _refuse(path, faulty, "labels that cannot be the name of a folder; rename them")
+            weightless.append(f"row {number}: {text_of_cell(row.get(WEIGHT))!r}")
+        file, source = _file(path.parent, name), text_of_cell(row.get(SOURCE))
+        pictures.append(LabelledPicture(file, label, split_of(split), source, weight or 1.0))
+    refuse_rows(path, unknown, "unknown splits; expected training, validation, test, or nothing in every row")
+    refuse_rows(path, unlabelled, "rows without a path or a label; fill them in or remove them")
+    refuse_rows(path, weightless, "weights that are no positive numbers; correct them, or leave them empty for 1")
+    refuse_rows(path, faulty, "labels that cannot be the name of a folder; rename them")
     if len({bool(picture.split) for picture in pictures}) > 1:
         empty = [f"row {number}" for number, picture in enumerate(pictures, start=1) if not picture.split]
-        _refuse(path, empty, "rows without a split among rows with one; fill them in, or empty them all")
-    _refuse(path, [str(p.path) for p in pictures if not p.path.is_file()], "missing files; correct the paths, which "
-            f"are relative to {path.parent.resolve()}")  # fmt: skip
+        refuse_rows(path, empty, "rows without a split among rows with one; fill them in, or empty them all")
+    refuse_missing(path, [picture.path for picture in pictures])
     counted = Counter(picture.path for picture in pictures)
-    _refuse(
+    refuse_rows(
         path, [str(one) for one, times in counted.items() if times > 1], "paths that appear twice; remove one of each"
     )
     return pictures
@@ -104,7 +107,7 @@ def _weight(text: str) -> float | None:
     return weight if 0 < weight < math.inf else None
 
 
-def _text(value: object) -> str:
+def text_of_cell(value: object) -> str:
     """Return a cell as text; what is missing (None, NaN) is empty, and 0 is not: it is a label like any other."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -113,7 +116,14 @@ def _text(value: object) -> str:
     return str(value).strip()
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a CSV or Parquet table, by the names of their columns.
+
+    Raises
+    ------
+    CanonistiaError
+        It cannot be read, or is no such table.
+    """
     try:
         if path.suffix.lower() == ".csv":
             with path.open(newline="", encoding="utf-8-sig") as file:
@@ -129,12 +139,19 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CanonistiaError(f"{path} cannot be read ({error}); expected a table in UTF-8") from error
     raise CanonistiaError(
-        f"{path} is neither a folder with one folder per class nor a manifest; expected a file ending with "
+        f"{path} is neither a folder with one folder per class nor a table; expected a file ending with "
         f"{' or '.join(_KINDS)}"
     )
 
 
-def _refuse(path: Path, wrong: list[str], what: str) -> None:
+def refuse_missing(table: Path, files: Iterable[Path]) -> None:
+    """Raise CanonistiaError if a table names files that are not there; it names the first."""
+    missing = [str(file) for file in files if not file.is_file()]
+    refuse_rows(table, missing, f"missing files; correct the paths, which are relative to {table.parent.resolve()}")
+
+
+def refuse_rows(path: Path, wrong: list[str], what: str) -> None:
+    """Raise CanonistiaError if any rows of a table are wrong; it names the first."""
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise CanonistiaError(f"{path} has {what} ({', '.join(wrong[:_SHOWN])}{more})")

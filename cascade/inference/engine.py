@@ -195,6 +195,8 @@ class Engine:
     def predictions(self, output: CascadeOutput) -> list[Prediction]:
         """Return the predictions for a batch."""
         order = top_two(output.probabilities)  # (N, 2)
+        promises = self.bundle.manifest.rules.accept is not None
+        unsure, both = output.unsure, output.both
         return [
             Prediction(
                 label_1=self.classes[first],
@@ -202,7 +204,9 @@ class Engine:
                 label_2=self.classes[second],
                 probability_2=float(output.probabilities[index, second]),
                 stage="submodels" if output.routed[index] else "main",
-                unsure=bool(output.unsure[index]),
+                unsure=bool(unsure[index]),
+                both=bool(both[index]),
+                accepted=bool(output.accepted[index]) if promises else None,
             )
             for index, (first, second) in enumerate(order)
         ]

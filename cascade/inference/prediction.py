@@ -11,7 +11,9 @@ class Prediction:
     """The two most likely classes of a picture, most likely first, with calibrated probabilities in [0, 1].
 
     ``stage`` is the stage that decided; ``unsure`` is set if the picture is unlike the training pictures, or if it was
-    routed and no submodel recognised it.
+    routed and no submodel recognised it. ``both`` is set if the picture shows both classes; it is never set with
+    ``unsure``. ``accepted`` is set if answers like this one are right at the rate that the bundle promises, and None
+    where it promises none; an unsure answer is never accepted.
     """
 
     label_1: str
@@ -20,3 +22,5 @@ class Prediction:
     probability_2: float
     stage: Stage
     unsure: bool
+    both: bool
+    accepted: bool | None

@@ -15,12 +15,13 @@ from cascade.outputs.rows import COLUMNS, Answered, Row, journal_of
 
 # One row is kept per content of a file; the sequence is the order of this run.
 _TABLES = """
-CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL);
+CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL, columns TEXT NOT NULL);
 CREATE TABLE kept (id INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEXT NOT NULL, row TEXT NOT NULL);
 CREATE INDEX kept_by_name ON kept (name, stamp);
 CREATE TABLE sequence (number INTEGER PRIMARY KEY, kept INTEGER NOT NULL);
 """
 _ANSWER = COLUMNS[1:]
+_COLUMNS = ",".join(COLUMNS)
 _LEAST_SECONDS = 0.1
 _SHARE = 0.05  # of the time that may be spent on making rows durable
 
@@ -107,8 +108,8 @@ def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = Fal
     Raises
     ------
     CanonistiaError
-        The journal was started with another bundle (unless ``any_bundle``) or another ``by_hash``, or it cannot be
-        written. The journal then keeps its rows.
+        The journal was started with another bundle (unless ``any_bundle``), another ``by_hash`` or other columns, or it
+        cannot be written. The journal then keeps its rows.
     """
     path = journal_of(out)
     if not resume:
@@ -133,8 +134,13 @@ def opened_journal(out: Path, terms: Terms, resume: bool, any_bundle: bool = Fal
 def _start(database: sqlite3.Connection, terms: Terms, out: Path, any_bundle: bool) -> None:
     if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'terms'").fetchone():
         database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} COMMIT;")
-    started = database.execute("SELECT bundle, by_hash FROM terms").fetchone()
+    started = database.execute("SELECT * FROM terms").fetchone()
     if started:
+        if started[2:] != (_COLUMNS,):
+            raise CanonistiaError(
+                f"{out} was started by a canonistia whose rows have other columns; finish it with that one, or start "
+                "again with --overwrite"
+            )
         if started[0] != terms.bundle and not any_bundle:
             raise CanonistiaError(
                 f"{out} was started with another bundle ({started[0][:12]}, now {terms.bundle[:12]}); give that one to "
@@ -145,7 +151,7 @@ def _start(database: sqlite3.Connection, terms: Terms, out: Path, any_bundle: bo
             raise CanonistiaError(f"{out} was started {way}; resume it {way}, or start again with --overwrite")
     with database:
         database.execute("DELETE FROM terms")
-        database.execute("INSERT INTO terms VALUES (?, ?)", (terms.bundle, terms.by_hash))
+        database.execute("INSERT INTO terms VALUES (?, ?, ?)", (terms.bundle, terms.by_hash, _COLUMNS))
         database.execute("DELETE FROM sequence")
 
 

@@ -45,4 +45,5 @@ def write_parquet(path: Path, rows: Iterable[Row], partition: str | None) -> Non
 def _arrow_type(column: str) -> Any:
     import pyarrow as pa
 
-    return {"probability_1": pa.float64(), "probability_2": pa.float64(), "unsure": pa.bool_()}.get(column, pa.string())
+    numbers = dict.fromkeys(("probability_1", "probability_2"), pa.float64())
+    return (numbers | dict.fromkeys(("unsure", "both", "accepted"), pa.bool_())).get(column, pa.string())

@@ -27,6 +27,11 @@ table { border-collapse: collapse } td, th { padding: .2rem .8rem .2rem 0; text-
 ul.pictures { display: flex; flex-wrap: wrap; gap: 1rem; padding: 0 }
 ul.pictures li { list-style: none; width: 160px; overflow-wrap: anywhere } img { max-width: 160px; display: block }
 """
+_ANSWERS = """<h2>How to read an answer</h2><ul>
+<li><strong>One class with its probability</strong>: of the answers given at 80%, about 80 in 100 are right.
+<li><strong>Shows both</strong>: the picture shows both classes, as a highway beside the sea does.
+<li><strong>Not sure</strong>: the picture is unlike those that the model learned from, or no specialist recognised it.
+</ul>"""
 
 
 class Report:
@@ -38,7 +43,9 @@ class Report:
         self._started = time.monotonic()
         self._rows = 0
         self._counts: Counter[str] = Counter()
-        self._routed = self._unsure = 0
+        self._accepted: Counter[str] = Counter()
+        self._promised = False  # whether the bundle says which answers are accepted
+        self._routed = self._unsure = self._both = 0
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         self._doubtful: list[tuple[float, int, Item, Row]] = []
@@ -57,6 +64,11 @@ class Report:
         self._counts[row.label_1] += 1
         self._routed += row.stage == "submodels"
         self._unsure += bool(row.unsure)
+        self._both += bool(row.both)
+        self._promised |= row.accepted is not None
+        if row.accepted:
+            self._accepted[row.label_1] += 1
+            return  # nobody need look at it
         doubt = doubtfulness(bool(row.unsure), row.probability_1, row.probability_2)
         heapq.heappush(self._doubtful, (doubt, -self._rows, answered.item, row))
         if len(self._doubtful) > DOUBTFUL:
@@ -77,24 +89,8 @@ class Report:
             raise CanonistiaError(f"{path} cannot be written ({error.strerror}); choose another --report") from error
 
     def _page(self) -> str:
-        seconds = time.monotonic() - self._started
-        answered = self._counts.total()
         shown = [one for one in sorted(self._doubtful, key=lambda one: (-one[0], -one[1])) if one[0] > 0]
-        facts = [
-            ("pictures", f"{self._rows:,}"),
-            ("answered", f"{answered:,}"),
-            ("decided by the submodels", _share(self._routed, answered)),
-            ("marked unsure", _share(self._unsure, answered)),
-            ("errors", f"{self._errors.total():,}"),
-            ("speed", f"{self._rows / seconds:,.1f} pictures per second"),
-        ]
-        if passed := self._passed.describe():
-            facts.append(("not looked at", passed))
-        classes = "".join(
-            f"<tr><td>{escape(label)}<td class=number>{count:,}"
-            f"<td><meter max={answered} value={count}></meter> {_share(count, answered)}"
-            for label, count in self._counts.most_common()
-        )
+        title = "Look yourself: the most doubtful" if self._promised else "The most doubtful"
         errors = "".join(
             f"<tr><td class=number>{count:,}<td>{escape(cause)}<td>{escape(self._examples[cause])}"
             for cause, count in self._errors.most_common()
@@ -102,11 +98,44 @@ class Report:
         return (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(self._title)}</title>"
             f"<style>{_STYLE}</style><h1>{escape(self._title)}</h1>"
-            f"<table>{''.join(f'<tr><th>{name}<td>{escape(value)}' for name, value in facts)}</table>"
-            f"<h2>Classes</h2><table>{classes}</table>"
-            f"<h2>The most doubtful</h2><ul class=pictures>{''.join(_shown(item, row) for *_, item, row in shown)}</ul>"
+            f"<table>{''.join(f'<tr><th>{name}<td>{escape(value)}' for name, value in self._facts())}</table>"
+            f"<h2>Classes</h2><table>{self._classes()}</table>{_ANSWERS}"
+            f"<h2>{title}</h2><ul class=pictures>{''.join(_shown(item, row) for *_, item, row in shown)}</ul>"
             + (f"<h2>Errors</h2><table><tr><th>files<th>cause<th>for example{errors}</table>" if errors else "")
         )
+
+    def _facts(self) -> list[tuple[str, str]]:
+        seconds = time.monotonic() - self._started
+        answered, accepted = self._counts.total(), self._accepted.total()
+        facts = [
+            ("pictures", f"{self._rows:,}"),
+            ("answered", f"{answered:,}"),
+            ("decided by the submodels", _share(self._routed, answered)),
+            ("marked unsure", _share(self._unsure, answered)),
+            ("marked both", _share(self._both, answered)),
+            ("errors", f"{self._errors.total():,}"),
+            ("speed", f"{self._rows / seconds:,.1f} pictures per second"),
+        ]
+        if self._promised:
+            facts[2:2] = [
+                ("accepted", _share(accepted, answered)),
+                ("look yourself", _share(answered - accepted, answered)),
+            ]
+        if passed := self._passed.describe():
+            facts.append(("not looked at", passed))
+        return facts
+
+    def _classes(self) -> str:
+        answered = self._counts.total()
+        rows = []
+        for label, count in self._counts.most_common():
+            cells = f"<td>{escape(label)}<td class=number>{count:,}"
+            if self._promised:
+                accepted = self._accepted[label]
+                cells += f"<td class=number>{accepted:,}<td class=number>{count - accepted:,}"
+            rows.append(f"<tr>{cells}<td><meter max={answered} value={count}></meter> {_share(count, answered)}")
+        head = "<tr><th>class<th>answers<th>accepted<th>look yourself<th>" if self._promised else ""
+        return head + "".join(rows)
 
 
 def _share(part: int, whole: int) -> str:
@@ -114,11 +143,14 @@ def _share(part: int, whole: int) -> str:
 
 
 def _shown(item: Item, row: Row) -> str:
-    mark = ", unsure" if row.unsure else ""
-    return (
-        f'<li><img alt="" src="{_thumbnail(item)}">{escape(str(row.label_1))} {row.probability_1:.0%}{mark}<br>'
-        f"{escape(str(row.label_2))} {row.probability_2:.0%}<br><small>{escape(text_of(row.path))}</small>"
-    )
+    first, second = escape(str(row.label_1)), escape(str(row.label_2))
+    if row.both:
+        answer = f"Shows both: {first} and {second}"
+    elif row.unsure:
+        answer = f"Not sure. Perhaps {first} ({row.probability_1:.0%}) or {second} ({row.probability_2:.0%})"
+    else:
+        answer = f"{first} {row.probability_1:.0%}<br>{second} {row.probability_2:.0%}"
+    return f'<li><img alt="" src="{_thumbnail(item)}">{answer}<br><small>{escape(text_of(row.path))}</small>'
 
 
 def _thumbnail(item: Item) -> str:

@@ -28,6 +28,8 @@ class Row:
     probability_2: float | None = None
     stage: str | None = None
     unsure: bool | None = None
+    both: bool | None = None
+    accepted: bool | None = None
     error: str | None = None
 
 
@@ -107,7 +109,7 @@ def unwritten(out: Path, error: OSError) -> CanonistiaError:
 def _csv_writer(file: IO[str]) -> RowWriter:
     writer = csv.DictWriter(file, COLUMNS)
     writer.writeheader()
-    return lambda row: writer.writerow(cells(row) | {"unsure": _json_word(row.unsure)})
+    return lambda row: writer.writerow({name: _json_word(value) for name, value in cells(row).items()})
 
 
 def csv_lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -129,8 +131,9 @@ def _json_writer(file: IO[str]) -> RowWriter:
 _WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer}
 
 
-def _json_word(value: bool | None) -> str | None:
-    return None if value is None else str(value).lower()
+def _json_word(value: object) -> object:
+    """Return a truth value as JSON writes it, and anything else as it is."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 @contextmanager
@@ -158,7 +161,8 @@ def _table(rows: Iterable[Row]) -> str:
         if row.error:
             lines.append((text_of(row.path), "error:", "", row.error, "", ""))
         else:
-            mark = f"{row.stage} (unsure)" if row.unsure else str(row.stage)
+            marks = [name for name in ("unsure", "both", "accepted") if getattr(row, name)]
+            mark = f"{row.stage} ({', '.join(marks)})" if marks else str(row.stage)
             first, second = f"{row.probability_1:.1%}", f"{row.probability_2:.1%}"
             lines.append((text_of(row.path), str(row.label_1), first, str(row.label_2), second, mark))
     lines = [tuple(map(printable, line)) for line in lines]

@@ -11,8 +11,11 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from cascade.rules.accept import Accept
+from cascade.rules.both import Both
 from cascade.rules.decision import Decision, decide
 from cascade.rules.distance_calibration import EVERYWHERE_ALIKE, DistanceCalibration, soften
+from cascade.rules.probabilities import top_two
 from cascade.rules.routing import Routing
 from cascade.rules.unsure import Unsure
 
@@ -25,12 +28,16 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decision: Decision
     unsure: Unsure
     distance_calibration: DistanceCalibration = EVERYWHERE_ALIKE
+    both: Both | None = None  # without it no answer is marked both
+    accept: Accept | None = None  # without it nothing is said about which answers are accepted
 
     def check(self, classes: int) -> None:
         """Raise ValueError unless the rules fit this number of classes."""
         if self.candidates > classes:
             raise ValueError(f"{self.candidates} classes are asked about, and there are {classes}")
         self.routing.check(classes)
+        if self.both:
+            self.both.check()
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class CascadeOutput:
     routed: np.ndarray  # (N,) bool
     doubt: np.ndarray  # (N,) how unlike a known class; above 1 the answer is marked unsure
     temperature: np.ndarray  # (N,) of the final probabilities: 1, and more for pictures unlike those of training
+    both_margin: np.ndarray  # (N,) from the threshold of the rule for both; -inf where it does not apply
+    accepted: np.ndarray  # (N,) bool; False everywhere where the rules have no threshold
 
     @property
     def main_alone(self) -> np.ndarray:
@@ -53,6 +62,11 @@ class CascadeOutput:
     def unsure(self) -> np.ndarray:
         """Return which answers are marked unsure, (N,) bool."""
         return self.doubt > 1
+
+    @property
+    def both(self) -> np.ndarray:
+        """Return which answers are marked both, (N,) bool; none of them is marked unsure."""
+        return (self.both_margin >= 0) & ~self.unsure
 
 
 def run_cascade(
@@ -75,8 +89,19 @@ def run_cascade(
         final[indices] = decide(rules.decision, final[indices], submodels[indices])
     doubt = rules.unsure.score(distance, submodels)
     temperature = rules.distance_calibration.temperature(distance)
-    final = rules.unsure.limited(soften(final, temperature), doubt > 1)
-    return CascadeOutput(main, submodels, final, routed, doubt, temperature)
+    unsure = doubt > 1
+    final = rules.unsure.limited(soften(final, temperature), unsure)
+    no_margin, none_accepted = np.full(len(main), -np.inf), np.zeros(len(main), dtype=bool)
+    return CascadeOutput(
+        main=main,
+        submodels=submodels,
+        probabilities=final,
+        routed=routed,
+        doubt=doubt,
+        temperature=temperature,
+        both_margin=rules.both.margin(main, submodels, top_two(final)) if rules.both else no_margin,
+        accepted=rules.accept.accepts(final, unsure) if rules.accept else none_accepted,
+    )
 
 
 def known_answers(answers: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

@@ -38,10 +38,6 @@ class OneThreshold(Rule, frozen=True, kw_only=True):
         """Return whether no picture goes to the submodels, whatever its probabilities."""
         return self.threshold == 0
 
-    def threshold_of(self, predicted: int) -> float:
-        """Return the score below which a picture is routed when the main model predicts this class."""
-        return self.threshold
-
     @property
     def description(self) -> str:
         """Return the rule's thresholds in words, to follow its name."""
@@ -109,10 +105,6 @@ class PerClass(Rule, frozen=True, tag="per_class"):
     def routes_nothing(self) -> bool:
         """Return whether no picture goes to the submodels, whatever its probabilities."""
         return not any(self.thresholds)
-
-    def threshold_of(self, predicted: int) -> float:
-        """Return the score below which a picture is routed when the main model predicts this class."""
-        return self.thresholds[predicted]
 
     @property
     def description(self) -> str:

@@ -1,6 +1,8 @@
 """The model card of a bundle, in Markdown."""
 
 from cascade.bundle.manifest import Accuracy, Manifest, Quantised
+from cascade.rules.accept import Accept
+from cascade.rules.both import Both
 from cascade.rules.decision import Decision, LogLinear
 from cascade.rules.distance_calibration import DistanceCalibration
 from cascade.rules.distance_correction import DistanceCorrection
@@ -53,6 +55,8 @@ def _how_it_works(manifest: Manifest) -> str:
   was routed and every submodel that was asked answers below {rules.unsure.submodels_below:.3f}; fitted to mark
   {rules.unsure.false_alarm_rate:.1%} of pictures of a known class. The first probability of a marked
   answer is at most {rules.unsure.highest_probability:.2f}.
+- **Both**: {_both(rules.both)}.
+- **Accepted**: {_accepted(rules.accept)}.
 - **Calibration by distance**: {_by_distance(rules.distance_calibration)}.
 - **Prediction sets**: {_prediction_sets(manifest)}.
 - **Size**: {size:.1f} MB of ONNX, no other file needed.{precision}"""
@@ -75,7 +79,7 @@ def _figures(manifest: Manifest) -> str:
 | cascade | {_accuracy(measured.cascade)} |
 
 The cascade routes {measured.routed:.1%} of the pictures, at a mean cost of {measured.cost:.2f} passes of the main
-model, and marks {measured.unsure:.1%} as unsure.
+model, and marks {measured.unsure:.1%} as unsure and {measured.both:.1%} as showing both classes, which none does.
 `canonistia evaluate` on the same split gives slightly better figures: the final calibration, rules and prediction
 sets were fitted on the pictures that it scores.
 
@@ -105,6 +109,27 @@ def _distance(correction: DistanceCorrection) -> str:
         "the Mahalanobis distance of its features, times\n"
         f"  exp({correction.weight:.3f} × ({correction.energy:.3f} − E)), where E is the energy of the main model's\n"
         "  logits, the logarithm of the sum of their exponentials"
+    )
+
+
+def _both(both: Both | None) -> str:
+    if both is None:
+        return "no answer is marked so"
+    weights = ", ".join(f"{name} {weight}" for name, weight in both.weights.items())
+    return (
+        f"a routed picture is marked as showing both named classes if a weighted sum ({weights}) is at\n"
+        f"  least {both.threshold:.4f}; fitted to mark {both.false_mark_rate:.1%} of pictures of one class"
+    )
+
+
+def _accepted(accept: Accept | None) -> str:
+    if accept is None:
+        return "nothing is said about which answers are accepted"
+    return (
+        f"an answer that is not unsure is accepted if its first probability is at least {accept.threshold:.4f}.\n"
+        f"  Accepted answers are right in at least {accept.accuracy:.4g} of the cases with {accept.confidence:.0%} "
+        f"confidence, about pictures like\n  those of the data set: {accept.accepted} of {accept.pictures} were "
+        f"accepted, {accept.mistakes} of them wrong. For pictures from elsewhere nothing is promised"
     )
 
 

@@ -16,6 +16,7 @@ from trainers.progress import track
 
 RTOL, ATOL = 1e-3, 1e-4  # of logits
 PROBABILITY_ATOL = 2e-3
+BOTH_TOLERANCE = 5e-2
 
 
 class ParityError(CanonistiaError):
@@ -76,6 +77,8 @@ def _check_outputs(outputs: Sequence[CascadeOutput], expected: CascadeOutput, pa
     wrong |= join("routed") != expected.routed
     # Rounding may move a doubt close to 1 to either side of the mark.
     wrong |= ~np.isclose(join("doubt"), expected.doubt, rtol=PROBABILITY_ATOL, atol=PROBABILITY_ATOL)
+    # So it may with the score for both, a sum of log odds; with tied classes another pair of them may be named.
+    wrong |= ~np.isclose(join("both_margin"), expected.both_margin, rtol=BOTH_TOLERANCE, atol=BOTH_TOLERANCE) & ~tied
     if wrong.any():
         worst = int(np.where(wrong, gap, -1).argmax())
         raise ParityError(

@@ -41,7 +41,7 @@ def command_lines(plan: ExportPlan) -> list[str]:
         classes = "" if len(groups) == 1 else " " + shlex.join(part for label in labels for part in ("--class", label))
         lines.append(line + classes)
     arguments = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
-    arguments += changed_options(plan, ("checkpoint", "budget", "false_alarm_rate", "seed"))
+    arguments += changed_options(plan, ("checkpoint", "budget", "false_alarm_rate", "both_rate", "accept", "seed"))
     return [*dict.fromkeys(lines), shlex.join([*arguments, "--out", plan.out.name])]
 
 

@@ -33,4 +33,7 @@ def record_bundle(plan: ExportPlan, bundle: Bundle) -> None:
         tracker.uses(checkpoint_artifact(class_run(plan.subs, label), group))
     tracker.makes(bundle_artifact(bundle.folder))
     measured = manifest.measured
-    tracker.finish({"top1": measured.cascade.top1, "top2": measured.cascade.top2, "cost": measured.cost})
+    figures = {"top1": measured.cascade.top1, "top2": measured.cascade.top2, "cost": measured.cost}
+    marks = {"unsure": measured.unsure, "both": measured.both}
+    accept = manifest.rules.accept
+    tracker.finish({**figures, **marks, **({"accepted": accept.accepted / accept.pictures} if accept else {})})

@@ -13,21 +13,27 @@ from cascade.evaluation.evaluation import readable_batches
 from cascade.images.preprocess import least_size
 from cascade.inference.engine import Engine
 from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
+from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
 from export.fitting.measure import Measurement
 from export.fitting.selection import FittedCascade
 from export.fitting.shifted_pictures import shifted_pictures
-from export.fitting.stage_logits import StageLogits
+from export.fitting.stage_logits import ComposedLogits, StageLogits
 from export.graphs.modules import set_scalars
 from trainers.progress import track
 from trainers.runs.folder import code_version
 
 
-def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray) -> StageLogits:
-    """Return the logits of both stages of a bundle about pictures and shifted copies, with every submodel asked."""
+def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, seed: int) -> StageLogits:
+    """Return the logits of both stages of a bundle, every submodel asked, about pictures, shifted and composed ones."""
     logits = _logits(engine, paths, targets, "asking both stages")  # first: it names every picture that cannot be read
     least = max(least_size(spec) for _, spec in engine.bundle.manifest.networks)
     with shifted_pictures(paths, least) as copies:
-        return replace(logits, shifted=_logits(engine, copies, targets, "asking both stages about shifted copies"))
+        shifted = _logits(engine, copies, targets, "asking both stages about shifted copies")
+    pairs = pairs_to_fit(targets, seed)
+    parents = parents_of(pairs)
+    with composed_pictures(paths, pairs, least) as files:
+        composed = _logits(engine, files, targets[parents[:, 0]], "asking both stages about composed pictures")
+    return replace(logits, shifted=shifted, composed=ComposedLogits(composed, parents))
 
 
 def _logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, what: str) -> StageLogits:

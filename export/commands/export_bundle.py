@@ -18,10 +18,12 @@ from export.bundles.parity import check_parity
 from export.bundles.provenance import command_lines
 from export.bundles.recording import record_bundle
 from export.bundles.writing import new_bundle_folder, read_notes, write_manifest
+from export.fitting.accept import fit_accept
+from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import FittedCascade, Terms, fit_cascade
 from export.fitting.shifted_pictures import shifted_pictures
-from export.fitting.stage_logits import StageLogits, check_class_counts
+from export.fitting.stage_logits import ComposedLogits, StageLogits, check_class_counts
 from export.graphs.cost import second_stage_cost
 from export.graphs.distance import ClassDistances, distances, fit_distances
 from export.plan import ExportPlan
@@ -67,9 +69,11 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
     logits = _stage_logits(trained, fitted_distances, paths, targets, by_pytorch=True)
     with shifted_pictures(paths, least_size(_largest(trained))) as copies:
         logits = replace(logits, shifted=_stage_logits(trained, fitted_distances, copies, targets))
+    logits = replace(logits, composed=_composed_logits(plan, trained, fitted_distances, paths, targets))
     note = " No network was trained on these pictures." + (EPOCH_NOTE if plan.checkpoint == "best" else "")
     measurement = measure(logits, terms, "validation", data.seen_in_training, note)
-    fitted = fit_cascade(logits, terms)
+    accept = fit_accept(measurement.answers, targets, plan.accept) if plan.accept else None
+    fitted = fit_cascade(logits, terms).promising(accept)
 
     with new_bundle_folder(plan.out, plan.overwrite) as folder:
         files = write_models(folder, trained.main, trained.submodels, fitted.calibrators, fitted_distances)
@@ -120,7 +124,7 @@ def _terms(plan: ExportPlan, trained: _Trained) -> Terms:
     candidates = count if trained.submodels.trunk else min(OWN_NETWORK_CANDIDATES, count)
     size = trained.main.sidecar.preprocess.size
     cost = second_stage_cost(trained.main.network, size, trained.submodels, candidates)
-    return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed)
+    return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed, plan.both_rate)
 
 
 def _largest(trained: _Trained) -> PreprocessSpec:
@@ -144,6 +148,15 @@ def _stage_logits(
         submodels=_submodel_logits(trained.submodels, paths, features, by_pytorch),
         targets=targets,
     )
+
+
+def _composed_logits(
+    plan: ExportPlan, trained: _Trained, fitted: ClassDistances, paths: list[Path], targets: np.ndarray
+) -> ComposedLogits:
+    pairs = pairs_to_fit(targets, plan.seed)
+    parents = parents_of(pairs)
+    with composed_pictures(paths, pairs, least_size(_largest(trained))) as files:
+        return ComposedLogits(_stage_logits(trained, fitted, files, targets[parents[:, 0]]), parents)
 
 
 def _provenance(plan: ExportPlan, main: TrainedRun) -> Provenance:

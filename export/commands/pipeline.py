@@ -22,6 +22,7 @@ from cascade.images.manifest import labelled_pictures
 from cascade.inference.loading import load_engine
 from cascade.threads import processors
 from export.commands.benchmark import split_indices
+from export.commands.composed_set import composed_figures
 from trainers.data.fingerprints import fingerprint, same_picture_groups
 from trainers.data.manifest import write_pictures
 from trainers.progress import track
@@ -160,6 +161,9 @@ def summary(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for stage, name in _FIGURES:
         means[stage][name] = fmean(report[stage][name] for report in reports)
     plain = {name: fmean(report[name] for report in reports) for name in ("routed", "cost", "unsure")}
+    composed = [report["composed"] for report in reports if report.get("composed")]  # reports of before have none
+    if composed:
+        means["composed"] = {way: fmean(one[way]["both_named"] for one in composed) for way in composed[0]}
     return {
         "folds": {report["name"]: report for report in reports},
         "mean": {**means, **plain},
@@ -180,6 +184,9 @@ def describe(found: dict[str, Any]) -> str:
             f"{name:<{width}}  {report.get('pictures', ''):>8}  {report['main']['top1']:<12.4f}{top1:<28}"
             f"{cascade['top2']:<8.4f}{cascade['ece']:<19.4f}{report['unsure']:.1%}"
         )
+    if "composed" in found["mean"]:
+        named = ", ".join(f"{way.replace('_', ' ')} {share:.1%}" for way, share in found["mean"]["composed"].items())
+        lines += ["", f"composed of two of the scored pictures, both classes named: {named}"]
     gain = found["gain"]
     return "\n".join(
         [
@@ -216,4 +223,6 @@ def _run_steps(run: Path, steps: Sequence[str], call: Call) -> None:
 def _scored(fold: Fold, bundle: Path) -> dict[str, Any]:
     engine = load_engine(str(bundle), threads=1)
     paths = track([picture.path for picture in fold.scored], f"scoring {fold.name}")
-    return evaluate(engine, paths, [picture.label for picture in fold.scored], workers=processors()).report()
+    labels = [picture.label for picture in fold.scored]
+    report = evaluate(engine, paths, labels, workers=processors()).report()
+    return {**report, "composed": composed_figures(engine, fold.scored, processors())}

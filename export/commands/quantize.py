@@ -20,15 +20,17 @@ from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.images.folders import LabelledPicture
 from cascade.inference.engine import Engine, stack
+from cascade.rules.accept import Accept
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
 from export.bundles.refit import collect_logits, refit_manifest
 from export.bundles.writing import new_bundle_folder, write_manifest
+from export.fitting.accept import PromiseError, fit_accept
 from export.fitting.measure import EPOCH_NOTE, Measurement, measure
 from export.fitting.selection import Terms, fit_cascade
 from export.fitting.stage_logits import check_class_counts
 from export.graphs.quantization import METHODS, quantize_network, relative_error
-from export.plan import BUDGET, FALSE_ALARM_RATE
+from export.plan import BOTH_RATE, BUDGET, FALSE_ALARM_RATE
 from trainers.data.dataset import load_data_set
 from trainers.progress import track
 
@@ -46,6 +48,7 @@ class QuantizePlan:
     data: Path
     budget: float = BUDGET
     false_alarm_rate: float = FALSE_ALARM_RATE
+    both_rate: float = BOTH_RATE
     seed: int = 0
     split_seed: int = 0
     overwrite: bool = False
@@ -59,6 +62,12 @@ class Comparison:
     integers: Bundle
     floating_measured: Measurement
 
+    @property
+    def lost_promise(self) -> bool:
+        """Return whether the float bundle says which answers are accepted, and its 8-bit form does not."""
+        promises = [bundle.manifest.rules.accept is not None for bundle in (self.floating, self.integers)]
+        return promises == [True, False]
+
 
 def quantize(plan: QuantizePlan) -> Comparison:
     """Write the 8-bit form of a bundle into the folder ``int8`` inside the bundle's folder.
@@ -66,6 +75,9 @@ def quantize(plan: QuantizePlan) -> Comparison:
     Activation ranges are calibrated on training pictures by each of ``METHODS``. For each network the method whose
     features are closest to the float features on other training pictures is kept. Calibration and rules of the
     cascade are refitted on the validation pictures.
+
+    The threshold of accepted answers is refitted for what the float bundle promises, and left out where that cannot be
+    promised any more.
 
     Raises
     ------
@@ -92,11 +104,11 @@ def quantize(plan: QuantizePlan) -> Comparison:
         )
     targets = data.targets(data.validation)
     check_class_counts(targets, data.classes, "the validation split")
-    terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
+    terms = _terms(plan, manifest)
     paths = [picture.path for picture in data.validation]
     note = EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else ""
     float_measurement = measure(
-        collect_logits(Engine(bundle), paths, targets), terms, "validation", data.seen_in_training, note
+        collect_logits(Engine(bundle), paths, targets, plan.seed), terms, "validation", data.seen_in_training, note
     )
 
     with new_bundle_folder(target, plan.overwrite) as folder:
@@ -104,17 +116,32 @@ def quantize(plan: QuantizePlan) -> Comparison:
         chosen = _write_networks(bundle, folder, _balanced_sample(data.training, plan.seed))
         unfitted = msgspec.structs.replace(_describe_files(manifest, folder), name=f"{manifest.name}-{INT8}")
         write_manifest(folder, unfitted)
-        logits = collect_logits(Engine.load(folder), paths, targets)
+        logits = collect_logits(Engine.load(folder), paths, targets, plan.seed)
         measurement = measure(logits, terms, "validation", data.seen_in_training, note)
         change = measurement.measured.cascade.top1 - float_measurement.measured.cascade.top1
         _check_accuracy(bundle, change, measurement, float_measurement)
-        fitted = fit_cascade(logits, terms)
+        fitted = fit_cascade(logits, terms).promising(_refitted(manifest, measurement, targets))
         speed_up = _speed_up(bundle, folder, paths)
         quantised = Quantised(chosen, change, speed_up, processor_kind())
         changed = refit_manifest(folder, unfitted, fitted, measurement, _command(manifest, plan))
         write_manifest(folder, msgspec.structs.replace(changed, quantised=quantised))
         check_parity(Engine.load(folder), paths, logits, fitted)
     return Comparison(bundle, read_bundle(target), float_measurement)
+
+
+def _terms(plan: QuantizePlan, manifest: Manifest) -> Terms:
+    candidates, cost = manifest.rules.candidates, manifest.second_stage_cost
+    return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed, plan.both_rate)
+
+
+def _refitted(manifest: Manifest, measurement: Measurement, targets: np.ndarray) -> Accept | None:
+    promised = manifest.rules.accept
+    if promised is None:
+        return None
+    try:
+        return fit_accept(measurement.answers, targets, promised.accuracy)
+    except PromiseError:
+        return None
 
 
 def _copy_files(bundle: Bundle, folder: Path) -> None:
@@ -200,4 +227,6 @@ def _speed_up(bundle: Bundle, folder: Path, paths: Sequence[Path]) -> float:
 
 def _command(manifest: Manifest, plan: QuantizePlan) -> str:
     arguments = ["canonistia", "quantize", manifest.name, plan.data.resolve().name]
-    return shlex.join([*arguments, *changed_options(plan, ("budget", "false_alarm_rate", "seed", "split_seed"))])
+    return shlex.join(
+        [*arguments, *changed_options(plan, ("budget", "false_alarm_rate", "both_rate", "seed", "split_seed"))]
+    )

@@ -24,10 +24,11 @@ from export.bundles.provenance import changed_options
 from export.bundles.refit import collect_logits, refit_manifest
 from export.bundles.writing import new_bundle_folder, read_notes, write_manifest
 from export.commands.curve import check_picture_name, draw_curve
+from export.fitting.accept import fit_accept
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import Compared, FittedCascade, Terms, compare, fit_cascade
 from export.fitting.stage_logits import check_class_counts
-from export.plan import BUDGET, FALSE_ALARM_RATE
+from export.plan import BOTH_RATE, BUDGET, FALSE_ALARM_RATE
 
 _NOT_CHECKED = " That no network was trained on these pictures was not checked."
 
@@ -41,6 +42,8 @@ class TunePlan:
     plot: Path
     budget: float = BUDGET
     false_alarm_rate: float = FALSE_ALARM_RATE
+    both_rate: float = BOTH_RATE
+    accept: float | None = None  # accuracy of accepted answers that is promised
     seed: int = 0
     notes: Path | None = None
 
@@ -62,8 +65,8 @@ def tune(plan: TunePlan) -> Tuned:
     Raises
     ------
     CanonistiaError
-        The pictures are too few or not of the bundle's classes, the budget leaves nothing for the second stage, or a
-        file cannot be read or written. The bundle is unchanged then.
+        The pictures are too few, also to promise what ``accept`` says, or not of the bundle's classes, the budget
+        leaves nothing for the second stage, or a file cannot be read or written. The bundle is unchanged then.
     """
     check_picture_name(plan.plot)
     bundle = read_bundle(find_bundle(plan.model))
@@ -71,17 +74,18 @@ def tune(plan: TunePlan) -> Tuned:
     manifest = bundle.manifest
     if plan.notes:
         manifest = msgspec.structs.replace(manifest, notes=read_notes(plan.notes))
-    terms = Terms(manifest.rules.candidates, manifest.second_stage_cost, plan.budget, plan.false_alarm_rate, plan.seed)
+    terms = _terms(plan, manifest)
     pictures = _read_pictures(plan.data, tuple(manifest.classes))
     paths = [picture.path for picture in pictures]
     targets = np.array([manifest.classes.index(picture.label) for picture in pictures])
     check_class_counts(targets, manifest.classes, str(plan.data))
-    logits = collect_logits(Engine(bundle), paths, targets)
+    logits = collect_logits(Engine(bundle), paths, targets, plan.seed)
 
     compared = compare(logits, terms, terms.shares)
     note = _NOT_CHECKED + (EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else "")
     measurement = measure(logits, terms, _split_name(plan.data), 0, note)
-    fitted = fit_cascade(logits, terms, compared)
+    accept = fit_accept(measurement.answers, targets, plan.accept) if plan.accept else None
+    fitted = fit_cascade(logits, terms, compared).promising(accept)
     target = bundle.folder.resolve()
     with new_bundle_folder(target, overwrite=True) as folder:
         shutil.copytree(target, folder, dirs_exist_ok=True, ignore=_left_behind(target))
@@ -89,6 +93,11 @@ def tune(plan: TunePlan) -> Tuned:
         check_parity(Engine.load(folder), paths, logits, fitted)
     draw_curve(compared, targets, terms, measurement.measured, plan.plot)
     return Tuned(read_bundle(target), fitted, terms, compared, targets)
+
+
+def _terms(plan: TunePlan, manifest: Manifest) -> Terms:
+    candidates, cost = manifest.rules.candidates, manifest.second_stage_cost
+    return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed, plan.both_rate)
 
 
 def _left_behind(bundle: Path) -> Callable[[str, list[str]], list[str]]:
@@ -141,4 +150,4 @@ def _read_pictures(data: Path, classes: tuple[str, ...]) -> list[LabelledPicture
 
 def _command(manifest: Manifest, plan: TunePlan) -> str:
     arguments = ["canonistia", "tune", manifest.name, plan.data.resolve().name, "--budget", f"{plan.budget:g}"]
-    return shlex.join([*arguments, *changed_options(plan, ("false_alarm_rate", "seed"))])
+    return shlex.join([*arguments, *changed_options(plan, ("false_alarm_rate", "both_rate", "accept", "seed"))])

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, precision_score, recall_sco
 from cascade.bundle.manifest import Accuracy, Measured, ReliabilityBin
 from cascade.evaluation.conformal import COVERAGES, conformal_limit
 from cascade.evaluation.metrics import accuracy_summary, confusion, reliability
+from cascade.rules.cascade import CascadeOutput
 from export.fitting.selection import Terms, out_of_fold
 from export.fitting.stage_logits import StageLogits
 
@@ -32,6 +33,7 @@ class Measurement:
     measured: Measured
     submodels: list[BinaryFigures]
     prediction_sets: dict[str, float]
+    answers: CascadeOutput  # out of fold, about every picture
 
 
 def measure(logits: StageLogits, terms: Terms, split: str, seen_in_training: int, note: str = "") -> Measurement:
@@ -48,12 +50,13 @@ def measure(logits: StageLogits, terms: Terms, split: str, seen_in_training: int
         cascade=_accuracy(cascade.probabilities, targets),
         routed=float(cascade.routed.mean()),
         unsure=float(cascade.unsure.mean()),
+        both=float(cascade.both.mean()),
         cost=terms.cost(cascade.routed),
         confusion=confusion(cascade.probabilities, targets).tolist(),
         reliability=_reliability(cascade.probabilities, targets),
     )
     limits = {f"{coverage:.2f}": conformal_limit(cascade.probabilities, targets, coverage) for coverage in COVERAGES}
-    return Measurement(measured, _binary_figures(predicted.submodels, targets), limits)
+    return Measurement(measured, _binary_figures(predicted.submodels, targets), limits, cascade)
 
 
 def _accuracy(probabilities: np.ndarray, targets: np.ndarray) -> Accuracy:

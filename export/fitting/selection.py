@@ -1,24 +1,28 @@
 """Choosing the cascade's rules by cross-validation on validation pictures."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product
 
+import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from cascade.errors import CanonistiaError
+from cascade.rules.accept import Accept
 from cascade.rules.cascade import CascadeOutput, CascadeRules, candidate_classes, known_answers, run_cascade
 from cascade.rules.decision import Decision, Product, decide
 from cascade.rules.distance_calibration import soften
 from cascade.rules.routing import Confidence, Routing
 from cascade.rules.unsure import NO_MARK
+from export.fitting.both import fit_both
 from export.fitting.calibration import Calibrators, fit_calibrators
 from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
 from export.fitting.distance_calibration import fit_distance_calibration
 from export.fitting.routing import ROUTINGS, fit_routings, gains
 from export.fitting.stage_logits import StageLogits, Stages, fold_indices
 from export.fitting.unsure import fit_unsure, with_deserved
+from export.plan import BOTH_RATE
 
 SHARES = (0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 # With fewer routed pictures two rules cannot be compared.
@@ -42,6 +46,7 @@ class Terms:
     budget: float
     false_alarm_rate: float
     seed: int
+    both_rate: float = BOTH_RATE
 
     def __post_init__(self) -> None:
         """Raise CanonistiaError unless the budget is more than the main model costs."""
@@ -94,6 +99,10 @@ class FittedCascade:
     def routes_nothing(self) -> bool:
         """Return whether no picture goes to the submodels."""
         return self.rules.routing.routes_nothing
+
+    def promising(self, accept: Accept | None) -> "FittedCascade":
+        """Return the cascade with a threshold of accepted answers."""
+        return replace(self, rules=msgspec.structs.replace(self.rules, accept=accept))
 
 
 @dataclass(frozen=True)
@@ -245,7 +254,10 @@ def _final(decision: str, stages: Stages, candidates: int) -> np.ndarray:
 def _finished(
     routing: Routing, decision: Decision, answers: StageLogits, calibrators: Calibrators, terms: Terms
 ) -> CascadeRules:
-    """Return the rules with calibration by distance and mark, fitted on the pictures and their shifted copies."""
+    """Return the rules with calibration by distance and both marks.
+
+    The mark unsure is fitted on the pictures and their shifted copies, the mark both on them and composed pictures.
+    """
     stages = answers.with_copies().calibrated(calibrators)
     rules = CascadeRules(routing, terms.candidates, decision, NO_MARK)
     output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
@@ -255,6 +267,9 @@ def _finished(
     mark = fit_unsure(stages.distance, output.submodels, terms.false_alarm_rate)
     softened = soften(output.probabilities, by_distance.temperature(stages.distance))
     marked = mark.score(stages.distance, output.submodels) > 1
-    return CascadeRules(
-        routing, terms.candidates, decision, with_deserved(mark, softened[marked], stages.targets[marked]), by_distance
+    finished = msgspec.structs.replace(
+        rules,
+        unsure=with_deserved(mark, softened[marked], stages.targets[marked]),
+        distance_calibration=by_distance,
     )
+    return msgspec.structs.replace(finished, both=fit_both(answers, calibrators, finished, terms.both_rate, terms.seed))

@@ -1,7 +1,7 @@
 """Shifted pictures: validation pictures made worse, as from a camera or a site that the networks did not see."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,23 +35,50 @@ def shifted_pictures(paths: Sequence[Path], least_size: int) -> Iterator[list[Pa
     CanonistiaError
         A picture cannot be read, or there is no room for the files.
     """
+    shifted = (_shifted(shrunk(path, least_size)) for path in track(paths, "making shifted copies"))
+    with temporary_files(shifted, f"shifted copies of {len(paths)} pictures") as files:
+        yield files
+
+
+@contextmanager
+def temporary_files(pictures: Iterable[Image.Image], what: str) -> Iterator[list[Path]]:
+    """Give a file for each of the pictures, which are made one by one; the files are removed at the end of the block.
+
+    Raises
+    ------
+    CanonistiaError
+        There is no room for the files; it says what they are.
+    """
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(TemporaryDirectory(prefix="canonistia-"))
-            written = [Path(folder, f"{number}.png") for number in range(len(paths))]
-            for path, to in zip(track(paths, "making shifted copies"), written, strict=True):
-                _shifted(decoded(path, least_size), least_size).save(to, compress_level=1)
+            written = []
+            for number, picture in enumerate(pictures):
+                written.append(Path(folder, f"{number}.png"))
+                picture.save(written[-1], compress_level=1)
         except OSError as error:
             raise CanonistiaError(
-                f"shifted copies of {len(paths)} pictures cannot be written ({error.strerror or error}); they need a "
-                "folder of temporary files with room; set TMPDIR to one"
+                f"{what} cannot be written ({error.strerror or error}); they need a folder of temporary files with "
+                "room; set TMPDIR to one"
             ) from error
         yield written
 
 
-def _shifted(picture: Image.Image, least_size: int) -> Image.Image:
+def shrunk(path: Path, least_size: int) -> Image.Image:
+    """Return the picture of a file, its shorter side no longer than ``least_size`` pixels.
+
+    Raises
+    ------
+    CanonistiaError
+        It cannot be read.
+    """
+    picture = decoded(path, least_size)
     if min(picture.size) > least_size:
         picture = ImageOps.cover(picture, (least_size, least_size), Image.Resampling.BOX)
+    return picture
+
+
+def _shifted(picture: Image.Image) -> Image.Image:
     rng = np.random.default_rng(zlib.crc32(picture.tobytes()))
     kind, strength = rng.choice(KINDS), int(rng.choice(STRENGTHS))
     return DEGRADATIONS[str(kind)](picture, strength, rng)

@@ -17,7 +17,8 @@ FOLDS = 5
 class StageLogits:
     """Logits of both stages (N, K) and the main model's distances (N,), for pictures of known class (N,).
 
-    ``shifted`` are those of the same pictures made worse, in the same order, where they are known.
+    ``shifted`` are those of the same pictures made worse, in the same order, where they are known; ``composed`` those
+    of pairs of them.
     """
 
     main: np.ndarray
@@ -25,15 +26,17 @@ class StageLogits:
     submodels: np.ndarray
     targets: np.ndarray
     shifted: "StageLogits | None" = None
+    composed: "ComposedLogits | None" = None
 
     def take(self, indices: np.ndarray) -> "StageLogits":
-        """Return the logits of some pictures, and of their shifted copies."""
+        """Return the logits of some pictures, of their shifted copies, and of pairs that are composed of them alone."""
         return StageLogits(
             self.main[indices],
             self.distance[indices],
             self.submodels[indices],
             self.targets[indices],
             self.shifted and self.shifted.take(indices),
+            self.composed and self.composed.among(indices, len(self.targets)),
         )
 
     def with_copies(self) -> "StageLogits":
@@ -52,6 +55,22 @@ class StageLogits:
         """Return the logits as calibrated probabilities."""
         distance = calibrators.distance.corrected(self.distance, self.main)
         return Stages(calibrators.main(self.main), distance, calibrators.submodels(self.submodels), self.targets)
+
+
+@dataclass(frozen=True)
+class ComposedLogits:
+    """Logits about M pictures, each composed of two of the N pictures, whose indices are ``parents`` (M, 2)."""
+
+    logits: StageLogits  # whose targets are the classes of the first parents
+    parents: np.ndarray
+
+    def among(self, indices: np.ndarray, count: int) -> "ComposedLogits":
+        """Return the logits of pictures composed of two of those at ``indices`` among all ``count`` pictures."""
+        places = np.full(count, -1)
+        places[indices] = np.arange(len(indices))
+        parents = places[self.parents]  # (M, 2)
+        kept = np.flatnonzero((parents >= 0).all(axis=1))
+        return ComposedLogits(self.logits.take(kept), parents[kept])
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,18 @@ from cascade.outputs.rows import Answered, Row
 from tests.conftest import CLASSES, Run, draw
 from tests.waiting import started, wait_until
 
-COLUMNS = ["path", "label_1", "probability_1", "label_2", "probability_2", "stage", "unsure", "error"]
+COLUMNS = [
+    "path",
+    "label_1",
+    "probability_1",
+    "label_2",
+    "probability_2",
+    "stage",
+    "unsure",
+    "both",
+    "accepted",
+    "error",
+]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Classifying on Ray's workers: the rows of the local engine, whatever becomes of workers and drivers."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from cascade.outputs.rows import journal_of
 from tests.cascade.test_remote import answering
+from tests.cascade.test_three_kinds import changed
 from tests.conftest import CLASSES, Run, draw
 from tests.waiting import wait_until
 
@@ -155,8 +157,11 @@ def holds_rows(out: Path) -> bool:
 
 
 def test_rows_and_their_order_are_those_of_the_local_engine(
-    cluster: RunningCluster, tiny_bundle: Path, tmp_path: Path, start: Start
+    cluster: RunningCluster, routing_bundle: Path, tmp_path: Path, start: Start
 ) -> None:
+    both = {"weights": {"second_submodel": 1.0}, "threshold": -100.0, "false_mark_rate": 0.02}
+    accept = {"threshold": 0.9, "accuracy": 0.99, "confidence": 0.95, "pictures": 300, "accepted": 299, "mistakes": 0}
+    marking = changed(routing_bundle, tmp_path / "marking", both=both, accept=accept)
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(20):
@@ -174,10 +179,15 @@ def test_rows_and_their_order_are_those_of_the_local_engine(
     (tmp_path / "list").write_text("photos/gone.png\nphotos/01.png\n")
     options = ("--out", "ray.csv", "--report", "report.html", "--engine", "ray", "--address", cluster.address)
     with answering([200]) as address:
-        words = ("photos", "more.zip", "more.tar", "@list", f"{address}/a.png", "--model", tiny_bundle)
+        words = ("photos", "more.zip", "more.tar", "@list", f"{address}/a.png", "--model", marking)
         finished(start(*words, "--out", "local.csv", folder=tmp_path))
         said = finished(start(*words, *options, patch=SMALL, folder=tmp_path))
-    assert said == "32 rows in ray.csv, 5 of them errors\n"
+    with (tmp_path / "ray.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    accepted = [row["accepted"] for row in rows if not row["error"]]
+    told = f"{accepted.count('true')} of 27 answers are accepted; look at the other {accepted.count('false')} yourself"
+    assert said == f"32 rows in ray.csv, 5 of them errors\n{told}\n"
+    assert "true" in {row["both"] for row in rows}
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
     assert "data:image/jpeg" in (tmp_path / "report.html").read_text()
 

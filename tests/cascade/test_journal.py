@@ -4,6 +4,7 @@ import csv
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -110,6 +111,26 @@ def test_another_bundle_is_refused_unless_asked_for(tmp_path: Path) -> None:
         opened_journal(out, Terms(TERMS.bundle, by_hash=True), resume=True).__enter__()
     with opened_journal(out, other, resume=True, any_bundle=True) as journal:
         assert journal.known(answered("a").item) is not None
+
+
+def test_a_journal_of_other_columns_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    out = tmp_path / "o.csv"
+    with sqlite3.connect(journal_of(out)) as database:  # as versions wrote it that knew neither both nor accepted
+        database.executescript(
+            "CREATE TABLE terms (bundle TEXT NOT NULL, by_hash INTEGER NOT NULL);"
+            "CREATE TABLE kept (id INTEGER PRIMARY KEY, name BLOB NOT NULL, stamp TEXT NOT NULL, row TEXT NOT NULL);"
+            "CREATE TABLE sequence (number INTEGER PRIMARY KEY, kept INTEGER NOT NULL);"
+        )
+        database.execute("INSERT INTO terms VALUES (?, 0)", (TERMS.bundle,))
+    database.close()
+    expected = (
+        r"^\S+ was started by a canonistia whose rows have other columns; finish .*, or start again with --overwrite$"
+    )
+    for any_bundle in (False, True):
+        with pytest.raises(CanonistiaError, match=expected):
+            opened_journal(out, TERMS, resume=True, any_bundle=any_bundle).__enter__()
+    with opened_journal(out, TERMS, resume=False) as journal:  # --overwrite
+        journal.add(answered("a"))
 
 
 def test_two_runs_do_not_write_one_output(tmp_path: Path) -> None:

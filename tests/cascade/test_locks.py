@@ -63,7 +63,7 @@ collector = Collector(Path(sys.argv[1]), 10**9)
 start = int(sys.argv[2])
 served = SimpleNamespace(name="m", engine=SimpleNamespace(classes=("a", "b")))
 for number in range(start, start + 25):
-    prediction = Prediction("a", 0.9, "b", 0.1, "main", False)
+    prediction = Prediction("a", 0.9, "b", 0.1, "main", False, False, None)
     picture = Image.new("RGB", (4, 4), (number, 0, 0))
     answer = SimpleNamespace(preview=picture, prediction=prediction, outcome=SimpleNamespace(doubt=0.1))
     collector.save(collector.offer(answer, served), "b")

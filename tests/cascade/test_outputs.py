@@ -36,7 +36,7 @@ def test_parquet_holds_the_rows(run: Run, tiny_bundle: Path, photos: Path, tmp_p
     run(*words, "--out", tmp_path / "rows.jsonl")
     table = pq.read_table(tmp_path / "rows.parquet")
     assert table.schema.field("probability_1").type == "double"
-    assert table.schema.field("unsure").type == "bool"
+    assert [table.schema.field(name).type for name in ("unsure", "both", "accepted")] == ["bool"] * 3
     assert table.to_pylist() == [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
 
 

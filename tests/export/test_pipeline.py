@@ -63,6 +63,10 @@ def test_the_command_trains_without_a_source_scores_on_it_and_goes_on_where_it_s
     assert {name: report["pictures"] for name, report in found["folds"].items()} == {"lake": 31, "wood": 33}
     tops = [report["cascade"]["top1"] for report in found["folds"].values()]
     assert found["mean"]["cascade"]["top1"] == pytest.approx(sum(tops) / 2)
+    composed = [report["composed"] for report in found["folds"].values()]
+    assert list(composed[0]) == ["side_by_side", "stacked", "inset", "horizon", "diagonal"]
+    assert [one["inset"]["pictures"] for one in composed] == [31, 33]
+    assert found["mean"]["composed"]["inset"] == pytest.approx(sum(one["inset"]["both_named"] for one in composed) / 2)
     assert "lake/" not in (out / "lake" / "data.csv").read_text()
     before = (out / "wood" / "bundle" / "bundle.json").stat().st_mtime_ns
     assert json.loads(run(*words).stdout) == found

@@ -22,6 +22,10 @@ def quantised(tiny_bundle: Path, tiny_data: Path, tmp_path_factory: pytest.TempP
     """Return a copy of the tiny bundle with an 8-bit form."""
     folder = tmp_path_factory.mktemp("quantised") / "tiny"
     shutil.copytree(tiny_bundle, folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    promised = {"threshold": 0.9, "accuracy": 0.5, "confidence": 0.95, "pictures": 30, "accepted": 29, "mistakes": 0}
+    manifest["rules"]["accept"] = promised
+    (folder / MANIFEST).write_text(json.dumps(manifest))
     done = run_command("quantize", folder, tiny_data)
     assert done.exit_code == 0, done.output
     assert "of float), a pass of the main network" in done.output
@@ -62,6 +66,8 @@ def test_calibration_and_rules_are_its_own_and_the_manifest_says_how_it_was_made
     assert rounded.quantised.top1_change == rounded.measured.cascade.top1 - exact.measured.cascade.top1
     assert rounded.quantised.top1_change >= -0.003
     assert rounded.provenance.commands[-1] == "canonistia quantize tiny data"
+    assert rounded.rules.accept is not None
+    assert (rounded.rules.accept.accuracy, rounded.rules.accept.pictures) == (0.5, 24)
     assert "8-bit integers" in (quantised / "int8" / "MODEL_CARD.md").read_text()
 
 

@@ -1,5 +1,6 @@
 """Tuning a bundle."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -53,9 +54,17 @@ def test_a_data_set_is_tuned_on_by_its_validation_split(run: Run, bundle: Path, 
     (bundle / "MODEL_CARD.md").unlink()
     (bundle / "MODEL_CARD.md").symlink_to(bundle.parent / "secret")
     os.mkfifo(bundle / "pipe")
-    done = run("tune", bundle, tiny_data, "--budget", 2, "--plot", bundle.parent / "curve.png")
+    promised = ("--both-rate", 0.1, "--accept", 0.5)
+    done = run("tune", bundle, tiny_data, "--budget", 2, *promised, "--plot", bundle.parent / "curve.png")
     assert done.exit_code == 0, done.output
-    assert read_bundle(bundle).manifest.measured.pictures == 24
+    manifest = read_bundle(bundle).manifest
+    assert manifest.measured.pictures == 24
+    assert manifest.provenance.commands[-1] == "canonistia tune tiny data --budget 2 --both-rate 0.1 --accept 0.5"
+    accept = manifest.rules.accept
+    assert accept is not None
+    assert (accept.accuracy, accept.pictures) == (0.5, 24)
+    assert f"accepted answers: {accept.accepted} of 24 " in done.output
+    assert f"{accept.accepted} of 24 were accepted" in read_bundle(bundle).card()
     assert (bundle.parent / "secret").read_text() == "secret"
     assert read_bundle(bundle).card().startswith("#")
     assert not (bundle / "pipe").exists()
@@ -74,11 +83,19 @@ def test_heads_that_read_both_stages_are_tuned_as_they_are(
 
 def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run, bundle: Path, tmp_path: Path) -> None:
     write_class_folders(tmp_path / "few", dict.fromkeys(CLASSES, 4), 900)
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["rules"]["both"] = {"weights": {"main_gap": 1}, "threshold": 0, "false_mark_rate": 0.1}
+    promised = {"threshold": 0.9, "accuracy": 0.9, "confidence": 0.95, "pictures": 30, "accepted": 29, "mistakes": 0}
+    manifest["rules"]["accept"] = promised
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
     done = run("tune", bundle, tmp_path / "few", "--plot", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
     assert "too few doubtful pictures to choose rules from: the simplest are kept" in done.output
     rules = read_bundle(bundle).manifest.rules
     assert (rules.routing.name, rules.decision.name) == ("confidence", "product")
+    # What was fitted with other rules does not stay.
+    assert (rules.both, rules.accept) == (None, None)
+    assert "no answer is marked both: too few pictures are routed to fit the mark" in done.output
 
 
 @pytest.mark.parametrize(
@@ -88,6 +105,7 @@ def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run
         ({"dots": 9}, (), "has 0 pictures of rows; calibration and routing need at least 3 of every class"),
         ({}, (), "holds no pictures in class folders"),
         (dict.fromkeys(CLASSES, 4), ("--budget", 1), "leaves nothing for the second stage"),
+        (dict.fromkeys(CLASSES, 4), ("--accept", 0.99), "and 299 with no more mistakes are needed; add at least 28"),
         (
             dict.fromkeys(CLASSES, 4),
             ("--plot", "curve.docx"),

@@ -101,8 +101,9 @@ def test_each_output_says_for_itself_whether_it_is_binary(client: FlaskClient) -
 def test_a_json_tensor_may_ask_for_binary_outputs(client: FlaskClient) -> None:
     given = {"name": "pixels", "shape": list(PIXELS.shape), "datatype": "UINT8", "data": PIXELS.ravel().tolist()}
     body = {"inputs": [given], "parameters": {"binary_data_output": True}}
-    assert set(parts(client.post(INFER, json=body))[1]) == {"probabilities", "labels", "routed", "unsure"}
-    assert set(parts(send(client, b"", body))[1]) == {"probabilities", "labels", "routed", "unsure"}
+    every = {"probabilities", "labels", "routed", "unsure", "both", "accepted"}
+    assert set(parts(client.post(INFER, json=body))[1]) == every
+    assert set(parts(send(client, b"", body))[1]) == every
 
 
 def test_unknown_parameters_are_ignored(client: FlaskClient) -> None:

@@ -59,7 +59,7 @@ def test_what_is_kept_is_for_the_operator_alone(tiny_bundle: Path, tmp_path: Pat
 @pytest.mark.parametrize("label", ["=sum", "+1", "-1", "@a", "'a"])
 def test_a_class_that_looks_like_a_formula_is_read_back_as_it_was(tmp_path: Path, label: str) -> None:
     collector = Collector(tmp_path, 10**9)
-    prediction = Prediction(label, 0.75, "sky", 0.25, "main", False)
+    prediction = Prediction(label, 0.75, "sky", 0.25, "main", False, False, None)
     answer = SimpleNamespace(preview=draw("sky", 81), prediction=prediction, outcome=SimpleNamespace(doubt=0.5))
     served = SimpleNamespace(name=label, engine=SimpleNamespace(classes=(label, "sky")))
     collector.save(collector.offer(answer, served), label)  # type: ignore[arg-type]

@@ -49,6 +49,7 @@ def check(answer: Any, tiny_bundle: Path, pixels: np.ndarray = PIXELS) -> None:
     assert best.tolist() == [[one.probability_1, one.probability_2] for one in expected]
     assert answer.as_numpy("routed").tolist() == [one.stage == "submodels" for one in expected]
     assert answer.as_numpy("unsure").tolist() == [one.unsure for one in expected]
+    assert answer.as_numpy("both").tolist() == [one.both for one in expected]
 
 
 def test_tritonclient_infers_at_its_defaults(triton: Any, tiny_bundle: Path) -> None:
@@ -63,7 +64,7 @@ def test_tritonclient_infers_at_its_defaults(triton: Any, tiny_bundle: Path) -> 
 def test_tritonclient_mixes_json_and_binary(triton: Any, tiny_bundle: Path, binary_in: bool, binary_out: bool) -> None:
     from tritonclient.http import InferRequestedOutput
 
-    names = ("probabilities", "labels", "routed", "unsure")
+    names = ("probabilities", "labels", "routed", "unsure", "both", "accepted")
     outputs = [InferRequestedOutput(name, binary_data=binary_out) for name in names]
     pixels = PIXELS[:, :20, :20]
     answer = triton.infer("tiny", given(pixels, binary_data=binary_in), outputs=outputs)

@@ -145,11 +145,11 @@ def test_pictures_chosen_by_button_show_bars_stage_and_maps(
         assert shares(card) == named
         meters = card.locator("meter").all()
         assert [float(str(meter.get_attribute("value"))) for meter in meters] == list(named.values())
-        assert re.match(rf"Main model: \d+% {row['label_1']}\. ", card.locator(".stage").inner_text())
         assert card.locator(".preview").evaluate("image => image.naturalWidth") == 72
     assert "not a picture in a known format" in bad.inner_text()
     assert not first.locator(".maps").is_visible()
     first.get_by_text("Why").click()
+    assert re.fullmatch(r"The first model .* \(?\d+%\).*\.", first.locator(".stage").inner_text())
     maps = first.locator(".maps img").all()
     assert [one.evaluate("image => [image.naturalWidth, image.naturalHeight]") for one in maps] == [[72, 60], [72, 60]]
     data = [base64.b64decode(str(one.get_attribute("src")).partition(",")[2]) for one in maps]
@@ -219,10 +219,11 @@ def test_another_model_is_picked_and_says_when_it_is_unsure(page: Page, pictures
     page.get_by_role("radio", name="doubting").check()
     choose(page, pictures / "sky.png")
     (card,) = answer(page)
-    stage = r"Main model: \d+% \w+\. Not certain enough; submodels: \w+ \d\.\d\d, \w+ \d\.\d\d"
+    card.get_by_text("Why").click()
+    stage = r"The first model hesitated \(\d+%\), so a specialist for each class looked: \w+ \d+%, \w+ \d+%\."
     assert re.fullmatch(stage, card.locator(".stage").inner_text())
-    assert card.get_by_text("unsure", exact=True).is_visible()
-    assert "Check the answer yourself" in card.inner_text()
+    assert re.fullmatch(r"Not sure\. Perhaps \w+", card.locator("h3").inner_text())
+    assert "Look yourself" in card.inner_text()
     assert page.locator("#summary").inner_text() == "1 picture · 1 unsure"
 
 

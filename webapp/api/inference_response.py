@@ -40,6 +40,9 @@ OUTPUTS: Mapping[str, Output] = {
     ),
     "routed": Output("BOOL", lambda answers: np.array([one.prediction.stage == "submodels" for one in answers]), None),
     "unsure": Output("BOOL", lambda answers: np.array([one.prediction.unsure for one in answers]), None),
+    "both": Output("BOOL", lambda answers: np.array([one.prediction.both for one in answers]), None),
+    # Where the bundle has no threshold, nothing is accepted: a tensor has no third value.
+    "accepted": Output("BOOL", lambda answers: np.array([bool(one.prediction.accepted) for one in answers]), None),
 }
 
 

@@ -28,6 +28,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     probability_2: float | None
     stage: str | None
     unsure: bool | None
+    both: bool | None
+    accepted: bool | None
     error: str | None
     doubt: float | msgspec.UnsetType = msgspec.UNSET
     scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET

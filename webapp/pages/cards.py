@@ -17,20 +17,16 @@ _MAP_SIZE = 400  # pixels
 class Card:
     """One answer with its pictures as data: addresses.
 
-    ``main_share`` is the main model's highest probability and ``main_label`` its class. ``certainty`` is the score of
-    the routing rule; a picture is routed if its score is below ``needed``. ``submodels`` holds the probabilities of the
-    submodels of the two classes shown, if they were run; ``recognised`` is false if every submodel that was run
-    rejected the picture. ``maps`` is empty if the bundle gives no activation maps. ``token`` identifies the picture in
-    a correction; None if no corrections are collected.
+    ``main_share`` is the main model's highest probability. ``submodels`` holds the probabilities of the submodels of
+    the two classes shown, if they were run; ``recognised`` is false if every submodel that was run rejected the
+    picture. ``maps`` is empty if the bundle gives no activation maps. ``token`` identifies the picture in a correction;
+    None if no corrections are collected.
     """
 
     answer: Answer
     preview: str
     maps: tuple[str, ...]
-    main_label: str
     main_share: float
-    certainty: float
-    needed: float
     submodels: dict[str, float]
     recognised: bool
     token: str | None
@@ -49,7 +45,6 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
     """Return the card of an answer given by an engine."""
     assert answer.preview is not None  # the page always requests it
     manifest, outcome, prediction = engine.bundle.manifest, answer.outcome, answer.prediction
-    routing, first = manifest.rules.routing, int(outcome.main.argmax())
     shown = (prediction.label_1, prediction.label_2)
     submodels = {label: float(outcome.submodels[engine.classes.index(label)]) for label in shown}
     maps = () if outcome.maps is None else evidence(outcome.maps)
@@ -58,10 +53,7 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
         answer=answer,
         preview=data_uri(answer.preview),
         maps=tuple(data_uri(picture, _MAP_SIZE) for picture in pictures),
-        main_label=engine.classes[first],
-        main_share=float(outcome.main[first]),
-        certainty=float(routing.score(outcome.main[np.newaxis])[0]),
-        needed=routing.threshold_of(first),
+        main_share=float(outcome.main.max()),
         submodels={label: share for label, share in submodels.items() if not np.isnan(share)},
         recognised=bool(manifest.rules.unsure.recognised(outcome.submodels[np.newaxis])[0]),
         token=token,

@@ -40,6 +40,8 @@ class Correction:
     probability_2: float = 0.0
     stage: str = ""
     unsure: bool = False
+    both: bool = False
+    accepted: bool = False  # also where the bundle promises nothing
     doubt: float = 0.0
     model: str = ""
     corrected: str = ""  # ISO 8601, UTC
@@ -126,7 +128,7 @@ class Collector:
             path=path,
             label=label,
             split="training",
-            **asdict(offer.prediction),
+            **asdict(offer.prediction) | {"accepted": bool(offer.prediction.accepted)},
             doubt=round(offer.doubt, 4),
             model=offer.model,
             corrected=datetime.now(UTC).isoformat(timespec="seconds"),
