@@ -21,7 +21,7 @@ from webapp.requests.state import state
 from webapp.serving.batcher import Outcome
 from webapp.serving.service import Served
 
-FIELDS = ("pictures", "file")
+FIELDS = ("pictures", "file", "files", "image")  # the page's, and those that programs use
 _ARRAY_BYTES = 4  # per pixel of Pillow's copy of an array
 
 
@@ -38,8 +38,15 @@ def sent_files() -> list[tuple[str, Source]]:
     Raises
     ------
     Problem
-        The form holds no file, or did not arrive completely.
+        The form holds no file, or one in a field that is not known, or did not arrive completely.
     """
+    for field, upload in request.files.items(multi=True):
+        if upload.filename and field not in FIELDS:
+            named = (field or "")[:40]  # a part may have no name at all
+            raise Problem(
+                "malformed",
+                f"The form has a file in the field '{named}'; expected {', '.join(FIELDS[1:])}; name it so.",
+            )
     files = [upload for field in FIELDS for upload in request.files.getlist(field) if upload.filename]
     if not files:
         raise Problem("no_picture", "No picture was sent; choose at least one.")
