@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request
 
-from tests.browsing import chromium
 from tests.conftest import draw
 from tests.serving import running, served
 
@@ -20,19 +19,6 @@ def address() -> Iterator[str]:
     """Return the address of the shipped bundle, whose classes the samples show."""
     with served(ROOT / "models" / "scene15") as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser(address: str) -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    opened = browser.new_context(viewport={"width": 1000, "height": 900})
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 from cascade.images.decoding import decode
 from cascade.rules.unsure import doubtfulness
-from tests.browsing import chromium
 from tests.conftest import draw, run_command
 from tests.serving import served
 
@@ -44,13 +43,6 @@ def address(tiny_bundle: Path, doubting: Path, collected: Path) -> Iterator[str]
 
 
 @pytest.fixture(scope="module")
-def browser(address: str) -> Iterator[Browser]:
-    """Return a browser that is closed before the server stops: its idle connections would hold that up."""
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with three pictures and a file that is none."""
     folder = tmp_path_factory.mktemp("pictures")
@@ -60,13 +52,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.blend(draw("dots", 3), draw("rows", 3), 0.5).save(folder / "both, =1+1.png")
     (folder / "text.jpg").write_text("text")
     return folder
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    opened = browser.new_context(viewport={"width": 1000, "height": 900})
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
