@@ -46,12 +46,13 @@ def running(
     folder: Path | None = None,
     start_new_session: bool = False,
     environment: dict[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[Running]:
     """Yield a server started with options; it is killed at the end if it still runs.
 
-    Its port and ``environment`` are added to the environment of the tests.
+    Its port, a free one unless ``port`` is given, and ``environment`` are added to the environment of the tests.
     """
-    port = free_port()
+    port = port or free_port()
     env = os.environ | {"CANONISTIA_SERVE_PORT": str(port)} | (environment or {})
     command = [str(python or sys.executable), "-m", "canonistia", "serve", *map(str, options)]
     address = f"http://127.0.0.1:{port}/"

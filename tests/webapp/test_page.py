@@ -15,6 +15,8 @@ from cascade.outputs.rows import Row
 from tests.conftest import CLASSES, draw
 from tests.webapps import application, encoded, upload
 from webapp.pages.cells import as_cells
+from webapp.pages.model_facts import of_hundred
+from webapp.pages.samples import samples_for
 from webapp.requests.corrections import Collector
 from webapp.settings import Settings
 
@@ -71,6 +73,48 @@ def test_answers_and_refusals_come_whole_or_as_fragments(client: FlaskClient, he
         assert ("<html" in answer.text) is not bool(headers)
         assert ("<form id" in answer.text) is not bool(headers)
         assert ('role="alert"' in answer.text) == (status != 200)
+
+
+def test_maps_are_in_the_answer_without_scripts_and_asked_for_with_them(client: FlaskClient) -> None:
+    def maps_in(page: str) -> list[str]:
+        return re.findall(r'<figure><img src="([^"]+)"', page)
+
+    whole = client.post("/", data=pictures((PICTURE, "a.png")))
+    part = client.post("/", data=pictures((PICTURE, "a.png")), headers=HTMX)
+    later = client.post("/maps", data=pictures((PICTURE, "a.png"), model="tiny"), headers=HTMX)
+    assert len(maps_in(whole.text)) == 2
+    assert maps_in(part.text) == []
+    assert 'data-address="/maps"' in part.text
+    assert maps_in(later.text) == maps_in(whole.text)
+    refused = client.post("/maps", data=pictures((b"text", "a.png")), headers=HTMX)
+    assert refused.status_code == 415
+    assert 'role="alert"' in refused.text
+
+
+def test_pages_that_change_inside_the_document_come_whole(client: FlaskClient) -> None:
+    for header in ("HX-Boosted", "HX-History-Restore-Request"):
+        assert "<html" in client.get("/model/none", headers=HTMX | {header: "true"}).text
+
+
+def test_the_page_names_classes_and_offers_samples_that_the_model_knows(client: FlaskClient, tiny_bundle: Path) -> None:
+    page = client.get("/").text
+    assert all(f"<span>{label}</span>" in page for label in CLASSES)
+    assert 'name="sample"' not in page
+    assert [sample.name for sample in samples_for(["Coast", "Open country", "Rows"])] == [
+        "coast",
+        "open_country",
+        "doubtful_coast_or_open_country",
+    ]
+    answer = client.post("/", data={"sample": "coast"})
+    assert answer.status_code == 200
+    assert "coast.jpg" in answer.text
+    assert client.post("/", data={"sample": "../make_samples"}).status_code == 400
+
+
+def test_many_classes_are_cut_short(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.pages.page._SHOWN_CLASSES", (2, 1))
+    page = application(tiny_bundle).test_client().get("/").text
+    assert "and 1 more" in page
 
 
 def test_too_much_is_told_in_the_form(tiny_bundle: Path) -> None:
@@ -158,6 +202,19 @@ def test_the_page_about_a_model_shows_what_was_measured(client: FlaskClient, tin
     assert f"{100 * measured.cascade.top1:.1f}%" in page
     assert all(label in page for label in CLASSES)
     assert "# tiny" in page  # the card as it was written
+
+
+def test_the_page_about_a_model_begins_with_plain_words(client: FlaskClient, tiny_bundle: Path) -> None:
+    measured = read_manifest(tiny_bundle)[0].measured
+    page = client.get("/model/tiny").text
+    assert f"about {of_hundred(measured.cascade.top1)} get the correct class first" in page
+    places = [page.index(words) for words in ("In plain words", "How often it is correct", "calibration error")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0, 0), (0.001, 1), (0.974, 97), (0.999, 99), (1, 100)])
+def test_no_share_is_rounded_to_always_or_never(share: float, shown: int) -> None:
+    assert of_hundred(share) == shown
 
 
 def test_an_older_bundle_says_what_it_does_not_hold(older: Path) -> None:

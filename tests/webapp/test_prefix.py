@@ -59,6 +59,9 @@ def test_every_address_of_every_page_begins_with_the_prefix_and_answers(
     assert answered.status_code == 200
     found |= addresses_in(answered.text)
     assert "/photos/of/corrections" in found
+    sent = upload((PICTURE, "a.png"), field="pictures")
+    part = client.post(f"{before}/", data=sent, headers={**headers, "HX-Request": "true"}).text
+    assert 'data-address="/photos/of/maps"' in part
     assert {address for address in found if not address.startswith("/photos/of/")} == set()
     for address in found - {"/photos/of/corrections"}:
         with client.get(before + address.removeprefix("/photos/of"), headers=headers) as answer:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import canonistia
 from cascade.batch.pipeline import answers
+from cascade.bundle.reading import read_manifest
 from cascade.inputs.item import items_of
 from cascade.outputs.rows import COLUMNS
 from tests.conftest import CLASSES, draw
@@ -63,6 +64,55 @@ def test_scores_on_request_hold_every_class_of_both_stages(client: FlaskClient) 
     if result["stage"] == "main":
         assert result["scores"] == result["main"]
         assert set(result["submodels"].values()) == {None}
+
+
+def test_the_most_likely_classes_on_request_are_the_first_of_the_scores(client: FlaskClient) -> None:
+    data = encoded(draw("rows", 24))
+    (result,) = client.post("/api/v1/classify?scores=true&top_k=3", data=data).json["results"]
+    expected = sorted(result["scores"].items(), key=lambda one: -one[1])[:3]
+    assert [(one["label"], one["probability"]) for one in result["top"]] == expected
+    assert expected[:2] == [(result[f"label_{place}"], result[f"probability_{place}"]) for place in (1, 2)]
+    (result,) = client.post("/api/v1/classify?top_k=1000", data=data).json["results"]
+    assert len(result["top"]) == len(CLASSES)
+    assert "scores" not in result
+
+
+def test_a_prediction_set_on_request_is_that_of_the_bundles_limit(client: FlaskClient, tiny_bundle: Path) -> None:
+    limits = read_manifest(tiny_bundle)[0].prediction_sets
+    for coverage, limit in limits.items():
+        path = f"/api/v1/classify?scores=true&prediction_set={float(coverage)}"
+        (result,) = client.post(path, data=encoded(draw("dots", 25))).json["results"]
+        order = sorted(result["scores"], key=lambda label: -result["scores"][label])
+        inside = [label for label in order if 1 - result["scores"][label] <= limit]
+        assert result["prediction_set"] == (inside or order[:1])
+    refused = client.post("/api/v1/classify?prediction_set=0.123", data=encoded(draw("dots", 25)))
+    assert refused.status_code == 400
+    assert all(coverage in refused.json["detail"] for coverage in limits)
+
+
+@pytest.mark.parametrize("field", ["file", "files", "image"])
+def test_the_field_of_the_files_has_three_names_and_parameters_may_be_fields(client: FlaskClient, field: str) -> None:
+    data = encoded(draw("sky", 26))
+    expected = client.post("/api/v1/classify?model=tiny&top_k=2", data=upload((data, "a.png"))).json
+    form = upload((data, "a.png"), field=field) | {"model": "tiny", "top_k": "2"}
+    assert client.post("/api/v1/classify", data=form).json == expected
+
+
+def test_what_is_not_known_or_twice_is_named(client: FlaskClient) -> None:
+    data = encoded(draw("sky", 27))
+
+    def refusal(query: str = "", field: str = "file", **fields: str) -> str:
+        answer = client.post(f"/api/v1/classify{query}", data=upload((data, "a.png"), field=field) | fields)
+        assert answer.status_code == 400
+        return str(answer.json["detail"])
+
+    assert "'topk'" in refusal("?topk=3")
+    assert "'treshold'" in refusal(treshold="1")
+    assert "'photo'" in refusal(field="photo")
+    assert "model is given twice" in refusal("?model=other", model="tiny")
+    assert "field file came as text" in refusal(field="image", file="y")
+    for value in ("0", "-1", "1001", "two"):
+        assert f"'{value}'" in refusal(f"?top_k={value}")
 
 
 def test_models_lists_what_is_served_with_its_accuracy(client: FlaskClient, tiny_bundle: Path) -> None:

@@ -43,7 +43,7 @@ class InputTensor(msgspec.Struct):
     """Pictures of one size: uint8 (N, H, W, 3), as data, flat or nested, or as binary_data_size raw bytes."""
 
     name: _Name
-    shape: tuple[_Size, _Size, _Size, _Size]
+    shape: Annotated[list[_Size], msgspec.Meta(min_length=4, max_length=4)]
     datatype: _Name
     data: msgspec.Raw = msgspec.field(default_factory=_null)
     parameters: _Parameters = msgspec.field(default_factory=_null)
@@ -59,7 +59,7 @@ class RequestedOutput(msgspec.Struct):
 class InferRequest(msgspec.Struct):
     """A request for inference; the parameter binary_data_output asks for raw bytes of every output."""
 
-    inputs: tuple[InputTensor]
+    inputs: Annotated[list[InputTensor], msgspec.Meta(min_length=1, max_length=1)]
     id: _Name | None = None
     outputs: _Requested = msgspec.field(default_factory=_null)
     parameters: _Parameters = msgspec.field(default_factory=_null)
@@ -157,7 +157,7 @@ def _check_tensor(tensor: InputTensor) -> None:
     if tensor.name != INPUT or tensor.datatype != "UINT8" or tensor.shape[3] != 3:
         raise Problem(
             "tensor",
-            f"The input is {tensor.name[:40]}, {tensor.datatype[:10]} {list(tensor.shape)}; "
+            f"The input is {tensor.name[:40]}, {tensor.datatype[:10]} {tensor.shape}; "
             f"expected {INPUT}, UINT8 [pictures, height, width, 3].",
         )
     count, height, width, _ = tensor.shape
@@ -180,8 +180,7 @@ def _from_bytes(tensor: InputTensor, raw: memoryview | None, size: Any) -> np.nd
     if type(size) is not int or size != needed:
         raise Problem(
             "tensor",
-            f"The binary_data_size is {str(size)[:20]}; the shape {list(tensor.shape)} needs {needed}; "
-            "correct one of them.",
+            f"The binary_data_size is {str(size)[:20]}; the shape {tensor.shape} needs {needed}; correct one of them.",
         )
     if len(raw) != needed:
         raise Problem("tensor", f"The tensor has {len(raw)} bytes; its header says {needed}; send as many as it says.")
@@ -201,7 +200,7 @@ def _from_json(tensor: InputTensor, raw: memoryview | None) -> np.ndarray:
         raise _wrong_data(values)
     deadline = time.monotonic() + state().settings.deadline_seconds
     with state().decoding.turn(DecodingCost(_VALUE_BYTES * values, values), client_address(), deadline):
-        return _values(data, tensor.shape)
+        return _values(data, tuple(tensor.shape))
 
 
 def _wrong_data(values: int) -> Problem:

@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -52,7 +51,7 @@ class OutputTensor(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
-    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    data: list[float | int | str | bool] | msgspec.UnsetType = msgspec.UNSET
     parameters: dict[str, int] | msgspec.UnsetType = msgspec.UNSET  # binary_data_size, in bytes
 
 

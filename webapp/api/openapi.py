@@ -1,8 +1,6 @@
 """The OpenAPI 3.1 document, made from the routes and their types, and a page that shows it."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from inspect import getdoc
 from typing import Any
@@ -11,88 +9,14 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app, jsonify, render_template, request
 from werkzeug.routing import Rule
 
-from webapp.api import inference_request, inference_response, model_statistics, open_inference, v1
+from webapp.api.operations import ASKED, BINARY, OPERATIONS, SCHEMAS, TAGS, Operation
+from webapp.api.v1 import ProblemDetails
 from webapp.problems import STATUS
-from webapp.requests.bodies import TENSOR_HEADER
+from webapp.requests.security import OPEN, UNDER_ANY_NAME
+from webapp.requests.state import KEY, State
+from webapp.settings import Settings
 
 documentation = Blueprint("documentation", __name__)
-
-_SCHEMAS = "#/components/schemas/{name}"
-_BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
-_FORM = {
-    "type": "object",
-    "properties": {"file": {"type": "array", "items": _BINARY, "minItems": 1}},
-    "required": ["file"],
-}
-_MODEL = {
-    "name": "model",
-    "in": "query",
-    "description": "Name of a model. Default: the first one served.",
-    "schema": {"type": "string"},
-}
-_SCORES = {
-    "name": "scores",
-    "in": "query",
-    "description": "Whether to include the probabilities of all classes: final, main model, submodels.",
-    "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
-}
-_TENSOR_LENGTH = {
-    "name": TENSOR_HEADER,
-    "in": "header",
-    "description": "Bytes of JSON before the raw bytes of a tensor. Without it, the whole body is JSON.",
-    "schema": {"type": "integer", "minimum": 1},
-}
-_ANY = ("host", "key", "rate", "internal")
-_WORK = (*_ANY, "cross_site", "no_model", "slow_upload", "upload_too_large", "picture_too_large", "too_many_pictures")
-_PICTURES = (*_WORK, "malformed", "no_picture", "format", "media_type", "damaged", "busy", "loading", "deadline")
-
-
-@dataclass(frozen=True)
-class _Operation:
-    """What the route itself does not declare: types, parameters, and possible problems."""
-
-    answer: type[msgspec.Struct]
-    problems: Sequence[str]
-    body: Mapping[str, Any] = field(default_factory=dict)  # media type to schema
-    parameters: Sequence[Mapping[str, Any]] = ()
-    also: Sequence[int] = ()  # other statuses with the same type
-    is_list: bool = False  # of the answer's type
-    raw_answer: bool = False  # whether the answer may have raw bytes after its JSON
-
-
-_ASKED = (inference_request.InferRequest, inference_request.RequestedOutput, open_inference.IndexRequest)
-_OPERATIONS = {
-    "api.classify": _Operation(
-        v1.Classified,
-        _PICTURES,
-        {"multipart/form-data": _FORM, "application/octet-stream": _BINARY, "image/*": _BINARY},
-        (_MODEL, _SCORES),
-    ),
-    "api.models": _Operation(v1.Models, _ANY),
-    "infer.server": _Operation(open_inference.ServerMetadata, _ANY),
-    "infer.live": _Operation(open_inference.Live, _ANY),
-    "infer.ready": _Operation(open_inference.Ready, _ANY, also=(503,)),
-    "infer.model": _Operation(open_inference.ModelMetadata, (*_ANY, "no_model", "loading")),
-    "infer.model_ready": _Operation(open_inference.Ready, (*_ANY, "no_model", "loading")),
-    "infer.statistics": _Operation(model_statistics.Statistics, (*_ANY, "no_model")),
-    "infer.all_statistics": _Operation(model_statistics.Statistics, _ANY),
-    "infer.index": _Operation(
-        open_inference.IndexEntry,
-        (*_ANY, "cross_site", "slow_upload", "upload_too_large", "malformed", "media_type", "busy"),
-        {"application/json": {"$ref": _SCHEMAS.format(name="IndexRequest")}},
-        is_list=True,
-    ),
-    "infer.run": _Operation(
-        inference_response.InferResponse,
-        (*_WORK, "malformed", "media_type", "tensor", "damaged", "busy", "loading", "deadline"),
-        {
-            "application/json": {"$ref": _SCHEMAS.format(name="InferRequest")},
-            "application/octet-stream": _BINARY,
-        },
-        (_TENSOR_LENGTH,),
-        raw_answer=True,
-    ),
-}
 
 
 @documentation.get("/api/v1/openapi.json")
@@ -104,62 +28,92 @@ def openapi() -> Response:
 @documentation.get("/api/docs")
 def shown() -> str:
     """Show the document as a page."""
-    return render_template("api.html", document=describe(current_app, request.root_path))
+    example = msgspec.json.format(msgspec.json.encode(OPERATIONS["api.classify"].answered)).decode()
+    return render_template("api.html", document=describe(current_app, request.root_path), example=example)
 
 
 def describe(app: Flask, prefix: str = "") -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of the API routes of an application that is published under a prefix."""
-    types = [operation.answer for operation in _OPERATIONS.values()]
-    _, schemas = msgspec.json.schema_components([*types, *_ASKED, v1.ProblemDetails], ref_template=_SCHEMAS)
+    """Return the OpenAPI 3.1 document of the API routes of an application that is published under a prefix.
+
+    A refusal is described where the settings of the service let it occur.
+    """
+    found: State = app.extensions[KEY]
+    types = [operation.answer for operation in OPERATIONS.values()]
+    _, schemas = msgspec.json.schema_components([*types, *ASKED, ProblemDetails], ref_template=SCHEMAS)
     paths: dict[str, dict[str, Any]] = {}
     for rule in app.url_map.iter_rules():
-        if rule.endpoint in _OPERATIONS:
+        if rule.endpoint in OPERATIONS:
             method = "post" if "POST" in (rule.methods or ()) else "get"
             path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
-            paths.setdefault(path, {})[method] = _operation(app, rule, _OPERATIONS[rule.endpoint])
+            paths.setdefault(path, {})[method] = _operation(app, rule, method, found.settings)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "canonistia",
             "version": version("canonistia"),
             "description": "Finds the two most likely classes of pictures, with calibrated probabilities.",
+            "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": prefix or "/"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{}, {"key": []}],
+        "security": [{"key": []}] if found.settings.keyring else [{}, {"key": []}],
     }
 
 
-def _operation(app: Flask, rule: Rule, operation: _Operation) -> dict[str, Any]:
+def _operation(app: Flask, rule: Rule, method: str, settings: Settings) -> dict[str, Any]:
+    operation = OPERATIONS[rule.endpoint]
     summary, _, description = str(getdoc(app.view_functions[rule.endpoint])).partition("\n\n")
     in_path = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in sorted(rule.arguments)
     ]
+    problems = [kind for kind in operation.problems if _occurs(kind, rule.endpoint, method, settings)]
     described: dict[str, Any] = {
         "operationId": rule.endpoint.replace(".", "_") + ("_version" if "version" in rule.arguments else ""),
+        "tags": [operation.tag],
         "summary": summary,
-        "description": description.replace("\n", " "),
+        "description": description.replace("\n", " ") or summary,
         "parameters": [*in_path, *operation.parameters],
-        "responses": _responses(operation),
+        "responses": _responses(operation, problems),
     }
+    if rule.endpoint in OPEN:
+        described["security"] = [{}]
     if operation.body:
         content = {media_type: {"schema": schema} for media_type, schema in operation.body.items()}
+        if operation.asked is not None:
+            content["application/json"]["example"] = msgspec.to_builtins(operation.asked)
         described["requestBody"] = {"required": True, "content": content}
     return described
 
 
-def _responses(operation: _Operation) -> dict[str, Any]:
-    one = {"$ref": _SCHEMAS.format(name=operation.answer.__name__)}
-    answer = {"application/json": {"schema": {"type": "array", "items": one} if operation.is_list else one}}
+def _occurs(kind: str, endpoint: str, method: str, settings: Settings) -> bool:
+    """Return whether the settings of a service let a kind of problem occur at an endpoint."""
+    if kind == "host":
+        return bool(settings.trusted_hosts) and endpoint not in UNDER_ANY_NAME
+    if kind == "key":
+        return bool(settings.keyring) and endpoint not in OPEN
+    if kind == "rate":  # of requests, and of wrong keys; a key may bring a rate of its own
+        return (method == "post" and bool(settings.rate or settings.keyring)) or (
+            bool(settings.rate and settings.keyring) and endpoint not in OPEN
+        )
+    return True
+
+
+def _responses(operation: Operation, problems: list[str]) -> dict[str, Any]:
+    one = {"$ref": SCHEMAS.format(name=operation.answer.__name__)}
+    shown: dict[str, Any] = {"schema": {"type": "array", "items": one} if operation.is_list else one}
+    if operation.answered is not None:
+        shown["example"] = msgspec.to_builtins(operation.answered)
+    answer = {"application/json": shown}
     if operation.raw_answer:
-        answer["application/octet-stream"] = {"schema": _BINARY}
-    details = {"application/problem+json": {"schema": {"$ref": _SCHEMAS.format(name="ProblemDetails")}}}
+        answer["application/octet-stream"] = {"schema": BINARY}
+    details = {"application/problem+json": {"schema": {"$ref": SCHEMAS.format(name=ProblemDetails.__name__)}}}
     responses: dict[str, Any] = {}
-    for kind in sorted(set(operation.problems), key=lambda kind: (STATUS[kind], kind)):
+    for kind in sorted(set(problems), key=lambda kind: (STATUS[kind], kind)):
         found = responses.setdefault(str(STATUS[kind]), {"description": "", "content": dict(details)})
         found["description"] = ", ".join(filter(None, [found["description"], kind.replace("_", " ")]))
     for status in (200, *operation.also):

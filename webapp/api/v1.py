@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from flask import Blueprint, Response, request
 
 from cascade.bundle.manifest import Accuracy, Manifest
+from cascade.evaluation.conformal import prediction_sets
 from cascade.images.decoding import Source
+from webapp.api.parameters import Parameters, limit_of, read_parameters
 from webapp.problems import STATUS, Problem
 from webapp.requests.answers import Answer, Refused, scores_of
 from webapp.requests.bodies import whole_body
@@ -18,8 +22,19 @@ from webapp.serving.service import Served
 api = Blueprint("api", __name__, url_prefix="/api/v1")
 
 
+class Ranked(msgspec.Struct):
+    """A class and its probability."""
+
+    label: str
+    probability: float
+
+
 class Result(msgspec.Struct, omit_defaults=True):
-    """The answer about one picture: the columns of ``canonistia classify``, and all scores if requested."""
+    """The answer about one picture: the columns of ``canonistia classify``, and what was requested besides.
+
+    ``top`` are the most likely classes; ``prediction_set`` are those that hold the true one with the requested
+    coverage. Both have the most likely class first.
+    """
 
     path: str
     label_1: str | None
@@ -35,6 +50,8 @@ class Result(msgspec.Struct, omit_defaults=True):
     scores: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     main: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     submodels: dict[str, float | None] | msgspec.UnsetType = msgspec.UNSET
+    top: list[Ranked] | msgspec.UnsetType = msgspec.UNSET
+    prediction_set: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Classified(msgspec.Struct):
@@ -45,6 +62,9 @@ class Classified(msgspec.Struct):
     results: list[Result]
 
 
+_Interval = Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]  # a tuple's schema stops generators
+
+
 class ModelEntry(msgspec.Struct):
     """A bundle that is served, with its accuracy measured out of fold."""
 
@@ -52,9 +72,9 @@ class ModelEntry(msgspec.Struct):
     classes: list[str]
     pictures: int
     top1: float
-    top1_interval: tuple[float, float]
+    top1_interval: _Interval
     top2: float
-    top2_interval: tuple[float, float]
+    top2_interval: _Interval
     routed: float
 
 
@@ -78,17 +98,19 @@ class ProblemDetails(msgspec.Struct):
 def classify() -> Response:
     """Classify one or many pictures.
 
-    Send files in the form field "file", or one picture as the whole body. A picture that cannot be read gives a result
-    with its error. If no picture can be read, the response is the problem of the first one.
+    Send files in the form field "file" ("files" and "image" mean the same), or one picture as the whole body. A picture
+    that cannot be read gives a result with its error. If no picture can be read, the response is the problem of the
+    first one. The parameters may be fields of the form, too.
     """
-    with_scores = _flag("scores")
     sources = _sent()
-    with state().service.use(request.args.get("model")) as served:
+    wanted = read_parameters()
+    with state().service.use(wanted.model) as served:
+        limit = None if wanted.coverage is None else limit_of(served.manifest, wanted.coverage)
         answers = classify_sources(served, sources)
         refused = [answer for answer in answers if isinstance(answer, Refused)]
         if len(refused) == len(answers):
             raise refused[0].problem
-        results = [_result(answer, served, with_scores) for answer in answers]
+        results = [Result(**asdict(answer.row), **_more(answer, served, wanted, limit)) for answer in answers]
         return json_response(Classified(served.name, served.sha256, results))
 
 
@@ -112,9 +134,19 @@ def _sent() -> list[tuple[str, Source]]:
     return [("body", body)]
 
 
-def _result(answer: Answer | Refused, served: Served, with_scores: bool) -> Result:
-    more = scores_of(answer.outcome, served.engine.classes) if with_scores and isinstance(answer, Answer) else {}
-    return Result(**asdict(answer.row), **more)
+def _more(answer: Answer | Refused, served: Served, wanted: Parameters, limit: float | None) -> dict[str, Any]:
+    """Return what a client wants to know besides the row; ``limit`` is that of the wanted prediction set."""
+    if isinstance(answer, Refused):
+        return {}
+    classes, scores = served.engine.classes, answer.outcome.scores
+    order = np.argsort(-scores, kind="stable")
+    more = scores_of(answer.outcome, classes) if wanted.scores else {}
+    if wanted.top_k is not None:
+        more["top"] = [Ranked(classes[index], float(scores[index])) for index in order[: wanted.top_k]]
+    if limit is not None:
+        inside = prediction_sets(scores[np.newaxis], limit)[0]
+        more["prediction_set"] = [classes[index] for index in order if inside[index]]
+    return more
 
 
 def _entry(manifest: Manifest) -> ModelEntry:
@@ -124,18 +156,11 @@ def _entry(manifest: Manifest) -> ModelEntry:
         manifest.classes,
         manifest.measured.pictures,
         figures.top1,
-        figures.top1_interval,
+        list(figures.top1_interval),
         figures.top2,
-        figures.top2_interval,
+        list(figures.top2_interval),
         manifest.measured.routed,
     )
-
-
-def _flag(name: str) -> bool:
-    value = request.args.get(name, "false")
-    if value not in ("true", "false"):
-        raise Problem("malformed", f"The parameter {name} is '{value[:20]}'; expected true or false.")
-    return value == "true"
 
 
 def json_response(

@@ -1,6 +1,5 @@
 """Cards: what the page shows about each picture."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,12 +46,10 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
     manifest, outcome, prediction = engine.bundle.manifest, answer.outcome, answer.prediction
     shown = (prediction.label_1, prediction.label_2)
     submodels = {label: float(outcome.submodels[engine.classes.index(label)]) for label in shown}
-    maps = () if outcome.maps is None else evidence(outcome.maps)
-    pictures = (heat_picture(answer.preview, part, manifest.main.preprocess) for part in maps)
     return Card(
         answer=answer,
         preview=data_uri(answer.preview),
-        maps=tuple(data_uri(picture, _MAP_SIZE) for picture in pictures),
+        maps=maps_of(answer, engine),
         main_share=float(outcome.main.max()),
         submodels={label: share for label, share in submodels.items() if not np.isnan(share)},
         recognised=bool(manifest.rules.unsure.recognised(outcome.submodels[np.newaxis])[0]),
@@ -60,15 +57,18 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
     )
 
 
-def doubt_ranks(answers: Sequence[Answer | Refused]) -> list[int]:
-    """Return each answer's place in the order of doubt, 0 for the most doubtful; refused pictures come last."""
+def maps_of(answer: Answer, engine: Engine) -> tuple[str, ...]:
+    """Return where the main model sees the two classes, as data: addresses; empty if no maps were made."""
+    if answer.preview is None or answer.outcome.maps is None:
+        return ()
+    spec = engine.bundle.manifest.main.preprocess
+    pictures = (heat_picture(answer.preview, part, spec) for part in evidence(answer.outcome.maps))
+    return tuple(data_uri(picture, _MAP_SIZE) for picture in pictures)
 
-    def doubt(place: int) -> float:
-        answer = answers[place]
-        if isinstance(answer, Refused):
-            return -1.0
-        said = answer.prediction
-        return doubtfulness(said.unsure, said.probability_1, said.probability_2)
 
-    order = sorted(range(len(answers)), key=doubt, reverse=True)  # stable: equal ones stay as they were sent
-    return [order.index(place) for place in range(len(answers))]
+def doubt_of(answer: Answer | Refused) -> float:
+    """Return the sort key of an answer by doubt; the most doubtful has the highest, a refused picture the lowest."""
+    if isinstance(answer, Refused):
+        return -1.0
+    said = answer.prediction
+    return doubtfulness(said.unsure, said.probability_1, said.probability_2)

@@ -41,6 +41,11 @@ def class_facts(manifest: Manifest) -> list[ClassFacts]:
     return facts
 
 
+def of_hundred(share: float) -> int:
+    """Return a share as so many of 100; 0 and 100 only where the share is exactly that."""
+    return round(100 * share) if share in (0, 1) else min(99, max(1, round(100 * share)))
+
+
 def shades(confusion: list[list[int]]) -> list[list[int]]:
     """Return the shade of each cell, 0 to ``SHADES``, by its share of the true class; 0 only for a count of 0."""
     counts = np.array(confusion, dtype=float)

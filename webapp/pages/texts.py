@@ -46,6 +46,27 @@ def texts(language: str) -> Texts:
         return Texts(language, dict(_flat(tomllib.load(file))))
 
 
+def script_texts(texts: Texts, megabytes: int) -> dict[str, str]:
+    """Return the sentences that scripts show; ``#`` stands for what they fill in."""
+    kinds = {"pictures": "answers.pictures", "unsure": "answers.unsure_count", "refused": "answers.refused"}
+    counts = {"waiting": "answers.waiting", **kinds}
+    return {
+        "uploading": texts("form.uploading", percent=texts("number.percent", number="#")),
+        "looking": texts("form.looking"),
+        "waits": texts("form.waits", seconds="#"),
+        "remove": texts("form.remove", name="#"),
+        "unsureNone": texts("answers.unsure_none"),
+        **{f"{name}One": texts(f"{key}.one", count=1) for name, key in counts.items()},
+        **{f"{name}Many": texts(f"{key}.many", count="#") for name, key in counts.items()},
+        "lost": texts("problem.lost"),
+        "gone": texts("problem.gone", status="#"),
+        "strange": texts("problem.strange", status="#"),
+        "tooBig": texts("problem.too_big", megabytes=megabytes),
+        "tooLarge": texts("problem.upload_too_large"),
+        "rate": texts("problem.rate"),
+    }
+
+
 def _flat(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     for key, value in tree.items():

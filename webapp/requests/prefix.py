@@ -7,7 +7,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 HEADER = "X-Forwarded-Prefix"
 EXPECTED = "a prefix begins with a slash and holds letters, digits and -._~ alone, such as /photos"
 # How the service's own paths begin: under a prefix such as /api, a path would have two readings.
-OWN = frozenset({"api", "corrections", "metrics", "model", "static", "v2"})
+OWN = frozenset({"api", "corrections", "maps", "metrics", "model", "static", "v2"})
 
 # A segment of dots would lead out of the prefix, and a second slash to another host.
 _PREFIX = re.compile(r"(/(?!\.+(/|$))[A-Za-z0-9._~-]+)*/?")

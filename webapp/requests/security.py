@@ -26,9 +26,9 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-_OPEN = {"static", "infer.live", "infer.ready"}  # for monitors and browsers, without a key
+OPEN = {"static", "infer.live", "infer.ready"}  # for monitors and browsers, without a key
 # A probe asks by address, and knows no name.
-_UNDER_ANY_NAME = {"infer.live", "infer.ready", "infer.model_ready", "show_metrics"}
+UNDER_ANY_NAME = {"infer.live", "infer.ready", "infer.model_ready", "show_metrics"}
 
 
 def install(app: Flask, settings: Settings, rates: Storage | None = None) -> None:
@@ -46,7 +46,7 @@ def install(app: Flask, settings: Settings, rates: Storage | None = None) -> Non
     @app.before_request
     def find_key() -> None:
         given = _given_key(request)
-        if wrong_keys and given is not None and request.endpoint not in _OPEN:
+        if wrong_keys and given is not None and request.endpoint not in OPEN:
             wrong_keys.check(client_address())
         g.api_key = None if given is None else keyring.find(given)
         g.has_wrong_key = bool(keyring) and given is not None and g.api_key is None
@@ -58,12 +58,12 @@ def install(app: Flask, settings: Settings, rates: Storage | None = None) -> Non
     def check() -> None:
         if settings.behind_proxy:
             _check_prefix(request)
-        if request.endpoint not in _UNDER_ANY_NAME:
+        if request.endpoint not in UNDER_ANY_NAME:
             _check_host(request, settings.trusted_hosts)
         admitted = admitted_origin(request, settings.allowed_origins) is not None
         if request.method == "POST" and not admitted:
             refuse_other_sites(request)
-        if keyring and request.endpoint not in _OPEN and not (admitted and is_preflight(request)):
+        if keyring and request.endpoint not in OPEN and not (admitted and is_preflight(request)):
             _check_key(wrong_keys)
         if request.method == "POST":
             _admit(settings)

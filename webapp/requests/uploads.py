@@ -21,8 +21,19 @@ from webapp.requests.state import state
 from webapp.serving.batcher import Outcome
 from webapp.serving.service import Served
 
-FIELDS = ("pictures", "file")
+FIELDS = ("pictures", "file", "files", "image")  # the page's, and those that programs use
 _ARRAY_BYTES = 4  # per pixel of Pillow's copy of an array
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """What is made of a picture besides its answer: a small picture to show, and the maps of its two classes."""
+
+    preview: bool = False
+    maps: bool = False
+
+
+_NONE = Illustration()
 
 
 @dataclass(frozen=True)
@@ -38,8 +49,15 @@ def sent_files() -> list[tuple[str, Source]]:
     Raises
     ------
     Problem
-        The form holds no file, or did not arrive completely.
+        The form holds no file, or one in a field that is not known, or did not arrive completely.
     """
+    for field, upload in request.files.items(multi=True):
+        if upload.filename and field not in FIELDS:
+            named = (field or "")[:40]  # a part may have no name at all
+            raise Problem(
+                "malformed",
+                f"The form has a file in the field '{named}'; expected {', '.join(FIELDS[1:])}; name it so.",
+            )
     files = [upload for field in FIELDS for upload in request.files.getlist(field) if upload.filename]
     if not files:
         raise Problem("no_picture", "No picture was sent; choose at least one.")
@@ -54,7 +72,7 @@ def check_count(pictures: int) -> None:
 
 
 def classify_sources(
-    served: Served, sources: Sequence[tuple[str, Source]], explain: bool = False
+    served: Served, sources: Sequence[tuple[str, Source]], illustration: Illustration = _NONE
 ) -> list[Answer | Refused]:
     """Return an answer for each named picture, in order; a bad picture does not stop the others.
 
@@ -64,7 +82,7 @@ def classify_sources(
         The bundle that answers.
     sources
         Names, and the bytes of files or uint8 arrays (H, W, 3).
-    explain
+    illustration
         Whether to make previews and activation maps.
 
     Raises
@@ -76,10 +94,12 @@ def classify_sources(
     """
     g.model = served.name  # for the log and the metrics
     with served.batcher.statistics.request():
-        return _answers(served, sources, explain)
+        return _answers(served, sources, illustration)
 
 
-def _answers(served: Served, sources: Sequence[tuple[str, Source]], explain: bool) -> list[Answer | Refused]:
+def _answers(
+    served: Served, sources: Sequence[tuple[str, Source]], illustration: Illustration
+) -> list[Answer | Refused]:
     check_count(len(sources))
     deadline = time.monotonic() + state().settings.deadline_seconds
     with _admitted(len(sources) - 1):  # the request itself holds the first place
@@ -87,7 +107,7 @@ def _answers(served: Served, sources: Sequence[tuple[str, Source]], explain: boo
         try:
             for name, source in sources:
                 check_client_waits(deadline)
-                started.append(_submit(served, name, source, explain, len(sources) == 1, deadline))
+                started.append(_submit(served, name, source, illustration, len(sources) == 1, deadline))
             answers = [item if isinstance(item, Refused) else _finished(item, deadline) for item in started]
         finally:
             for item in started:
@@ -108,7 +128,7 @@ def _admitted(pictures: int) -> Iterator[None]:
 
 
 def _submit(
-    served: Served, name: str, source: Source, explain: bool, alone: bool, deadline: float
+    served: Served, name: str, source: Source, illustration: Illustration, alone: bool, deadline: float
 ) -> _Pending | Refused:
     current = state()
     specs = served.engine.specs
@@ -122,10 +142,10 @@ def _submit(
                     view = see(source, specs, current.settings.max_pixels)
             except Problem as problem:
                 return Refused(name, problem)
-            preview = view.preview(PREVIEW_SIZE) if explain else None
+            preview = view.preview(PREVIEW_SIZE) if illustration.preview else None
             view.prepare(served.manifest.main.preprocess, specs)
         check_client_waits(deadline)
-        return _Pending(name, preview, reservation.submit(view, maps=explain, inline=alone))
+        return _Pending(name, preview, reservation.submit(view, maps=illustration.maps, inline=alone))
 
 
 @contextmanager

@@ -1,130 +1,154 @@
-// Extras of the page: previews, drag and drop, paste, progress, sorting in place. The page works without this file.
-"use strict";
+// Extras of the page, which works without them: choosing, dropping and pasting; answers as soon as pictures are chosen;
+// pages that change inside the document, so that the answers stay.
 
-const THUMBNAILS = 24;
+import { Answers } from "./answers.js";
+import { Queue, sentence } from "./requests.js";
+import { tryOut } from "./try.js";
 
-const form = document.getElementById("upload");
-if (form) {
-  const input = document.getElementById("pictures");
-  const camera = document.getElementById("camera");
-  const chosen = document.getElementById("chosen");
-  const drop = document.getElementById("drop");
-  const progress = document.getElementById("progress");
-  const status = document.getElementById("status");
-  const texts = form.dataset;
-  let answered = false; // pictures added after an answer start a new selection
+const MARGIN = 65_536; // bytes of a request that are not pictures
 
-  const say = (sentence) => {
-    status.textContent = sentence;
-    status.classList.toggle("hidden", answered); // the heading of the answers shows the same
-  };
-  const count = (number) => (number === 1 ? texts.one : texts.many.replace("#", number));
+const page = {}; // the address, model, limits and texts of the form that was shown last
+const answers = new Answers({ dropped: (items) => queue.drop(items), again: (items) => ask(items) });
+const queue = new Queue(page, {
+  answered: (item, card) => answers.answered(item, card),
+  failed: (item, text, detail) => answers.failed(item, text, detail),
+  progress: (share) => showProgress(share),
+  waits: (seconds) => say(page.texts.waits.replace("#", seconds)),
+  idle: () => showIdle(),
+});
 
-  const choose = (files) => {
-    const transfer = new DataTransfer();
-    files.forEach((file) => transfer.items.add(file));
-    input.files = transfer.files;
-    show();
-  };
-  const add = (files) => {
-    if (files.length) choose([...(answered ? [] : input.files), ...files]);
-  };
+const element = (id) => document.getElementById(id);
+const texts = () => JSON.parse(element("texts").dataset.texts);
+const chosenModel = () => element("upload").elements.model?.value ?? "";
 
-  const thumbnail = (file, place) => {
-    const item = document.createElement("li");
-    const image = document.createElement("img");
-    image.src = URL.createObjectURL(file);
-    image.alt = file.name;
-    image.addEventListener("load", () => URL.revokeObjectURL(image.src));
-    image.addEventListener("error", () => {
-      const name = document.createElement("span");
-      name.className = "plain";
-      name.textContent = file.name;
-      image.replaceWith(name);
-    });
-    const remove = document.createElement("button");
-    remove.type = "button";
-    remove.textContent = "×";
-    remove.setAttribute("aria-label", texts.remove.replace("#", file.name));
-    remove.addEventListener("click", () => {
-      choose([...input.files].filter((_, other) => other !== place));
-      (chosen.querySelectorAll("button")[place] ?? input).focus();
-    });
-    item.append(image, remove);
-    return item;
-  };
-  const show = () => {
-    const files = [...input.files];
-    const items = files.slice(0, THUMBNAILS).map(thumbnail);
-    if (files.length > THUMBNAILS) {
-      const rest = document.createElement("li");
-      rest.className = "plain";
-      rest.textContent = texts.further.replace("#", files.length - THUMBNAILS);
-      items.push(rest);
+const ask = (items) => {
+  items.forEach((item) => Object.assign(item, { model: page.model, language: document.documentElement.lang }));
+  answers.add(items);
+  say(page.texts.looking);
+  queue.push(items);
+};
+const add = (items) => {
+  if (!items.length) return;
+  const first = !answers.items.length;
+  ask(items);
+  if (first) answers.title.focus({ preventScroll: true });
+  (first ? answers.title : items[0].card).scrollIntoView({ block: first ? "start" : "nearest" });
+};
+const fromFile = (file) => ({
+  file, name: file.name, size: file.size, turn: 0, append: (form) => form.append("pictures", file, file.name),
+});
+const fromSample = (button) => ({
+  name: button.title, size: 0, turn: 0, thumbnail: button.querySelector("img").src,
+  append: (form) => form.append("sample", button.value),
+});
+
+const say = (text) => {
+  if (!element("status")) return; // another page is shown
+  element("status").textContent = text;
+  element("status").classList.toggle("hidden", text === answers.summary());
+};
+const showProgress = (share) => {
+  const bar = element("progress");
+  if (!bar) return;
+  bar.hidden = false;
+  if (share < 1) {
+    bar.value = share;
+    say(page.texts.uploading.replace("#", Math.floor(100 * share)));
+  } else {
+    bar.removeAttribute("value");
+    say(page.texts.looking);
+  }
+};
+const showIdle = () => {
+  if (!element("progress")) return;
+  element("progress").hidden = true;
+  say(answers.items.length ? answers.summary() : "");
+};
+
+// Bind the form of a page that has just come, and show the answers that are there.
+const enter = () => {
+  const form = element("upload");
+  if (!form || form.dataset.entered) return;
+  form.dataset.entered = "true";
+  const wanted = new URLSearchParams(location.search).get("model");
+  if (page.model && wanted === null && form.elements.model) form.elements.model.value = page.model;
+  Object.assign(page, {
+    address: form.action,
+    model: chosenModel(),
+    texts: texts(),
+    mostBytes: Number(form.dataset.bytes) - MARGIN,
+    mostPictures: Number(form.dataset.pictures),
+  });
+  answers.enter(page);
+  form.addEventListener("change", ({ target }) => {
+    if (target.type === "file") {
+      add([...target.files].map(fromFile));
+      target.value = ""; // the same pictures may be chosen again
+    } else if (target.name === "model") {
+      page.model = chosenModel();
+      if (answers.items.length) ask(answers.items);
     }
-    chosen.replaceChildren(...items);
-    chosen.hidden = !files.length;
-    answered = false;
-    say(files.length ? count(files.length) : "");
-  };
-
-  input.addEventListener("change", show);
-  camera.addEventListener("change", () => {
-    add([...camera.files]);
-    camera.value = "";
   });
-  document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault(); // a picture dropped outside the box must not replace the page
-    drop.classList.add("over");
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) drop.classList.remove("over");
-  });
-  document.addEventListener("drop", (event) => {
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
-    drop.classList.remove("over");
-    add([...event.dataTransfer.files]);
+    if (event.submitter?.name === "sample") add([fromSample(event.submitter)]);
   });
+  element("clear").addEventListener("click", () => {
+    answers.remove(answers.items);
+    element("pictures").focus();
+  });
+  const { lang } = document.documentElement;
+  const others = answers.items.filter(({ model, language }) => model !== page.model || language !== lang);
+  if (others.length) ask(others);
+  else showIdle();
+};
 
-  let uploaded = false;
-  form.addEventListener("htmx:beforeSend", () => {
-    uploaded = false;
-    progress.hidden = false;
-    progress.removeAttribute("value");
-    answered = false;
-    say(texts.looking);
-  });
-  form.addEventListener("htmx:xhr:progress", ({ detail }) => {
-    if (uploaded || !detail.lengthComputable) return; // progress of the download of the answer is not shown
-    uploaded = detail.loaded === detail.total;
-    if (uploaded) {
-      progress.removeAttribute("value");
-      say(texts.looking);
-    } else {
-      progress.value = detail.loaded / detail.total;
-      say(texts.uploading.replace("#", Math.floor((100 * detail.loaded) / detail.total)));
-    }
-  });
-  form.addEventListener("htmx:afterRequest", () => { progress.hidden = true; });
-  form.addEventListener("htmx:sendError", () => say(texts.lost));
-  document.addEventListener("htmx:afterSwap", ({ detail }) => {
-    if (detail.requestConfig.elt !== form) return; // a correction
-    const title = document.getElementById("answers-title"); // missing if the request was refused
-    answered = title !== null;
-    say(document.getElementById("summary")?.textContent ?? "");
-    title?.focus({ preventScroll: true });
-    title?.scrollIntoView();
-  });
+const files = (transfer) => [...(transfer?.files ?? [])].map(fromFile);
+document.addEventListener("paste", ({ clipboardData }) => { if (element("upload")) add(files(clipboardData)); });
+document.addEventListener("dragover", (event) => {
+  event.preventDefault(); // a picture dropped outside the box must not replace the page
+  element("drop")?.classList.add("over");
+});
+document.addEventListener("dragleave", ({ relatedTarget }) => {
+  if (!relatedTarget) element("drop")?.classList.remove("over");
+});
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  element("drop")?.classList.remove("over");
+  if (element("upload")) add(files(event.dataTransfer));
+});
 
-  const order = document.getElementById("order");
-  order.addEventListener("change", () => {
-    const list = document.querySelector("#answers .cards");
-    if (!list) return;
-    const cards = [...list.children].sort((one, other) => one.dataset[order.value] - other.dataset[order.value]);
-    list.append(...cards);
-    const csv = document.getElementById("csv");
-    const lines = [csv.dataset.header, ...cards.map((card) => card.dataset.line)];
-    csv.href = "data:text/csv;charset=utf-8," + encodeURIComponent(lines.map((line) => line + "\r\n").join(""));
-  });
-}
+document.addEventListener("submit", (event) => {
+  if (event.target.id !== "try") return;
+  event.preventDefault();
+  tryOut(event.submitter.formAction, event.target, element("try-answer"), texts());
+});
+
+// Pages change inside the document (hx-boost), and the answers of the form wait meanwhile.
+const arrive = () => {
+  document.documentElement.lang = element("content").dataset.language;
+  enter();
+  element("content").focus({ preventScroll: true });
+};
+document.addEventListener("htmx:afterSettle", ({ detail }) => { if (detail.boosted) arrive(); });
+document.addEventListener("htmx:historyRestore", arrive);
+
+// What a proxy says in place of the service, or a service that is gone, becomes a sentence where it was asked for.
+const tell = (text, detail) => {
+  const place = detail.boosted ? element("content") : detail.requestConfig.elt;
+  place.querySelector(".told")?.remove();
+  const told = element("told").content.firstElementChild.cloneNode(true);
+  told.firstElementChild.textContent = text;
+  told.setAttribute("role", "alert");
+  place.prepend(told);
+};
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const own = detail.boosted ? /<main id="content"/ : /class="(?:thanks|problem)"/;
+  if (own.test(detail.serverResponse)) return;
+  detail.shouldSwap = false;
+  tell(sentence(detail.xhr.status, texts()), detail);
+});
+document.addEventListener("htmx:sendError", ({ detail }) => tell(texts().lost, detail));
+document.addEventListener("htmx:historyCacheMissLoadError", () => tell(texts().lost, { boosted: true }));
+
+enter();
