@@ -114,6 +114,23 @@ def test_a_bundle_that_is_there_is_not_replaced(photos: Path, tmp_path: Path) ->
     assert (tmp_path / "mine" / "bundle.json").read_text() == "{}"
 
 
+def test_the_command_and_python_ask_for_the_same(
+    photos: Path, tmp_path: Path, fitted: Fitted, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[FitRequest] = []
+
+    def note(request: FitRequest) -> Fitted:
+        asked.append(request)
+        return fitted
+
+    monkeypatch.setattr(fit_command, "fit", note)
+    done = run("fit", photos, "--out", tmp_path / "mine", "--minutes", 5, "--test", photos, "--resume")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-1] == f"canonistia serve --model {fitted.bundle}"
+    assert canonistia.fit(str(photos), tmp_path / "mine", minutes=5, test=photos, resume=True) == fitted
+    assert asked == [FitRequest(photos, tmp_path / "mine", 5, photos, resume=True)] * 2
+
+
 def test_too_little_time_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(CanonistiaError, match="the smallest that works is --minutes"):
         fit(FitRequest(photos, tmp_path / "mine", minutes=0.1), LADDER)
