@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cascade.bundle.precision import Precision
     from cascade.inference.engine import Engine
     from cascade.inference.prediction import Prediction
+    from export.commands.fit import Fitted
 else:
     # Engine needs numpy and onnxruntime, which most commands should not wait for. A type checker reads the imports
     # above instead, so that a misspelt name is still an error.
@@ -28,11 +29,12 @@ else:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
-__all__ = ["CanonistiaError", "Engine", "Prediction", "load"]
+__all__ = ["CanonistiaError", "Engine", "Prediction", "fit", "load"]
 
 _LAZY = {"Engine": "cascade.inference.engine", "Prediction": "cascade.inference.prediction"}
 
 _COMMANDS = {
+    "fit": "export.cli:fit",
     "check-data": "trainers.cli:check_data",
     "backbones": "trainers.cli:backbones",
     "find-lr": "trainers.cli:find_lr",
@@ -98,6 +100,47 @@ def load(
     from cascade.inference.loading import load_engine
 
     return load_engine(model, threads, precision)
+
+
+def fit(
+    photos: "str | PathLike[str]",
+    out: "str | PathLike[str]",
+    minutes: float | None = None,
+    test: "str | PathLike[str] | None" = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> "Fitted":
+    """Train, export and score a cascade within a promised time: ``canonistia.fit("photos", "models/mine")``.
+
+    It needs the train extra. Its progress is shown on standard error.
+
+    Parameters
+    ----------
+    photos
+        A folder with one folder per class, with or without splits, or a manifest.
+    out
+        The new bundle's folder; the runs and the plan are in a folder beside it that ends with ``.runs``.
+    minutes
+        Time that everything may take on this machine; 20, or, when resumed, what was promised at first.
+    test
+        Pictures to score the result on; by default the test split of ``photos``, if it has one.
+    resume
+        Continue a stopped fit by its plan; start it if there is none.
+    overwrite
+        Replace an earlier fit and its bundle.
+
+    Raises
+    ------
+    CanonistiaError
+        The pictures are not usable, the time is too little for anything, or ``out`` is taken.
+    """
+    from pathlib import Path
+
+    from export.commands.fit import FitRequest
+    from export.commands.fit import fit as run
+
+    tested = None if test is None else Path(test)
+    return run(FitRequest(Path(photos), Path(out), minutes, tested, resume, overwrite))
 
 
 class _Commands(click.Group):

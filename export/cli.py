@@ -85,6 +85,39 @@ def notes_option(command: F) -> F:
 
 
 @click.command()
+@click.argument("photos", type=click.Path(exists=True, path_type=Path), metavar="PHOTOS")
+@click.option("--out", type=NewFolder(), required=True, help="New folder of the bundle: models/NAME.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Time that everything may take on this machine; the most accurate that ends in it is trained. Default: 20.",
+)
+@click.option(
+    "--test",
+    type=click.Path(exists=True, path_type=Path),
+    help="Pictures to score the result on, as for evaluate: one folder per class, or a manifest. No copy of them is "
+    "trained on. Default: the test split of PHOTOS, if it has one.",
+)
+@click.option("--resume", is_flag=True, help="Continue a stopped fit by its plan; start it if there is none.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier fit and its bundle.")
+def fit(**options: Any) -> None:
+    """Train, export and score a cascade from labelled photos, within a promised time.
+
+    PHOTOS is a folder with one folder per class, with or without splits, or a manifest (see check-data). Unreadable
+    pictures, copies and pictures with two labels are left out. For some seconds the speed of this machine is measured;
+    then networks, frozen or fine-tuned, and epochs are chosen so that everything ends in time, and the plan is written.
+
+    The runs, the plan with its exact commands and the log are in OUT.runs. Nothing is sent to Weights & Biases.
+    """
+    from export.commands.fit import FitRequest
+    from export.commands.fit import fit as run
+    from export.planning.text import result_lines
+
+    fitted = run(FitRequest(**options))
+    click.echo("\n".join(result_lines(fitted.plan, fitted.manifest, fitted.test)))
+
+
+@click.command()
 @click.option("--main", "main_run", type=_FOLDER, required=True, help="Run folder of train-main.")
 @click.option("--subs", type=_FOLDER, required=True, help="Run folder of train-sub.")
 @click.option(
@@ -315,9 +348,9 @@ def benchmark_cascade(
             raise click.UsageError("a pipeline needs --out, and --pipeline or --leave-source-out")
         _benchmark_pipeline(context, data, leave_source_out, pipeline, out, as_json, options)
         return
+    from cascade.progress import track
     from export.commands.benchmark import BenchmarkPlan, describe, read_pool, run_benchmark, summary
     from trainers.networks.config import NetworkConfig
-    from trainers.progress import track
 
     second = NetworkConfig(second_backbone, size=second_size, flip=second_flip)
     plan = BenchmarkPlan(data, NetworkConfig(main_backbone), second, **options)

@@ -38,9 +38,9 @@ FLOORS = {
         {"data"},
         {"distributed", "networks"},
         {"options"},
-        {"progress", "recipe"},
+        {"recipe"},
     ),
-    "export": ({"cli"}, {"commands"}, {"bundles"}, {"fitting", "graphs"}, {"plan"}),
+    "export": ({"cli"}, {"commands"}, {"planning"}, {"bundles"}, {"fitting", "graphs"}, {"plan"}),
     "webapp": (
         {"cli"},
         {"server"},

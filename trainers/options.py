@@ -48,7 +48,8 @@ _HELP = {
     "final_epochs": "Last epochs at full image size, with --early-size.",
     "loss": "cross_entropy, or top2, which is low when the true class is among the two likeliest.",
     "teacher_weight": "With --teacher: the share of the loss that follows the teachers; the rest follows the labels.",
-    "precision": "fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the hardware supports it.",
+    "precision": "fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the hardware supports it "
+    "and some timed steps are faster in it.",
     "device": "cpu, cuda, or auto: a GPU where PyTorch sees one.",
     "workers": "Data loader processes that decode pictures (0: the main process).",
     "cache": "Cache of decoded pictures between epochs: none, memory or disk.",

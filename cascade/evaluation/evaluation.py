@@ -134,7 +134,7 @@ def labelled_pictures(
     unknown = sorted(set(class_names(pictures)) - set(classes))
     if unknown:
         raise CanonistiaError(
-            f"{source} has classes that the bundle does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
+            f"{source} has classes that the model does not know: {', '.join(unknown)}; it knows {', '.join(classes)}"
         )
     return pictures
 

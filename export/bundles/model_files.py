@@ -10,12 +10,12 @@ import torch
 from cascade.bundle.manifest import Calibration, PixelModel, Submodel
 from cascade.bundle.reading import describe_file
 from cascade.images.preprocess import PreprocessSpec
+from cascade.progress import track
 from export.fitting.calibration import Calibrators
 from export.fitting.measure import Measurement
 from export.graphs.distance import ClassDistances
 from export.graphs.modules import MainGraph, SubmodelGraph, write_like
 from trainers.features.graph import FeatureGraph, write_onnx
-from trainers.progress import track
 from trainers.runs.folder import TrainedRun
 from trainers.runs.submodels import Submodels
 

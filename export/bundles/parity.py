@@ -8,11 +8,11 @@ import numpy as np
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.inference.engine import Engine
+from cascade.progress import track
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.probabilities import top_two
 from export.fitting.selection import FittedCascade
 from export.fitting.stage_logits import StageLogits
-from trainers.progress import track
 
 RTOL, ATOL = 1e-3, 1e-4  # of logits
 PROBABILITY_ATOL = 2e-3

@@ -12,6 +12,7 @@ from cascade.bundle.manifest import SCHEMA_VERSION, Manifest
 from cascade.evaluation.evaluation import readable_batches
 from cascade.images.preprocess import least_size
 from cascade.inference.engine import Engine
+from cascade.progress import track
 from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
 from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
 from export.fitting.measure import Measurement
@@ -19,7 +20,6 @@ from export.fitting.selection import FittedCascade
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits
 from export.graphs.modules import set_scalars
-from trainers.progress import track
 from trainers.runs.folder import code_version
 
 

@@ -18,6 +18,7 @@ from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names
 from cascade.images.manifest import labelled_pictures
 from cascade.images.preprocess import Colour, PreprocessSpec
+from cascade.progress import track
 from cascade.rules.cascade import known_answers, run_cascade
 from export.fitting.calibration import fit_temperature
 from export.fitting.decisions import fit_decision
@@ -31,7 +32,6 @@ from trainers.features.negatives import cross_fitted, example_weights
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
-from trainers.progress import track
 from trainers.recipe import DEFAULT_POLICY
 
 _FOLDS = 5

@@ -55,7 +55,7 @@ def export_bundle(plan: ExportPlan) -> tuple[Bundle, FittedCascade]:
         The runs do not belong together or to the data set, parity fails, or the bundle cannot be written. Nothing
         is left behind then.
     """
-    _check_out(plan)
+    check_out(plan)
     notes = read_notes(plan.notes)
     trained = _load_trained(plan)
     data = trained.data
@@ -170,7 +170,8 @@ def _provenance(plan: ExportPlan, main: TrainedRun) -> Provenance:
     )
 
 
-def _check_out(plan: ExportPlan) -> None:
+def check_out(plan: ExportPlan) -> None:
+    """Raise CanonistiaError unless a bundle can be made in the plan's folder."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plan.out.name):
         raise CanonistiaError(
             f"'{plan.out.name}' is not a bundle name, expected letters, digits, '_', '.' and '-'; choose another --out"

@@ -20,16 +20,16 @@ from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names
 from cascade.images.manifest import labelled_pictures
 from cascade.inference.loading import load_engine
+from cascade.progress import track
 from cascade.threads import processors
 from export.commands.benchmark import split_indices
 from export.commands.composed_set import composed_figures
 from trainers.data.fingerprints import fingerprint, same_picture_groups
 from trainers.data.manifest import write_pictures
-from trainers.progress import track
 
 Call = Callable[[Sequence[str]], object]
 
-# The pipeline of the README: {data} is the fold's manifest, {run} its folder. The last step makes {run}/bundle.
+# The pipeline of docs/training.md: {data} is the fold's manifest, {run} its folder. The last step makes {run}/bundle.
 DEFAULT_STEPS = (
     "train-main {data} --out {run}/main --no-report --tracker none",
     "train-sub {data} --main {run}/main --out {run}/subs --tracker none",
@@ -144,7 +144,9 @@ def run_pipeline(folds: Sequence[Fold], steps: Sequence[str], out: Path, call: C
         _begin(fold, run, steps)
         if not report.exists():
             _run_steps(run, steps, call)
-            write_json(report, _scored(fold, run / "bundle"))
+            figures = scored(run / "bundle", fold.scored, f"scoring {fold.name}")
+            composed = composed_figures(load_engine(str(run / "bundle"), threads=1), fold.scored, processors())
+            write_json(report, {**figures, "composed": composed})
         yield {"name": fold.name, **json.loads(report.read_bytes())}
 
 
@@ -220,9 +222,8 @@ def _run_steps(run: Path, steps: Sequence[str], call: Call) -> None:
         write_json(done, number)
 
 
-def _scored(fold: Fold, bundle: Path) -> dict[str, Any]:
+def scored(bundle: Path, pictures: Sequence[LabelledPicture], what: str) -> dict[str, Any]:
+    """Return the figures of a bundle on labelled pictures; ``what`` names the work where its progress is shown."""
     engine = load_engine(str(bundle), threads=1)
-    paths = track([picture.path for picture in fold.scored], f"scoring {fold.name}")
-    labels = [picture.label for picture in fold.scored]
-    report = evaluate(engine, paths, labels, workers=processors()).report()
-    return {**report, "composed": composed_figures(engine, fold.scored, processors())}
+    paths = track([picture.path for picture in pictures], what)
+    return evaluate(engine, paths, [picture.label for picture in pictures], workers=processors()).report()

@@ -20,6 +20,7 @@ from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.images.folders import LabelledPicture
 from cascade.inference.engine import Engine, stack
+from cascade.progress import track
 from cascade.rules.accept import Accept
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
@@ -32,7 +33,6 @@ from export.fitting.stage_logits import check_class_counts
 from export.graphs.quantization import METHODS, quantize_network, relative_error
 from export.plan import BOTH_RATE, BUDGET, FALSE_ALARM_RATE
 from trainers.data.dataset import load_data_set
-from trainers.progress import track
 
 MOST_LOST = 0.003  # of the top-1 accuracy
 _PICTURES = 96  # to calibrate ranges on, and as many others to compare the methods on

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cascade.progress import track
 from export.fitting.shifted_pictures import shrunk, temporary_files
 from trainers.data.composed import WAYS, Pair, compose, draw_pairs
-from trainers.progress import track
 
 _MOST = 1000  # pairs that a rule is fitted on; more would take time and hardly change it
 

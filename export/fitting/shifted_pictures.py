@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from cascade.errors import CanonistiaError
 from cascade.images.degradations import DEGRADATIONS, STRENGTHS
 from cascade.images.unreadable import decoded
-from trainers.progress import track
+from cascade.progress import track
 
 # The other kinds of the stress test are kept from every fit, so that its figures under these are of kinds never seen.
 KINDS = ("blur", "defocus", "jpeg", "low_resolution", "brightness", "contrast", "rotation", "wide", "tall", "grey")

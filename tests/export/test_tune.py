@@ -101,7 +101,7 @@ def test_too_few_doubtful_pictures_are_said_and_the_simplest_rules_kept(run: Run
 @pytest.mark.parametrize(
     ("counts", "options", "sentence"),
     [
-        ({**dict.fromkeys(CLASSES, 4), "moon": 4}, (), "has classes that the bundle does not know: moon"),
+        ({**dict.fromkeys(CLASSES, 4), "moon": 4}, (), "has classes that the model does not know: moon"),
         ({"dots": 9}, (), "has 0 pictures of rows; calibration and routing need at least 3 of every class"),
         ({}, (), "holds no pictures in class folders"),
         (dict.fromkeys(CLASSES, 4), ("--budget", 1), "leaves nothing for the second stage"),

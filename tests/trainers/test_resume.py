@@ -37,6 +37,7 @@ RECIPE = replace(
     augment="strong",
     dropout=0.3,
     patience=3,
+    precision="fp32",  # auto measures, and may choose another one for the run that is compared
     tracker="none",
 )
 # Processes forked from a fresh one: this one has threads, which a fork would leave behind with their locks.

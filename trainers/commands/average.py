@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import labelled_pictures
+from cascade.progress import track
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.data.examples import Examples, split_examples
 from trainers.data.loader import pictures_in_order
@@ -20,7 +21,6 @@ from trainers.distributed.process_context import ProcessContext, process_context
 from trainers.loop.fit import predict
 from trainers.loop.scores import multiclass_scores
 from trainers.networks.averaging import averaged
-from trainers.progress import track
 from trainers.runs.evaluated import Evaluated
 from trainers.runs.folder import Sidecar, TrainedRun, check_same_data, load_run, read_config
 from trainers.runs.opening import check_run_folder, open_run

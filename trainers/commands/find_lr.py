@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cascade.errors import CanonistiaError
+from cascade.progress import track
 from trainers.data.dataset import load_data_set
 from trainers.data.decode_cache import decoder
 from trainers.data.examples import split_examples
@@ -23,7 +24,6 @@ from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import build_classifier
 from trainers.networks.config import NetworkConfig
 from trainers.networks.unfreeze import unfreeze_plan
-from trainers.progress import track
 from trainers.recipe import Recipe
 
 _LOWEST, _HIGHEST = 1e-6, 1.0  # factor on the rates of the recipe, which are scaled to a head's rate of 1

@@ -1,5 +1,6 @@
 """The main model's training, top to bottom."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec
 from trainers.data.dataset import DataSet, load_data_set, too_few_to_export
 from trainers.data.examples import Examples, SplitExamples, split_examples
-from trainers.distributed.process_context import process_context
+from trainers.distributed.process_context import ProcessContext, process_context
 from trainers.features.out_of_fold import keep_out_of_fold_probabilities, out_of_fold_probabilities
 from trainers.loop.batch_size import fitting_batch
 from trainers.loop.fit import Task, TrainingSetup
 from trainers.loop.losses import multiclass_loss
 from trainers.loop.scores import multiclass_scores
+from trainers.loop.step_time import chosen_precision
 from trainers.loop.teachers import Teacher, Teachers
 from trainers.loop.training import check_recipe, preprocessing, train_network
 from trainers.networks.backbones import backbone_spec
@@ -75,9 +77,7 @@ def train_main(
     if network_config.start:
         _start_from(network_config.start, network, folder, data)
     check_recipe(recipe, network, spec.size)
-    if recipe.batch_size == 0:
-        kept = read_config(out)["batch_size"] if resumed else fitting_batch(network, spec.size, process.device)
-        recipe = replace(recipe, batch_size=kept)
+    recipe = _measured(recipe, network, spec.size, process, read_config(out) if resumed else None)
 
     examples = split_examples(data)
     teachers = [_teacher(run, folder, data, spec, recipe).to(process.device) for run in network_config.teachers]
@@ -93,6 +93,22 @@ def train_main(
             train_network(network, examples, spec, setup, lambda *_: None)
         process.wait()
     return load_run(out)
+
+
+def _measured(
+    recipe: Recipe, network: Classifier, size: int, process: ProcessContext, before: Mapping[str, Any] | None
+) -> Recipe:
+    """Return the recipe with what is left to the machine: the batch that fits, and the faster precision.
+
+    A resumed run keeps those of ``before``, its configuration.
+    """
+    if recipe.batch_size == 0:
+        fitting = before["batch_size"] if before else fitting_batch(network, size, process.device)
+        recipe = replace(recipe, batch_size=fitting)
+    if recipe.precision == "auto":
+        faster = before["precision"] if before else chosen_precision(recipe, network, size, process.device)
+        recipe = replace(recipe, precision=process.gathered(faster)[0])  # one for all processes
+    return recipe
 
 
 def _run_config(

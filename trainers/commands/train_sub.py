@@ -18,12 +18,13 @@ from trainers.data.examples import SplitExamples, split_examples
 from trainers.distributed.device import resolve_device
 from trainers.features.cache import SplitFeatures, cached_features, features_sha256, weights_sha256
 from trainers.features.out_of_fold import out_of_fold_probabilities
+from trainers.loop.step_time import chosen_precision
 from trainers.loop.training import check_recipe, check_used, preprocessing
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
-from trainers.runs.folder import TrainedRun, check_same_data, is_started, load_run
+from trainers.runs.folder import TrainedRun, check_same_data, is_started, load_run, read_config
 from trainers.runs.opening import check_run_folder
 from trainers.runs.submodels import (
     MainFeatures,
@@ -105,7 +106,7 @@ def train_sub(
         features=features,
         start=None if features else trunk.backbone.state_dict(),
         common=common,
-        recipe=recipe,
+        recipe=_with_precision(recipe, trunk, spec.size, [class_run(out, label) for label in wanted if resume]),
         config=_set_config(plan, folder, data, main_run),
         group=main_run.name,
         negatives=plan.negatives,
@@ -115,6 +116,14 @@ def train_sub(
     for label, scores in trained_by(plan.engine)(prepared, wanted):
         click.echo(_score_line(label, scores), err=True)
     return wanted
+
+
+def _with_precision(recipe: Recipe, network: Classifier, size: int, resumed: Sequence[Path]) -> Recipe:
+    """Return the recipe with a precision; resumed runs keep what was measured for the first of them."""
+    begun = [run for run in resumed if is_started(run)]
+    if recipe.precision == "auto" and begun:
+        return replace(recipe, precision=read_config(begun[0])["precision"])
+    return replace(recipe, precision=chosen_precision(recipe, network, size, resolve_device(recipe.device)))
 
 
 def _score_line(label: str, scores: Mapping[str, float]) -> str:

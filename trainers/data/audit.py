@@ -12,8 +12,9 @@ import numpy as np
 from cascade.images.folders import LabelledPicture, PassedOver, passed_over, pictures_below
 from cascade.images.layout import class_names, layout_of
 from cascade.images.manifest import labelled_pictures, root_of
+from cascade.progress import track
+from cascade.threads import in_order, processors
 from trainers.data.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
-from trainers.progress import track
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,13 @@ def examine(source: Path, added: Sequence[Path] = ()) -> Examined:
         pictures += [replace(picture, split="") for picture in more]
     if not added and all(picture.source == _name(source) for picture in pictures):
         pictures = [replace(picture, source="") for picture in pictures]
-    prints = tuple(fingerprint(picture.path) for picture in track(pictures, "reading pictures"))
-    return Examined(root_of(source), source.is_dir(), tuple(pictures), prints)
+    return Examined(root_of(source), source.is_dir(), tuple(pictures), fingerprints(pictures))
+
+
+def fingerprints(pictures: Sequence[LabelledPicture]) -> tuple[Fingerprint, ...]:
+    """Return the fingerprint of each picture; several threads read, because decoding leaves the interpreter free."""
+    found = in_order(lambda picture: fingerprint(picture.path), pictures, processors())
+    return tuple(track(found, "reading pictures", len(pictures)))
 
 
 def _of_source(source: Path) -> list[LabelledPicture]:

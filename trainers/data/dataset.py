@@ -3,7 +3,7 @@
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,8 @@ from cascade.errors import CanonistiaError
 from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names
 from cascade.images.manifest import labelled_pictures
+from cascade.progress import track
 from trainers.data.fingerprints import data_fingerprint, file_sha256, fingerprint, same_picture_groups
-from trainers.progress import track
 
 _FOLDS = 5  # an unsplit data set gives one fifth to validation
 FEWEST_VALIDATION = 3  # pictures of every class: export fits two folds of two fits on them
@@ -73,6 +73,17 @@ def load_data_set(folder: Path, seed: int) -> DataSet:
         kept = [picture for picture in pictures if picture.split == "test"]
         pictures = [*split_pictures([picture for picture in pictures if picture.split != "test"], seed), *kept]
     hashes = {p.path: file_sha256(p.path) for p in track(pictures, "reading the data set")}
+    return data_set_of(folder, pictures, hashes)
+
+
+def data_set_of(folder: Path, pictures: Sequence[LabelledPicture], hashes: Mapping[Path, str]) -> DataSet:
+    """Return the data set of pictures with their splits and the sha256 of each file; ``folder`` is named in errors.
+
+    Raises
+    ------
+    CanonistiaError
+        There are fewer than two classes, a split is missing or lacks a class, or only validation or test has one.
+    """
     trained = {hashes[p.path] for p in pictures if p.split == "training"}
     data_set = DataSet(
         classes=tuple(class_names([p for p in pictures if p.split == "training"])),
@@ -133,7 +144,7 @@ def split_pictures(pictures: list[LabelledPicture], seed: int) -> list[LabelledP
     return [replace(p, split="validation" if index in chosen else "training") for index, p in enumerate(pictures)]
 
 
-def _of_split(pictures: list[LabelledPicture], split: str) -> tuple[LabelledPicture, ...]:
+def _of_split(pictures: Sequence[LabelledPicture], split: str) -> tuple[LabelledPicture, ...]:
     return tuple(picture for picture in pictures if picture.split == split)
 
 

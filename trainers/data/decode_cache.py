@@ -12,7 +12,7 @@ from PIL import Image
 from cascade.errors import CanonistiaError
 from cascade.files import written_whole
 from cascade.images.unreadable import decoded
-from trainers.progress import track
+from cascade.progress import track
 
 Decoder = Callable[[Path, int | None], Image.Image]
 

@@ -14,11 +14,11 @@ from cascade.errors import CanonistiaError, PictureError
 from cascade.images.decoding import decode
 from cascade.images.preprocess import PreprocessSpec, least_size, preprocess
 from cascade.images.unreadable import decoded, unreadable
+from cascade.progress import track
 from trainers.data.augment import Augmentation
 from trainers.data.decode_cache import Decoder
 from trainers.data.sampling import in_order, share_of
 from trainers.distributed.process_context import ProcessContext
-from trainers.progress import track
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # inputs (N, ...), targets (N,), weights (N,)
 Order = Callable[[int], list[np.ndarray]]

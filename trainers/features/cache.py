@@ -15,6 +15,7 @@ from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec, least_size
+from cascade.progress import track
 from cascade.threads import BATCH_SIZE, in_order, processors
 from trainers.data.decode_cache import cache_folder
 from trainers.data.fingerprints import file_sha256
@@ -22,7 +23,6 @@ from trainers.data.loader import PictureDataset, pictures_in_order
 from trainers.distributed.device import keep_freed_memory
 from trainers.features.graph import RuntimeFeatures
 from trainers.networks.classifier import Classifier
-from trainers.progress import track
 from trainers.runs.folder import save_tensors
 
 _BATCH = 32
@@ -103,7 +103,7 @@ def compute_features(
         except (torch.onnx.OnnxExporterError, OSError) as error:
             click.echo(f"{network.backbone_name} cannot be exported ({error}): PyTorch computes its features", err=True)
         else:
-            return _by_runtime(backbone, network.backbone_name, paths, spec)
+            return features_by_runtime(backbone, network.backbone_name, paths, spec)
     keep_freed_memory()
     batches = pictures_in_order(paths, np.zeros(len(paths), dtype=np.int64), spec, _BATCH, workers)
     network = network.to(device).to(memory_format=torch.channels_last).eval()
@@ -117,7 +117,10 @@ def _library(paths: Sequence[Path], device: str) -> str:
     return "onnxruntime" if device == "cpu" and len(paths) >= FEWEST_BY_RUNTIME else "pytorch"
 
 
-def _by_runtime(backbone: RuntimeFeatures, name: str, paths: Sequence[Path], spec: PreprocessSpec) -> torch.Tensor:
+def features_by_runtime(
+    backbone: RuntimeFeatures, name: str, paths: Sequence[Path], spec: PreprocessSpec
+) -> torch.Tensor:
+    """Return the pooled features of each picture, float32 (N, features), by ONNX Runtime on all processors."""
     pictures = PictureDataset(paths, np.zeros(len(paths), dtype=np.int64), spec)
     parts = [range(start, min(start + BATCH_SIZE, len(paths))) for start in range(0, len(paths), BATCH_SIZE)]
 

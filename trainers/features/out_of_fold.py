@@ -48,8 +48,8 @@ def keep_out_of_fold_probabilities(
 def untrained(main: TrainedRun) -> Classifier:
     """Return the main model's network with its backbone as it was before the training."""
     config = read_config(main.folder)
-    if config["unfreeze"] == "head" and config.get("pretrained", True):
-        return main.network
+    if config["unfreeze"] == "head" and not config.get("start"):
+        return main.network  # frozen; a run that it started from may have trained the backbone
     weights = Path(config["weights"]) if config.get("weights") else None
     sidecar, pretrained = main.sidecar, config.get("pretrained", True)
     before = NetworkConfig(sidecar.backbone, weights, sidecar.preprocess.size, flip=sidecar.flip, pretrained=pretrained)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cascade.errors import CanonistiaError
+from cascade.progress import steps_shown
 from trainers.data.loader import Batch
 from trainers.data.sampling import in_order, shuffled
 from trainers.distributed.process_context import ProcessContext
@@ -18,7 +19,6 @@ from trainers.loop.interrupt import Interruption, interruptions
 from trainers.loop.losses import Loss
 from trainers.loop.step import Stepper, check_finite
 from trainers.loop.teachers import Teachers
-from trainers.progress import steps_shown
 from trainers.recipe import Recipe
 from trainers.runs.checkpoint import TrainingState, load_state, random_state, save_state, set_random_state
 

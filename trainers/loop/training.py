@@ -187,7 +187,7 @@ def train_head(
     # Lower precision does not make a linear layer faster; features are not mixed.
     plain = replace(setup, recipe=replace(recipe, precision="fp32", mix="none"))
     hooks = Hooks(lambda _: network.train(), lambda row, trained: on_epoch(row, trained.get_submodule("1")))
-    with _one_thread():
+    with one_thread():
         groups = [{"params": list(network.parameters()), "lr": recipe.lr}]
         _, logits = fit(network, groups, batches, checks, plain, hooks)
     return logits
@@ -214,7 +214,8 @@ def _train_on_frozen(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread in the block, as the steps of a linear head do."""
     # A step of a linear head ends before a second thread has started; on a busy machine waiting for the thread takes
     # twenty times as long as the step.
     threads = torch.get_num_threads()
