@@ -10,6 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from cascade.rules.distance_correction import AS_MEASURED, DistanceCorrection
 from cascade.rules.probabilities import TINY, logsumexp, softmax
 
+_HEAVIEST = 1.0  # of an untrained network all energies are alike, and more would multiply their rounding
+
 
 @dataclass(frozen=True)
 class Calibrators:
@@ -47,7 +49,7 @@ def fit_distance_correction(distance: np.ndarray, logits: np.ndarray) -> Distanc
     energy = logsumexp(logits)  # (N,)
     middle, little = np.quantile(energy, [0.5, 1 / 6])
     usual, far = np.quantile(np.log(np.maximum(distance, TINY)), [0.5, 5 / 6])
-    weight = (far - usual) / (middle - little) if middle > little else 0.0
+    weight = min((far - usual) / (middle - little), _HEAVIEST) if middle > little else 0.0
     return DistanceCorrection(energy=float(middle), weight=float(weight))
 
 

@@ -160,7 +160,7 @@ def test_rows_and_their_order_are_those_of_the_local_engine(
     cluster: RunningCluster, routing_bundle: Path, tmp_path: Path, start: Start
 ) -> None:
     both = {"weights": {"second_submodel": 1.0}, "threshold": -100.0, "false_mark_rate": 0.02}
-    accept = {"threshold": 0.9, "accuracy": 0.99, "confidence": 0.95, "pictures": 300, "accepted": 299, "mistakes": 0}
+    accept = {"threshold": 1.0, "accuracy": 0.99, "confidence": 0.95, "pictures": 300, "accepted": 299, "mistakes": 0}
     marking = changed(routing_bundle, tmp_path / "marking", both=both, accept=accept)
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -86,7 +86,7 @@ def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, mon
     monkeypatch.setattr(ProcessContext, "wait", lambda self: None)
     network_config = NetworkConfig("timm/test_vit", size=32, pretrained=False)
     with pytest.raises(CanonistiaError, match="13 processes share 12 training pictures, expected at least one each"):
-        recipe.train_main(few, tmp_path / "run", network_config, Recipe(unfreeze="all", tracker="none"))
+        recipe.train_main(few, tmp_path / "run", network_config, Recipe(unfreeze="all", tracker="none", precision="fp32"))
     assert not (tmp_path / "run").exists()
 
 
