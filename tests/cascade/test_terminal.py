@@ -101,8 +101,8 @@ def test_the_report_of_an_evaluation_escapes_its_classes() -> None:
     accuracy = {"top1": 1.0, "top1_interval": (0, 1), "top2": 1.0, "top2_interval": (0, 1), "ece": 0.0, "seed_score": 1}
     report = {
         "bundle": {"name": label}, "pictures": 2, "ece_bins": 15, "main": accuracy, "cascade": accuracy,
-        "main_before_calibration": {"ece": 0.0}, "routed": 0.0, "cost": 1.0, "unsure": 0.0, "both": 0.0, "answer_sets": {},
-        "classes": [label, "b"], "confusion": [[1, 1], [0, 0]],
+        "main_before_calibration": {"ece": 0.0}, "routed": 0.0, "cost": 1.0, "unsure": 0.0, "both": 0.0,
+        "answer_sets": {}, "classes": [label, "b"], "confusion": [[1, 1], [0, 0]],
         "per_class": {name: {"pictures": 1, "top1": 1.0, "top1_interval": (0, 1)} for name in (label, "b")},
     }  # fmt: skip
     assert nothing_steers(describe(report))

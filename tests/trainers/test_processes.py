@@ -85,8 +85,9 @@ def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, mon
     monkeypatch.setattr(recipe, "process_context", lambda device: ProcessContext("cpu", 0, 13))
     monkeypatch.setattr(ProcessContext, "wait", lambda self: None)
     network_config = NetworkConfig("timm/test_vit", size=32, pretrained=False)
+    whole = Recipe(unfreeze="all", tracker="none", precision="fp32")
     with pytest.raises(CanonistiaError, match="13 processes share 12 training pictures, expected at least one each"):
-        recipe.train_main(few, tmp_path / "run", network_config, Recipe(unfreeze="all", tracker="none", precision="fp32"))
+        recipe.train_main(few, tmp_path / "run", network_config, whole)
     assert not (tmp_path / "run").exists()
 
 
