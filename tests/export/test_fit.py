@@ -1,7 +1,11 @@
 """From photos to a bundle in one command: the plan is kept, resumed, and never half-done."""
 
 import json
+import multiprocessing
+import os
+import random
 import shlex
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +25,9 @@ from trainers.networks.config import NetworkConfig
 
 MAIN = NetworkConfig("timm/test_resnet", size=32, pretrained=False)
 LADDER = (Rung("tiny networks", MAIN, replace(MAIN, size=48)),)
+# Processes forked from a fresh one: this one has threads, which a fork would leave behind with their locks.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
 
 
 def steady(*_: object) -> SteadyMachine:
@@ -45,6 +52,19 @@ def fitted(photos: Path) -> Fitted:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_command, "Machine", steady)
         return fit(FitRequest(photos, photos.parent / "whole" / "mine", test=photos.parent / "test"), LADDER)
+
+
+def request_like(fitted: Fitted, out: Path) -> FitRequest:
+    return FitRequest(fitted.plan.photos, out, test=fitted.plan.test, resume=True)
+
+
+def content(bundle: Path) -> dict[str, bytes]:
+    """Return the files of a bundle; the day of its export may be another."""
+    files = {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    manifest = json.loads(files["bundle.json"])
+    files["bundle.json"] = json.dumps({**manifest, "provenance": {**manifest["provenance"], "created": ""}}).encode()
+    del files["MODEL_CARD.md"]  # the same facts as text
+    return files
 
 
 def test_photos_become_a_bundle_with_its_plan_log_and_figures(fitted: Fitted) -> None:
@@ -77,6 +97,50 @@ def test_the_commands_in_the_plan_are_those_that_were_done(fitted: Fitted, run: 
         assert "nothing to resume" in done.output
 
 
+def test_a_log_gets_the_phases_and_nothing_else(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fit(FitRequest(photos, tmp_path / "mine"), LADDER)
+    said = capfd.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert lines[0].endswith("12 training and 12 validation pictures of 3 classes")
+    assert [line.partition(" (")[0] for line in lines[1:4]] == [
+        "chosen: tiny networks", lines[2], "more time would buy: nothing"
+    ]  # fmt: skip
+    assert [line.partition(": about")[0] for line in lines[4:]] == [
+        "fit: 1 of 3, head of the main network", "fit: 2 of 3, submodels", "fit: 3 of 3, export"
+    ]  # fmt: skip
+
+
+def fit_until(phase: int, delay: float, request: FitRequest) -> None:
+    """Fit in this process, which is killed some seconds after a phase began."""
+    honest = fit_command.PhaseDisplay.during
+
+    def during(self: object, number: int) -> object:
+        if number == phase:
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            signal.setitimer(signal.ITIMER_REAL, delay)
+        return honest(self, number)  # type: ignore[arg-type]
+
+    fit_command.PhaseDisplay.during = during  # type: ignore[assignment, method-assign]
+    fit_command.Machine = steady  # type: ignore[assignment, misc]
+    fit(request, LADDER)
+
+
+@pytest.mark.parametrize("phase", range(4))
+def test_after_a_kill_a_fit_goes_on_to_the_same_bundle(phase: int, fitted: Fitted, tmp_path: Path) -> None:
+    request = request_like(fitted, tmp_path / "mine")
+    process = FORKS.Process(target=fit_until, args=(phase, random.Random(phase).uniform(0.05, 1.5), request))
+    process.start()
+    process.join()
+    process.close()
+    again = fit(request, LADDER)
+    assert content(again.bundle) == content(fitted.bundle)
+    assert again.test == fitted.test
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("mine", "mine.runs")]
+
+
 def test_a_kill_before_the_plan_leaves_nothing_that_counts(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +151,21 @@ def test_a_kill_before_the_plan_leaves_nothing_that_counts(
     with pytest.raises(KeyboardInterrupt):
         fit(FitRequest(photos, tmp_path / "mine"), LADDER)
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_leaves_nothing_half_written_and_says_how_to_go_on(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.commands.export_bundle.check_parity", stop)
+    request = request_like(fitted, tmp_path / "mine")
+    with pytest.raises(CanonistiaError, match=r"interrupted in 'export'; .* continue .* --resume$"):
+        fit(request, LADDER)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.runs"]
+    monkeypatch.undo()
+    assert content(fit(request, LADDER).bundle) == content(fitted.bundle)
 
 
 def test_a_second_fit_into_the_same_folder_is_refused(photos: Path, tmp_path: Path) -> None:
