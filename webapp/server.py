@@ -24,7 +24,7 @@ from webapp.keys import KeysError
 from webapp.requests.connection import TimeLimitedSocket, is_readable
 from webapp.requests.logs import native_output_logged
 from webapp.serving.limits import allowed_files, decode_with_one_thread, heartbeat_folder, return_freed_memory
-from webapp.serving.listening import Listener
+from webapp.serving.listening import Listener, admit_nobody
 from webapp.serving.master_memory import MasterMemory, Shared
 from webapp.serving.processes import Crew, counting_folder, forget
 from webapp.serving.readiness import Readiness
@@ -119,6 +119,16 @@ class _Arbiter(Arbiter):
         super().start()
         self.systemd = self.app.listener.inherited
         self.app.crew.workers = self.WORKERS
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the workers; no client connects any more, so that none is lost between their last look and the end.
+
+        A socket that systemd made goes on: its clients wait for the next start.
+        """
+        if not self.app.listener.inherited:
+            for listener in self.LISTENERS:
+                admit_nobody(listener.sock)
+        super().stop(graceful)
 
     def manage_workers(self) -> None:
         """Keep the workers running, and report once one is ready; called at least every second."""

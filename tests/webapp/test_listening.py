@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tests.serving import free_port, running
 from tests.waiting import started, wait_until
 from tests.webapps import encoded
 from webapp.cli import serve
-from webapp.serving.listening import listen, listen_at_path
+from webapp.serving.listening import admit_nobody, listen, listen_at_path
 
 PICTURE = encoded(draw("sky", 41))
 HEALTH = "/v2/health/live"
@@ -273,3 +274,22 @@ def test_a_root_that_cannot_be_written_suffices(light_bundle: Path) -> None:
         wait_until(answered, 60)
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="packet filters of a socket are Linux's")
+def test_a_closing_service_takes_who_waits_and_refuses_the_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        with socket.create_connection(address) as early, ThreadPoolExecutor(1) as pool:
+            admit_nobody(listening)
+            late = pool.submit(socket.create_connection, address, 30)
+            listening.settimeout(0.3)
+            taken, _ = listening.accept()
+            with taken:
+                early.sendall(b"asked")
+                assert taken.recv(5) == b"asked"
+            with pytest.raises(TimeoutError):  # the late client is not in the queue, where closing would reset it
+                listening.accept()
+            listening.close()
+            with pytest.raises(ConnectionRefusedError):
+                late.result()

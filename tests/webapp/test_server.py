@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -34,7 +33,6 @@ from tests.webapps import encoded
 
 PICTURES = [encoded(draw(label, seed)) for seed in (51, 52) for label in CLASSES]
 ASK = "/api/v1/classify"
-CLIENTS = 6
 
 
 @dataclass
@@ -45,14 +43,6 @@ class Load:
     answers: list[tuple[int, bytes]] = field(default_factory=list)
     failures: list[Exception] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
-
-    def only_refused(self) -> bool:
-        """Return whether no request was dropped when the server stopped: afterwards, connecting fails.
-
-        A client that connects between the last look into the queue and its end is reset, once.
-        """
-        kinds = Counter(type(error) for error in self.failures)
-        return set(kinds) <= {ConnectionRefusedError, ConnectionResetError} and kinds[ConnectionResetError] <= CLIENTS
 
     def client(self, number: int) -> None:
         while not self.stopping.is_set():
@@ -74,7 +64,7 @@ def ask(port: int, data: bytes, timeout: float = 30) -> tuple[int, bytes]:
 
 
 @contextmanager
-def load(server: Running, clients: int = CLIENTS) -> Iterator[Load]:
+def load(server: Running, clients: int = 6) -> Iterator[Load]:
     made = Load(server.port)
     threads = [threading.Thread(target=made.client, args=(number,)) for number in range(clients)]
     for thread in threads:
@@ -123,7 +113,7 @@ def test_a_killed_worker_is_replaced_and_only_requests_in_progress_fail(bundle: 
         before = len(asked.answers)
         wait_until(lambda: len(asked.answers) > before + 20)
     assert {status for status, _ in asked.answers} == {200}
-    assert len(asked.failures) <= CLIENTS  # one each
+    assert len(asked.failures) <= 6  # one per client
 
 
 def test_sigterm_answers_what_was_asked_and_exits_with_0(bundle: Path) -> None:
@@ -134,7 +124,8 @@ def test_sigterm_answers_what_was_asked_and_exits_with_0(bundle: Path) -> None:
             assert server.process.wait(timeout=30) == 0
         assert server.said() == []
     assert {status for status, _ in asked.answers} == {200}
-    assert asked.only_refused()
+    # After the server has stopped, connecting fails; a request that was accepted is never dropped.
+    assert {type(error) for error in asked.failures} <= {ConnectionRefusedError}
 
 
 def test_ctrl_c_answers_what_was_asked_and_exits_with_0(bundle: Path) -> None:
@@ -145,7 +136,7 @@ def test_ctrl_c_answers_what_was_asked_and_exits_with_0(bundle: Path) -> None:
             assert server.process.wait(timeout=30) == 0
         assert server.said() == []
     assert {status for status, _ in asked.answers} == {200}
-    assert asked.only_refused()
+    assert {type(error) for error in asked.failures} <= {ConnectionRefusedError}
 
 
 def test_sigterm_while_it_starts_ends_it_without_a_word(bundle: Path) -> None:

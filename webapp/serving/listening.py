@@ -1,11 +1,14 @@
 """Listening: the address of the service is taken before any model is loaded, so that a port in use is said first."""
 
+import ctypes
 import errno
 import ipaddress
 import os
 import socket
 import stat
-from contextlib import closing
+import struct
+import sys
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,8 @@ _BACKLOG = 2048
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # The permissions of a socket's folder say who may connect; a proxy runs as a user of its own.
 _SOCKET_MODE = 0o666
+_SO_ATTACH_FILTER = 26  # of Linux; Python has no name for it
+_KEEP_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # one instruction of a packet filter: return, with 0 bytes kept
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,20 @@ def listen_at_path(path: Path) -> Listener:
         made.close()
         raise
     return Listener(made, f"unix:{path}")
+
+
+def admit_nobody(listening: socket.socket) -> None:
+    """Let no further client connect to a TCP socket, for every process that has it; those who wait in its queue stay.
+
+    Closing the socket resets whoever connected after the last look into the queue. Once this was called nobody does: a
+    client tries again after a second, and is refused when the socket is closed. Cannot be taken back. On systems
+    other than Linux, and where packet filters are forbidden, it does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    program = ctypes.create_string_buffer(_KEEP_NOTHING)
+    with suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
 
 
 def _remove_lost(path: Path) -> None:
