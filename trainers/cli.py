@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 DATA = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PLOT_ENDINGS = (".png", ".jpg", ".pdf", ".svg")
-
+_OF_MAIN = ("loss", "label_smoothing", "teacher_weight")  # settings that only a main model's training has
 
 _RESUME = click.option(
     "--resume",
@@ -265,7 +265,7 @@ def average(
     help="File for the plot of the loss against the learning rate.",
 )
 @_network_options("efficientnet_lite0")
-@recipe_options(MAIN_DEFAULTS)
+@recipe_options(MAIN_DEFAULTS, without=("teacher_weight",))
 def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
     """Suggest learning rates for train-main: train some steps with rising rates, and find where the loss falls fastest.
 
@@ -289,7 +289,7 @@ def find_lr(folder: Path, steps: int, plot: Path, **options: Any) -> None:
 @click.option("--subs", type=FOLDER, required=True, help="Folder of the existing submodels.")
 @click.option("--out", type=NewFolder(), required=True, help="New folder for all submodels.")
 @click.option("--negatives", type=click.Choice(POLICIES), default="weighted", show_default=True, help="See train-sub.")
-@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing", "teacher_weight"))
+@recipe_options(SUB_DEFAULTS, without=_OF_MAIN)
 def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: str, **options: Any) -> None:
     """Add classes to a cascade: train only their submodels, and keep all others unchanged.
 
@@ -330,7 +330,7 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
 )
 @click.option("--own-networks", is_flag=True, help="Train a whole network per class, without a shared trunk.")
 @_network_options("efficientnet_lite2")
-@recipe_options(SUB_DEFAULTS, without=("loss", "label_smoothing", "teacher_weight"))
+@recipe_options(SUB_DEFAULTS, without=_OF_MAIN)
 @click.pass_context
 def train_sub(
     context: click.Context,

@@ -16,11 +16,17 @@ from cascade.progress import track
 from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
 from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
 from export.fitting.measure import Measurement
-from export.fitting.selection import FittedCascade
+from export.fitting.selection import FittedCascade, Terms
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits
 from export.graphs.modules import set_scalars
 from trainers.runs.folder import code_version
+
+
+def terms_of(manifest: Manifest, budget: float, false_alarm_rate: float, both_rate: float, seed: int) -> Terms:
+    """Return the requirements on the refitted cascade of a bundle; what routing costs stays as it is."""
+    candidates, cost = manifest.rules.candidates, manifest.second_stage_cost
+    return Terms(candidates, cost, budget, false_alarm_rate, seed, both_rate)
 
 
 def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, seed: int) -> StageLogits:

@@ -24,11 +24,11 @@ from cascade.progress import track
 from cascade.rules.accept import Accept
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
-from export.bundles.refit import collect_logits, refit_manifest
+from export.bundles.refit import collect_logits, refit_manifest, terms_of
 from export.bundles.writing import new_bundle_folder, write_manifest
 from export.fitting.accept import PromiseError, fit_accept
 from export.fitting.measure import EPOCH_NOTE, Measurement, measure
-from export.fitting.selection import Terms, fit_cascade
+from export.fitting.selection import fit_cascade
 from export.fitting.stage_logits import check_class_counts
 from export.graphs.quantization import METHODS, quantize_network, relative_error
 from export.plan import BOTH_RATE, BUDGET, FALSE_ALARM_RATE
@@ -104,7 +104,7 @@ def quantize(plan: QuantizePlan) -> Comparison:
         )
     targets = data.targets(data.validation)
     check_class_counts(targets, data.classes, "the validation split")
-    terms = _terms(plan, manifest)
+    terms = terms_of(manifest, plan.budget, plan.false_alarm_rate, plan.both_rate, plan.seed)
     paths = [picture.path for picture in data.validation]
     note = EPOCH_NOTE if EPOCH_NOTE in manifest.measured.method else ""
     float_measurement = measure(
@@ -127,11 +127,6 @@ def quantize(plan: QuantizePlan) -> Comparison:
         write_manifest(folder, msgspec.structs.replace(changed, quantised=quantised))
         check_parity(Engine.load(folder), paths, logits, fitted)
     return Comparison(bundle, read_bundle(target), float_measurement)
-
-
-def _terms(plan: QuantizePlan, manifest: Manifest) -> Terms:
-    candidates, cost = manifest.rules.candidates, manifest.second_stage_cost
-    return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed, plan.both_rate)
 
 
 def _refitted(manifest: Manifest, measurement: Measurement, targets: np.ndarray) -> Accept | None:

@@ -21,7 +21,7 @@ from cascade.images.layout import layout_of
 from cascade.inference.engine import Engine
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
-from export.bundles.refit import collect_logits, refit_manifest
+from export.bundles.refit import collect_logits, refit_manifest, terms_of
 from export.bundles.writing import new_bundle_folder, read_notes, write_manifest
 from export.commands.curve import check_picture_name, draw_curve
 from export.fitting.accept import fit_accept
@@ -74,7 +74,7 @@ def tune(plan: TunePlan) -> Tuned:
     manifest = bundle.manifest
     if plan.notes:
         manifest = msgspec.structs.replace(manifest, notes=read_notes(plan.notes))
-    terms = _terms(plan, manifest)
+    terms = terms_of(manifest, plan.budget, plan.false_alarm_rate, plan.both_rate, plan.seed)
     pictures = _read_pictures(plan.data, tuple(manifest.classes))
     paths = [picture.path for picture in pictures]
     targets = np.array([manifest.classes.index(picture.label) for picture in pictures])
@@ -93,11 +93,6 @@ def tune(plan: TunePlan) -> Tuned:
         check_parity(Engine.load(folder), paths, logits, fitted)
     draw_curve(compared, targets, terms, measurement.measured, plan.plot)
     return Tuned(read_bundle(target), fitted, terms, compared, targets)
-
-
-def _terms(plan: TunePlan, manifest: Manifest) -> Terms:
-    candidates, cost = manifest.rules.candidates, manifest.second_stage_cost
-    return Terms(candidates, cost, plan.budget, plan.false_alarm_rate, plan.seed, plan.both_rate)
 
 
 def _left_behind(bundle: Path) -> Callable[[str, list[str]], list[str]]:
