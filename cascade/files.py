@@ -46,6 +46,11 @@ def written_whole(path: Path) -> Iterator[Path]:
             remove(old)
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``."""
+    return Path(os.environ.get("CANONISTIA_CACHE", Path.home() / ".cache" / "canonistia"))
+
+
 def hidden(path: Path, ending: str) -> Path:
     """Return a hidden name beside ``path``, always short: a file system that allows its name allows this one too."""
     path = path.absolute()  # "." has no name

@@ -23,7 +23,7 @@ FLOORS = {
         {"inference", "outputs"},
         {"bundle", "inputs"},
         {"images"},
-        {"rules"},
+        {"rules", "tables"},
         {"config_file", "destinations", "locks", "progress", "threads"},
         {"cgroups", "files"},
         {"errors", "privacy"},

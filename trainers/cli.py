@@ -98,8 +98,9 @@ def check_data(source: Path, added: tuple[Path, ...], as_json: bool, fix: Path |
     """Report the content of a data set, and its faults.
 
     DATA is a folder with one folder per class, or with splits under usual names (train, training_set, val, dev, test,
-    Testing …) that have one folder per class; or a manifest: a CSV or Parquet table with the columns path, label and
-    split, whose paths are relative to its folder.
+    Testing …) that have one folder per class; or a manifest: a CSV, JSON-lines or Parquet table with the columns path,
+    label and split, whose paths are relative to its folder; or a Parquet table with the pictures themselves; or a
+    folder of Hugging Face's, with metadata.csv or metadata.jsonl, or with Parquet tables named after their splits.
     """
     from trainers.data.audit import audit, examine
     from trainers.data.audit_text import describe

@@ -21,7 +21,8 @@ from cascade.evaluation.metrics import (
 )
 from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names, layout_of, read_class_folders
-from cascade.images.manifest import read_manifest
+from cascade.images.manifest import is_listed
+from cascade.images.manifest import labelled_pictures as all_labelled_pictures
 from cascade.images.unreadable import unreadable
 from cascade.images.view import View
 from cascade.inference.engine import Engine, readable
@@ -121,16 +122,16 @@ class Evaluation:
 def labelled_pictures(
     source: Path, classes: tuple[str, ...], splits: Sequence[str] = ("test", "validation")
 ) -> list[LabelledPicture]:
-    """Return the pictures of a folder of class folders or of a manifest, checked against a bundle's classes.
+    """Return the pictures of a folder of class folders or of tables, checked against a bundle's classes.
 
-    Of a manifest these are the rows of the first of ``splits`` that it has, or all rows where it has none of them.
+    Of tables these are the rows of the first of ``splits`` that they have, or all rows where they have none of them.
 
     Raises
     ------
     CanonistiaError
         The folder has splits, there are no pictures, or one is of a class that the bundle does not know.
     """
-    pictures = _of_folder(source) if source.is_dir() else _of_manifest(source, splits)
+    pictures = _of_tables(source, splits) if is_listed(source) else _of_folder(source)
     unknown = sorted(set(class_names(pictures)) - set(classes))
     if unknown:
         raise CanonistiaError(
@@ -147,8 +148,8 @@ def _of_folder(folder: Path) -> list[LabelledPicture]:
     return read_class_folders(layout.splits[""])
 
 
-def _of_manifest(path: Path, splits: Sequence[str]) -> list[LabelledPicture]:
-    pictures = read_manifest(path)
+def _of_tables(source: Path, splits: Sequence[str]) -> list[LabelledPicture]:
+    pictures = all_labelled_pictures(source)
     by_split = ([picture for picture in pictures if picture.split == split] for split in splits)
     return next((found for found in by_split if found), pictures)
 

@@ -11,10 +11,11 @@ from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import run_all, targets_of
 from cascade.evaluation.metrics import share_with_interval
 from cascade.images.labels import normalised
-from cascade.images.manifest import read_table, refuse_missing, refuse_rows, text_of_cell
+from cascade.images.manifest import refuse_missing
 from cascade.inference.engine import Engine
 from cascade.rules.cascade import CascadeOutput
 from cascade.rules.probabilities import top_two
+from cascade.tables.rows import read_table, refuse_rows, text_of_cell
 
 COLUMNS = ("path", "class_a", "class_b")
 
@@ -29,9 +30,9 @@ class PairPicture:
 
 
 def read_pairs(path: Path, classes: Sequence[str]) -> list[PairPicture]:
-    """Return the pictures of a CSV or Parquet table with the columns path, class_a and class_b; others are ignored.
+    """Return the pictures of a table in CSV, JSON lines or Parquet with the columns path, class_a and class_b.
 
-    Paths are relative to the table's folder.
+    Other columns are ignored. Paths are relative to the table's folder.
 
     Raises
     ------

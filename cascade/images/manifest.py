@@ -1,37 +1,59 @@
-"""Manifests: data sets as tables with the columns ``path,label,split``, instead of folders of classes.
+"""Data sets in any of their forms: folders of classes, or tables of pictures with their labels.
 
-A column ``source`` may name the collection that each picture comes from; a column ``weight`` may say how much it counts
-in training.
+A table has the columns ``path,label,split``; ``source`` may name the collection that each picture comes from, and
+``weight`` may say how much it counts in training.
 """
 
-import csv
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cascade.errors import CanonistiaError
-from cascade.images.folders import LabelledPicture
+from cascade.images.folders import LabelledPicture, has_pictures, subfolders
 from cascade.images.labels import label_fault, normalised
 from cascade.images.layout import read_data_set, split_of
 from cascade.images.names import name_of
+from cascade.tables.rows import Row, read_table, refuse_rows, text_of_cell
 
 COLUMNS = ("path", "label", "split")
 SOURCE, WEIGHT = "source", "weight"  # columns that a manifest may have
-_KINDS = (".csv", ".parquet")
-_SHOWN = 3  # how many of the wrong rows an error names
+# Columns that go by several names: the first that a table has is taken.
+_PATHS = ("path", "file_name", "filename")
+_LABELS = ("label", "class", "category")
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # of Hugging Face's folders of pictures
 
 
 def labelled_pictures(source: Path) -> list[LabelledPicture]:
-    """Return the pictures of a data set: a folder with one folder per class, split or not, or a manifest.
+    """Return the pictures of a data set, in whatever form it is.
+
+    A folder holds one folder per class, split or not; or Hugging Face's ``metadata.csv``, ``.jsonl`` or ``.parquet``
+    with a label for each picture, beside the pictures or in each split; or nothing but Parquet tables, with their
+    splits in their names. A file is a manifest: CSV, JSON lines or Parquet (see :func:`read_manifest`).
 
     Raises
     ------
     CanonistiaError
         The source has no pictures, or is no data set.
     """
-    return read_data_set(source) if source.is_dir() else read_manifest(source)
+    if not source.is_dir():
+        return read_manifest(source)
+    tables = _tables_in(source)
+    if not tables:
+        return read_data_set(source)
+    pictures = [
+        replace(picture, split=picture.split or split or _first_part(picture, source))
+        for table, split in tables
+        for picture in read_manifest(table)
+    ]
+    _refuse_partly_split(source, pictures)
+    return pictures
+
+
+def is_listed(source: Path) -> bool:
+    """Return whether the pictures of a data set are listed by tables, and not found in class folders."""
+    return not source.is_dir() or bool(_tables_in(source))
 
 
 def root_of(source: Path) -> Path:
@@ -40,11 +62,12 @@ def root_of(source: Path) -> Path:
 
 
 def read_manifest(path: Path) -> list[LabelledPicture]:
-    """Return the pictures of a CSV or Parquet table: columns path, label, split, source, weight; others are ignored.
+    """Return the pictures of a table in CSV, JSON lines or Parquet; other columns than those of a manifest are ignored.
 
-    Paths are relative to the manifest's folder; a name that is no text is written as by
-    :func:`cascade.images.names.text_of`. A manifest without a split column, or with every split empty, is split for
-    training as an unsplit folder is.
+    ``path`` may also be called ``file_name`` or ``filename``, and ``label`` ``class`` or ``category``. Paths are
+    relative to the table's folder; a name that is no text is written as by :func:`cascade.images.names.text_of`. A
+    Parquet table may hold the pictures themselves (see :mod:`cascade.tables.parquet`). A table without a split column,
+    or with every split empty, is split for training as an unsplit folder is.
 
     Raises
     ------
@@ -55,16 +78,17 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
     rows = read_table(path)
     if not rows:
         raise CanonistiaError(f"{path} has no rows; expected one per picture, with {', '.join(COLUMNS)}")
-    missing = [name for name in COLUMNS[:2] if name not in rows[0]]
-    if missing:
+    named, labelled = (_column(rows[0], names) for names in (_PATHS, _LABELS))
+    missing = [name for name, found in zip(COLUMNS, (named, labelled), strict=False) if found is None]
+    if named is None or labelled is None:
         raise CanonistiaError(f"{path} lacks the column {' and '.join(missing)}; expected {', '.join(COLUMNS)}")
     pictures = []
     unknown, unlabelled, faulty, weightless = [], [], [], []
     for number, row in enumerate(rows, start=1):
         split, label, name = (
             text_of_cell(row.get("split")),
-            normalised(text_of_cell(row["label"])),
-            text_of_cell(row["path"]),
+            normalised(text_of_cell(row[labelled])),
+            text_of_cell(row[named]),
         )
         if split and not split_of(split):
             unknown.append(f"row {number}: '{split}'")
@@ -81,15 +105,55 @@ def read_manifest(path: Path) -> list[LabelledPicture]:
     refuse_rows(path, unlabelled, "rows without a path or a label; fill them in or remove them")
     refuse_rows(path, weightless, "weights that are no positive numbers; correct them, or leave them empty for 1")
     refuse_rows(path, faulty, "labels that cannot be the name of a folder; rename them")
-    if len({bool(picture.split) for picture in pictures}) > 1:
-        empty = [f"row {number}" for number, picture in enumerate(pictures, start=1) if not picture.split]
-        refuse_rows(path, empty, "rows without a split among rows with one; fill them in, or empty them all")
+    _refuse_partly_split(path, pictures)
     refuse_missing(path, [picture.path for picture in pictures])
     counted = Counter(picture.path for picture in pictures)
     refuse_rows(
         path, [str(one) for one, times in counted.items() if times > 1], "paths that appear twice; remove one of each"
     )
     return pictures
+
+
+def refuse_missing(table: Path, files: Iterable[Path]) -> None:
+    """Raise CanonistiaError if a table names files that are not there; it names the first."""
+    missing = [str(file) for file in files if not file.is_file()]
+    refuse_rows(table, missing, f"missing files; correct the paths, which are relative to {table.parent.resolve()}")
+
+
+def _refuse_partly_split(source: Path, pictures: Sequence[LabelledPicture]) -> None:
+    if len({bool(picture.split) for picture in pictures}) > 1:
+        empty = [f"row {number}" for number, picture in enumerate(pictures, start=1) if not picture.split]
+        refuse_rows(source, empty, "rows without a split among rows with one; fill them in, or empty them all")
+
+
+def _tables_in(folder: Path) -> list[tuple[Path, str]]:
+    """Return the tables that list a folder's pictures, each with the split of all its rows; empty for class folders."""
+    places = [folder, *(child for child in subfolders(folder) if split_of(child.name))]
+    metadata = [(place / name, place) for place in places for name in _METADATA if (place / name).is_file()]
+    if metadata:
+        labelled = [_has_labels(table) for table, _ in metadata]
+        if all(labelled):
+            return [(table, "" if place == folder else split_of(place.name)) for table, place in metadata]
+        return []  # captions and the like, beside class folders
+    shards = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+    return [(shard, split_of(shard.stem)) for shard in shards] if shards and not has_pictures(folder) else []
+
+
+def _has_labels(table: Path) -> bool:
+    rows = read_table(table)
+    return bool(rows) and _column(rows[0], _LABELS) is not None
+
+
+def _column(row: Row, names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in row), None)
+
+
+def _first_part(picture: LabelledPicture, root: Path) -> str:
+    """Return the split that the first folder on the way to a picture is named after; empty for none."""
+    if not picture.path.is_relative_to(root):
+        return ""
+    parts = picture.path.relative_to(root).parts
+    return split_of(parts[0]) if len(parts) > 1 else ""
 
 
 def _file(folder: Path, text: str) -> Path:
@@ -105,53 +169,3 @@ def _weight(text: str) -> float | None:
     except ValueError:
         return None
     return weight if 0 < weight < math.inf else None
-
-
-def text_of_cell(value: object) -> str:
-    """Return a cell as text; what is missing (None, NaN) is empty, and 0 is not: it is a label like any other."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # a column of whole numbers, some of them missing, is one of floats
-    return str(value).strip()
-
-
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a CSV or Parquet table, by the names of their columns.
-
-    Raises
-    ------
-    CanonistiaError
-        It cannot be read, or is no such table.
-    """
-    try:
-        if path.suffix.lower() == ".csv":
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                return list(csv.DictReader(file))
-        if path.suffix.lower() == ".parquet":
-            from pyarrow import ArrowInvalid
-            from pyarrow.parquet import read_table
-
-            try:
-                return read_table(path).to_pylist()
-            except ArrowInvalid as error:
-                raise CanonistiaError(f"{path} is no Parquet file ({error}); write it again") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CanonistiaError(f"{path} cannot be read ({error}); expected a table in UTF-8") from error
-    raise CanonistiaError(
-        f"{path} is neither a folder with one folder per class nor a table; expected a file ending with "
-        f"{' or '.join(_KINDS)}"
-    )
-
-
-def refuse_missing(table: Path, files: Iterable[Path]) -> None:
-    """Raise CanonistiaError if a table names files that are not there; it names the first."""
-    missing = [str(file) for file in files if not file.is_file()]
-    refuse_rows(table, missing, f"missing files; correct the paths, which are relative to {table.parent.resolve()}")
-
-
-def refuse_rows(path: Path, wrong: list[str], what: str) -> None:
-    """Raise CanonistiaError if any rows of a table are wrong; it names the first."""
-    if wrong:
-        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise CanonistiaError(f"{path} has {what} ({', '.join(wrong[:_SHOWN])}{more})")

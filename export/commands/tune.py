@@ -18,6 +18,7 @@ from cascade.evaluation.evaluation import labelled_pictures
 from cascade.evaluation.metrics import accuracy_summary
 from cascade.images.folders import LabelledPicture
 from cascade.images.layout import layout_of
+from cascade.images.manifest import is_listed
 from cascade.inference.engine import Engine
 from export.bundles.parity import check_parity
 from export.bundles.provenance import changed_options
@@ -129,13 +130,13 @@ def _mean_loss(entry: Compared, tuned: Tuned) -> float:
 
 
 def _split_name(data: Path) -> str:
-    if not data.is_dir():
-        return data.stem
+    if is_listed(data):
+        return data.resolve().stem
     return data.resolve().name if "" in layout_of(data).splits else "validation"
 
 
 def _read_pictures(data: Path, classes: tuple[str, ...]) -> list[LabelledPicture]:
-    if not data.is_dir():
+    if is_listed(data):
         return labelled_pictures(data, classes, ("validation",))
     splits = layout_of(data).splits
     if "" not in splits and "validation" not in splits:

@@ -82,7 +82,9 @@ def test_a_path_twice_a_missing_column_and_another_file_are_refused(tmp_path: Pa
     (tmp_path / "m.parquet").write_bytes(b"no table")
     with pytest.raises(CanonistiaError, match="is no Parquet file"):
         read_manifest(tmp_path / "m.parquet")
-    with pytest.raises(CanonistiaError, match=r"neither a folder .* nor a table; .*\.csv or \.parquet"):
+    with pytest.raises(
+        CanonistiaError, match=r"neither a folder .* nor a table; .*\.csv, \.jsonl, \.ndjson or \.parquet"
+    ):
         read_manifest(next((tmp_path / "data").rglob("*.png")))
 
 

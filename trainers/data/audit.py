@@ -11,7 +11,7 @@ import numpy as np
 
 from cascade.images.folders import LabelledPicture, PassedOver, passed_over, pictures_below
 from cascade.images.layout import class_names, layout_of
-from cascade.images.manifest import labelled_pictures, root_of
+from cascade.images.manifest import is_listed, labelled_pictures, root_of
 from cascade.progress import track
 from cascade.threads import in_order, processors
 from trainers.data.fingerprints import Fingerprint, fingerprint, identical_groups, near_pairs
@@ -63,7 +63,7 @@ class Audit:
 
 @dataclass(frozen=True)
 class Examined:
-    """The pictures of a data set with the fingerprint of each; ``is_folder`` unless a manifest named them."""
+    """The pictures of a data set with the fingerprint of each; ``is_folder`` unless tables named them."""
 
     root: Path
     is_folder: bool
@@ -91,7 +91,7 @@ def examine(source: Path, added: Sequence[Path] = ()) -> Examined:
         pictures += [replace(picture, split="") for picture in more]
     if not added and all(picture.source == _name(source) for picture in pictures):
         pictures = [replace(picture, source="") for picture in pictures]
-    return Examined(root_of(source), source.is_dir(), tuple(pictures), fingerprints(pictures))
+    return Examined(root_of(source), not is_listed(source), tuple(pictures), fingerprints(pictures))
 
 
 def fingerprints(pictures: Sequence[LabelledPicture]) -> tuple[Fingerprint, ...]:

@@ -1,7 +1,6 @@
 """Decoded pictures: from files each time, or cached in memory or on disk for later epochs."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cascade.errors import CanonistiaError
-from cascade.files import written_whole
+from cascade.files import cache_folder, written_whole
 from cascade.images.unreadable import decoded
 from cascade.progress import track
 
@@ -39,11 +38,6 @@ def decoder(cache: str, paths: Sequence[Path]) -> Decoder:
     if cache == "disk":
         return _with_reduced(_from_disk)
     raise CanonistiaError(f"unknown cache '{cache}'; expected none, memory or disk")
-
-
-def cache_folder() -> Path:
-    """Return the folder of features and decoded pictures: ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``."""
-    return Path(os.environ.get("CANONISTIA_CACHE", Path.home() / ".cache" / "canonistia"))
 
 
 def _with_reduced(whole: Callable[[Path], Image.Image]) -> Decoder:

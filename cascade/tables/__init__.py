@@ -1,0 +1,1 @@
+"""Tables: their rows, whatever their format, and the pictures that some hold themselves."""
