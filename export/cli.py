@@ -135,6 +135,13 @@ def fit(**options: Any) -> None:
     show_default=True,
     help="last: weights of the last epoch; best: weights of the best validation epoch, with optimistic figures.",
 )
+@click.option(
+    "--cross-fit",
+    is_flag=True,
+    help="Hold no picture out: train the heads again in folds on training and validation pictures, fit calibration and "
+    "rules on the answers of heads that were not trained on the picture, and export the mean of the heads. For few "
+    "pictures and frozen networks.",
+)
 @budget_option
 @false_alarm_option
 @both_rate_option
@@ -145,12 +152,15 @@ def fit(**options: Any) -> None:
 def export(int8: bool, **options: Any) -> None:
     """Export trained models as one bundle of ONNX files for classify, evaluate and serve.
 
-    Calibration and routing are fitted on the validation split by cross-validation. The ONNX files are checked
-    against PyTorch on every validation picture. The bundle is written whole or not at all.
+    Calibration and routing are fitted on the validation split by cross-validation, or with --cross-fit on all
+    pictures. The ONNX files are checked against PyTorch on every validation picture. The bundle is written whole or
+    not at all.
     """
     from export.commands.export_bundle import export_bundle
     from export.plan import ExportPlan
 
+    if int8 and options["cross_fit"]:
+        raise click.UsageError("--int8 calibrates on held-out pictures, and --cross-fit holds none out; leave one out")
     bundle, fitted = export_bundle(ExportPlan(**options))
     _warn_about_rules(fitted)
     measured = bundle.manifest.measured

@@ -17,6 +17,7 @@ class ExportPlan:
     data: Path
     out: Path
     checkpoint: str = "last"
+    cross_fit: bool = False  # heads are trained in folds on all pictures, and none is held out
     budget: float = BUDGET  # highest mean cost per picture, in passes of the main model
     false_alarm_rate: float = FALSE_ALARM_RATE
     both_rate: float = BOTH_RATE

@@ -8,6 +8,7 @@ import numpy as np
 from cascade.rules.probabilities import top_two
 
 ECE_BINS = 15
+WIDE = 0.05  # span of an interval that is shown as wide
 SEED_GAP = 0.2  # two probabilities closer than this are a doubtful answer in the seed score
 
 
@@ -28,6 +29,11 @@ def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[fl
     spread = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
     return (float((centre - spread) / scale), float((centre + spread) / scale))
+
+
+def is_wide(interval: tuple[float, float]) -> bool:
+    """Return whether an interval says little: it spans more than five points, as that of 90% of 500 pictures does."""
+    return interval[1] - interval[0] > WIDE
 
 
 def share_with_interval(name: str, hits: np.ndarray) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The model card of a bundle, in Markdown."""
 
-from cascade.bundle.manifest import Accuracy, Manifest, Quantised
+from cascade.bundle.manifest import Accuracy, Manifest, Measured, Quantised
+from cascade.evaluation.metrics import is_wide
 from cascade.rules.accept import Accept
 from cascade.rules.both import Both
 from cascade.rules.decision import Decision, LogLinear
@@ -70,7 +71,7 @@ def _figures(manifest: Manifest) -> str:
         else ""
     )
     return f"""Measured on the {measured.pictures} pictures of the {measured.split} split{seen}.
-{measured.method} 95% Wilson intervals in brackets.
+{measured.method} 95% Wilson intervals in brackets.{_wide(measured)}
 
 | stage | top 1 | top 2 | calibration error (15 bins of equal width) |
 | --- | --- | --- | --- |
@@ -86,6 +87,12 @@ sets were fitted on the pictures that it scores.
 | submodel | average precision | precision at one half | recall |
 | --- | --- | --- | --- |
 {_submodel_rows(manifest)}"""
+
+
+def _wide(measured: Measured) -> str:
+    if not is_wide(measured.cascade.top1_interval):
+        return ""
+    return f" They are wide: {measured.pictures} pictures tell no more; four times as many halve them."
 
 
 def _networks(manifest: Manifest) -> str:

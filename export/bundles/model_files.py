@@ -11,13 +11,14 @@ from cascade.bundle.manifest import Calibration, PixelModel, Submodel
 from cascade.bundle.reading import describe_file
 from cascade.images.preprocess import PreprocessSpec
 from cascade.progress import track
+from export.bundles.trained import Graphs, Trained
 from export.fitting.calibration import Calibrators
 from export.fitting.measure import Measurement
 from export.graphs.distance import ClassDistances
 from export.graphs.modules import MainGraph, SubmodelGraph, write_like
-from trainers.features.graph import FeatureGraph, write_onnx
-from trainers.runs.folder import TrainedRun
-from trainers.runs.submodels import Submodels
+from trainers.features.graph import RuntimeFeatures, write_features, write_onnx
+
+_MAIN, _TRUNK = "main.onnx", "trunk.onnx"
 
 
 @dataclass(frozen=True)
@@ -30,46 +31,46 @@ class SubmodelFile:
 
 
 @dataclass(frozen=True)
-class ModelFiles:
-    """The written files: the main model, the shared trunk if there is one, and each submodel."""
+class NetworkFiles:
+    """The written graphs that take pixels: the main model's, and the shared trunk's if there is one."""
 
     main: PixelModel
     trunk: PixelModel | None
-    submodels: list[SubmodelFile]
+    opened: Graphs
 
 
-def write_models(
-    folder: Path, main: TrainedRun, submodels: Submodels, calibrators: Calibrators, fitted: ClassDistances
-) -> ModelFiles:
-    """Write every graph of a bundle into its folder."""
+def write_networks(folder: Path, trained: Trained, fitted: ClassDistances) -> NetworkFiles:
+    """Write the main model's graph and the trunk's into a bundle's folder."""
+    sidecar, common, trunk = trained.main.sidecar, trained.submodels.common, trained.submodels.trunk
+    graph = MainGraph(trained.main.network, fitted)
+    write_onnx(graph, _example_pixels(sidecar.preprocess), "pixels", graph.outputs, folder / _MAIN)
+    if trunk:
+        write_features(trunk, common.preprocess.size, folder / _TRUNK)
+    return NetworkFiles(
+        main=PixelModel(describe_file(folder, _MAIN), sidecar.preprocess, sidecar.backbone),
+        trunk=PixelModel(describe_file(folder, _TRUNK), common.preprocess, common.backbone) if trunk else None,
+        opened=Graphs(RuntimeFeatures(folder / _MAIN), RuntimeFeatures(folder / _TRUNK) if trunk else None),
+    )
+
+
+def write_submodels(folder: Path, trained: Trained, calibrators: Calibrators) -> list[SubmodelFile]:
+    """Write the graph of every submodel, with its calibration inside, into a bundle's folder."""
     (folder / "submodels").mkdir()
-    spec = main.sidecar.preprocess
-    graph = MainGraph(main.network, fitted)
-    write_onnx(graph, _example_pixels(spec), "pixels", graph.outputs, folder / "main.onnx")
-    common = submodels.common
-    trunk = None
-    if submodels.trunk:
-        write_onnx(
-            FeatureGraph(submodels.trunk),
-            _example_pixels(common.preprocess),
-            "pixels",
-            ("features",),
-            folder / "trunk.onnx",
-        )
-        trunk = PixelModel(describe_file(folder, "trunk.onnx"), common.preprocess, common.backbone)
+    submodels, common = trained.submodels, trained.submodels.common
     written: list[SubmodelFile] = []
-    for index, label in track(list(enumerate(main.sidecar.classes)), "exporting submodels"):
+    for index, label in track(list(enumerate(common.classes)), "exporting submodels"):
         head = SubmodelGraph(submodels.networks[index], calibrators.slopes[index], calibrators.intercepts[index])
         example = torch.zeros(2, submodels.head_inputs) if submodels.trunk else _example_pixels(common.preprocess)
         path = f"submodels/{index:02d}_{re.sub(r'[^a-z0-9]+', '_', label.lower())}.onnx"
-        if trunk and written:  # all linear heads have the same graph, and exporting one takes a second or two
+        if submodels.trunk and written:  # all linear heads have the same graph, and exporting one takes a second or two
             values = {name: value.numpy() for name, value in head.state_dict().items()}
             write_like(folder / written[0].path, folder / path, values)
         else:
-            write_onnx(head, example, "features" if trunk else "pixels", ("probability", "logit"), folder / path)
-        preprocess_and_backbone = (None, None) if trunk else (common.preprocess, common.backbone)
+            inputs = "features" if submodels.trunk else "pixels"
+            write_onnx(head, example, inputs, ("probability", "logit"), folder / path)
+        preprocess_and_backbone = (None, None) if submodels.trunk else (common.preprocess, common.backbone)
         written.append(SubmodelFile(path, *preprocess_and_backbone))
-    return ModelFiles(PixelModel(describe_file(folder, "main.onnx"), spec, main.sidecar.backbone), trunk, written)
+    return written
 
 
 def describe_submodels(

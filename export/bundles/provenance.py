@@ -41,7 +41,8 @@ def command_lines(plan: ExportPlan) -> list[str]:
         classes = "" if len(groups) == 1 else " " + shlex.join(part for label in labels for part in ("--class", label))
         lines.append(line + classes)
     arguments = ["canonistia", "export", "--main", plan.main_run.name, "--subs", plan.subs.name, "--data", data]
-    arguments += changed_options(plan, ("checkpoint", "budget", "false_alarm_rate", "both_rate", "accept", "seed"))
+    named = ("checkpoint", "cross_fit", "budget", "false_alarm_rate", "both_rate", "accept", "seed")
+    arguments += changed_options(plan, named)
     return [*dict.fromkeys(lines), shlex.join([*arguments, "--out", plan.out.name])]
 
 
@@ -65,8 +66,9 @@ def changed_options(plan: "DataclassInstance", names: Iterable[str]) -> Iterator
     """Yield the command-line arguments of those options of a plan that differ from their defaults, in this order."""
     defaults = {field.name: field.default for field in fields(plan)}
     for name in names:
-        if getattr(plan, name) != defaults[name]:
-            yield from (f"--{name.replace('_', '-')}", str(getattr(plan, name)))
+        value = getattr(plan, name)
+        if value != defaults[name]:
+            yield from (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
 
 
 def _line(command: str, data: str, config: Mapping[str, Any], defaults: Recipe, extra: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from export.commands.pipeline import scored
 from export.plan import ExportPlan
 from export.planning.choice import Choice, Counts, choose
 from export.planning.ladder import LADDER, SUBMODELS, Rung, submodel_plan
+from export.planning.limits import limits
 from export.planning.pictures import check_pictures
 from export.planning.plan import DATA, LOG, PLAN, Plan, Submodels, Training, read_plan, write_plan
 from export.planning.speed import Machine
@@ -136,10 +137,10 @@ def _new_plan(request: FitRequest, runs: Path, ladder: Sequence[Rung], elapsed: 
     for remark in checked.remarks:
         click.echo(remark, err=True)
     data = checked.data
-    counts = Counts(len(data.training), len(data.validation), len(checked.test), len(data.classes))
+    counts = Counts(len(data.training), len(data.validation), len(checked.test), len(data.classes), checked.cross_fit)
     machine = Machine([picture.path for picture in data.training], counts.classes, runs.parent)
     choice = choose(ladder, counts, machine, minutes, elapsed)
-    plan = _plan_of(request, minutes, export, choice)
+    plan = _plan_of(request, minutes, replace(export, cross_fit=checked.cross_fit), choice)
     for line in plan_lines(plan, elapsed()):
         click.echo(line, err=True)
     with written_whole(runs) as folder:
@@ -159,6 +160,7 @@ def _plan_of(request: FitRequest, minutes: float, export: ExportPlan, choice: Ch
         minutes=minutes,
         chosen=f"{rung.name}{epochs} ({networks})",
         more=choice.more,
+        limits=tuple(limits(costs.counts.judged, export)),
         data=export.data,
         trainings=costs.trainings(runs, choice.epochs),
         submodels=Submodels(export.subs, submodel_plan(rung, runs), SUBMODELS, costs.submodels()),

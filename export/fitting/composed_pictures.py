@@ -1,5 +1,6 @@
 """Composed pictures: validation pictures in pairs of different classes, so that what shows two of them is known."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,19 @@ def composed_pictures(paths: Sequence[Path], pairs: Sequence[Pair], least_size: 
 def pairs_to_fit(targets: np.ndarray, seed: int) -> list[Pair]:
     """Return the pairs of pictures of different classes (N,) that rules are fitted on."""
     return draw_pairs(targets, min(_MOST, len(targets)), tuple(WAYS), seed)
+
+
+def pairs_within(folds: np.ndarray, targets: np.ndarray, seed: int) -> list[Pair]:
+    """Return pairs as :func:`pairs_to_fit` does, whose pictures are of one fold (N,): one model has seen neither."""
+    pairs: list[Pair] = []
+    for number in range(int(folds.max()) + 1):
+        indices = np.flatnonzero(folds == number)
+        count = math.ceil(min(_MOST, len(targets)) * len(indices) / len(targets))
+        pairs += [
+            Pair(int(indices[pair.first]), int(indices[pair.second]), pair.way)
+            for pair in draw_pairs(targets[indices], count, tuple(WAYS), seed + number)
+        ]
+    return pairs
 
 
 def parents_of(pairs: Sequence[Pair]) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascade.errors import CanonistiaError
+from export.fitting.stage_logits import FOLDS
 from export.planning.ladder import (
     FEWEST_EPOCHS,
     FEWEST_TO_TUNE,
@@ -37,12 +38,18 @@ _LINEAR_PASSES = 5 * 150  # of the classifier that gives out-of-fold probabiliti
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of pictures by split, and of classes."""
+    """Numbers of pictures by split, and of classes; with ``cross_fit`` all but the test pictures serve for both."""
 
     training: int
     validation: int
     test: int
     classes: int
+    cross_fit: bool = False
+
+    @property
+    def judged(self) -> int:
+        """Return how many pictures calibration, rules and figures come from."""
+        return self.training + self.validation if self.cross_fit else self.validation
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,17 @@ class Costs:
         )
 
     def export(self) -> float:
-        """Return the seconds of ``export``: logits, those of shifted copies, rules, graphs, parity."""
-        count = self.counts.validation
+        """Return the seconds of ``export``: logits, those of copies, heads in folds, rules, graphs, parity."""
+        checked = self.counts.validation
+        count = self.counts.judged
         speeds = [self.machine.speed(config) for config in (self.rung.main, self.rung.trunk)]
+        # By PyTorch; of shifted copies and of composed pictures; by the bundle.
         passes = sum(
-            count * speed.pytorch + self._computing(speed, count) + count * speed.runtime + speed.export
+            checked * speed.pytorch + 2 * count * speed.runtime + checked * speed.runtime + speed.export
             for speed in speeds
         )
         again = self._computing(speeds[0], self.counts.training) if self.rung.tune_main != "head" else 0.0
-        copies = 2 * count * self.machine.reading()
+        copies = 2 * count * self.machine.reading() + (self._folds() if self.counts.cross_fit else 0.0)
         fixed = _START + _RULES + self.counts.classes * _HEAD_EXPORT
         return fixed * self._unit + passes + again + copies
 
@@ -134,6 +143,11 @@ class Costs:
             return count * speed.pytorch
         return speed.export + count * speed.runtime
 
+    def _folds(self) -> float:
+        """Return the seconds to train the heads of both stages in folds, the submodels' side by side."""
+        both = HEAD.epochs * self._head_epoch(self.rung.main) + SUBMODELS.epochs * self._head_epoch(self.rung.trunk)
+        return FOLDS * (both + self._out_of_fold(self.rung.main))
+
     def _head_epoch(self, network: NetworkConfig) -> float:
         steps = math.ceil(self.counts.training / HEAD.batch_size)
         return steps * self.machine.head_step(self.machine.features(network))
@@ -166,8 +180,9 @@ def choose(
     chosen: Choice | None = None
     more = ""
     for rung in ladder:
-        if rung.tunes and counts.training < FEWEST_TO_TUNE:
-            more = f"nothing: networks are fine-tuned from {FEWEST_TO_TUNE:,} training pictures on"
+        if rung.tunes and (counts.cross_fit or counts.training < FEWEST_TO_TUNE):
+            few = f"networks are fine-tuned from {FEWEST_TO_TUNE:,} training pictures on"
+            more = f"nothing: {few}{', and where none are cross-fitted' if counts.cross_fit else ''}"
             break
         costs = Costs(rung, counts, machine)
         totals = {epochs: costs.total(epochs) for epochs in range(FEWEST_EPOCHS, MOST_EPOCHS + 1)}

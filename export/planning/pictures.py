@@ -12,6 +12,7 @@ from cascade.evaluation.evaluation import labelled_pictures as evaluated_picture
 from cascade.images.folders import LabelledPicture
 from cascade.images.layout import class_names
 from cascade.images.unreadable import unreadable
+from export.planning.ladder import FEWEST_TO_TUNE
 from trainers.data.audit import Examined, examine, fingerprints
 from trainers.data.cleaning import Cleaned, clean
 from trainers.data.dataset import FEWEST_VALIDATION, DataSet, data_set_of, has_validation, too_few_to_export
@@ -19,6 +20,7 @@ from trainers.data.fingerprints import Fingerprint
 
 _VALIDATION = 5  # an unsplit data set gives one picture in so many to validation
 _FEWEST_TRAINING = 2  # pictures of a class: out-of-fold probabilities need two
+_FEWEST_OF_CLASS = FEWEST_VALIDATION * _VALIDATION  # pictures; a fifth of fewer is too few to fit rules on
 _CONFUSED = 0.05  # share of pictures that look like one of another class; above it, looks do not tell copies
 
 
@@ -26,13 +28,15 @@ _CONFUSED = 0.05  # share of pictures that look like one of another class; above
 class CheckedPictures:
     """What a fit is trained on, every picture with its split; what is left out of it and why; and the test pictures.
 
-    ``remarks`` are sentences for the user.
+    With ``cross_fit`` the pictures are so few that rules and figures are to come from all of them; validation is then
+    only what the trainings are watched on. ``remarks`` are sentences for the user.
     """
 
     data: DataSet
     cleaned: Cleaned
     test: tuple[LabelledPicture, ...]
     remarks: tuple[str, ...]
+    cross_fit: bool = False
 
 
 def check_pictures(photos: Path, test: Path | None, seed: int) -> CheckedPictures:
@@ -58,18 +62,33 @@ def check_pictures(photos: Path, test: Path | None, seed: int) -> CheckedPicture
     if test and not any(picture.split != "test" for picture in kept):
         raise CanonistiaError(f"every picture of {photos} is also in {test}; test on pictures that are not trained on")
     _check_counts(photos, class_names([p for p in given.pictures if p.split != "test"]), kept)
-    split = kept if has_validation(kept) else _split(kept, seed)
+    own = has_validation(kept)
+    split = kept if own else _split(kept, seed)
     hashes = {p.path: one.sha256 for p, one in zip(given.pictures, given.prints, strict=True)}
     data = data_set_of(photos, split, hashes)
     few = too_few_to_export({"validation": data.counts("validation")})
     if few:
         raise CanonistiaError(f"{photos}: {few}")
+    cross_fit = not own and are_few(data)
     return CheckedPictures(
         data=data,
         cleaned=Cleaned(tuple(split), tuple(left_out)),
         test=tuple(p for p in given.pictures if p.path in away) if test else data.test,
-        remarks=_remarks(photos, data, left_out, by_look),
+        remarks=_remarks(photos, data, left_out, by_look, cross_fit),
+        cross_fit=cross_fit,
     )
+
+
+def are_few(data: DataSet) -> bool:
+    """Return whether a data set that brings no validation split is so small that nothing should be held out of it.
+
+    It is while no network is fine-tuned on it: heads on frozen networks are trained again in a moment, and below
+    ``FEWEST_TO_TUNE`` training pictures the fifth that is held out, at most 250, gives figures within four points at
+    best. It also is where half of the classes have fewer than fifteen pictures: a fifth of them is fewer than the
+    three that rules need.
+    """
+    pictures = Counter(picture.label for picture in (*data.training, *data.validation))
+    return len(data.training) < FEWEST_TO_TUNE or float(np.median(list(pictures.values()))) < _FEWEST_OF_CLASS
 
 
 def _test_pictures(test: Path, given: Examined) -> list[LabelledPicture]:
@@ -134,12 +153,16 @@ def _split(pictures: Sequence[LabelledPicture], seed: int) -> list[LabelledPictu
 
 
 def _remarks(
-    photos: Path, data: DataSet, left_out: Sequence[tuple[LabelledPicture, int, str]], by_look: bool
+    photos: Path, data: DataSet, left_out: Sequence[tuple[LabelledPicture, int, str]], by_look: bool, cross_fit: bool
 ) -> tuple[str, ...]:
-    remarks = [
-        f"{photos}: {len(data.training):,} training and {len(data.validation):,} validation pictures of "
-        f"{len(data.classes)} classes"
-    ]
+    training, validation, classes = len(data.training), len(data.validation), len(data.classes)
+    if cross_fit:
+        remarks = [
+            f"{photos}: {training + validation:,} pictures of {classes} classes, too few to hold any out: rules and "
+            "figures come from cross-fitting, every picture answered by heads that were not trained on it"
+        ]
+    else:
+        remarks = [f"{photos}: {training:,} training and {validation:,} validation pictures of {classes} classes"]
     if left_out:
         reasons = Counter(_reason(reason) for _, _, reason in left_out)
         listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())

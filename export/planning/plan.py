@@ -50,8 +50,8 @@ class Submodels:
 class Plan:
     """All that a fit does, in order; paths are absolute. The last training is the main model's.
 
-    ``chosen`` says what was chosen, ``more`` what more time would buy. ``test`` is None where the data set's own test
-    split, if it has one, is scored.
+    ``chosen`` says what was chosen, ``more`` what more time would buy, and ``limits`` what so few pictures cannot
+    promise. ``test`` is None where the data set's own test split, if it has one, is scored.
     """
 
     photos: Path
@@ -59,6 +59,7 @@ class Plan:
     minutes: float
     chosen: str
     more: str
+    limits: tuple[str, ...]
     data: Path
     trainings: tuple[Training, ...]
     submodels: Submodels
@@ -116,7 +117,8 @@ def _commands(plan: Plan) -> Iterator[Sequence[str]]:
     changed = _changed(subs.recipe, SUB_DEFAULTS)
     yield "train-sub", data, "--main", main, "--out", str(subs.out), *options, *changed
     runs = ("--main", main, "--subs", str(plan.export.subs), "--data", data)
-    yield "export", *runs, "--out", str(plan.export.out), "--overwrite"
+    cross_fit = ["--cross-fit"] if plan.export.cross_fit else []
+    yield "export", *runs, *cross_fit, "--out", str(plan.export.out), "--overwrite"
 
 
 def _network(config: NetworkConfig) -> list[str]:

@@ -19,7 +19,7 @@ from trainers.data.augment import augmentation
 from trainers.data.loader import PictureDataset
 from trainers.distributed.device import keep_freed_memory, resolve_device
 from trainers.features.cache import compute_features, features_by_runtime
-from trainers.features.graph import RuntimeFeatures
+from trainers.features.graph import runtime_features
 from trainers.loop.step_time import chosen_precision, head_step_seconds, step_seconds
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
@@ -155,7 +155,7 @@ class Machine:
         gpu = None if self._device == "cpu" else in_pytorch(self._device)
         pytorch = in_pytorch("cpu")
         try:
-            export, backbone = _timed(lambda: RuntimeFeatures(network, spec.size))
+            export, backbone = _timed(lambda: runtime_features(network, spec.size))
         except (torch.onnx.OnnxExporterError, OSError):
             return NetworkSpeed(0.0, pytorch, pytorch, gpu)  # as the training will do
         features_by_runtime(backbone, name, few, spec)

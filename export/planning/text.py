@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cascade.bundle.manifest import Manifest
+from cascade.evaluation.metrics import is_wide
 from export.planning.choice import RESERVE
 from export.planning.plan import LOG, PLAN, Plan
 
@@ -22,6 +23,7 @@ def plan_lines(plan: Plan, elapsed: float) -> list[str]:
         f"it ends after about {end} of {timedelta(minutes=plan.minutes)}; {RESERVE - 1:.0%} of its time is kept in "
         "reserve",
         f"more time would buy: {plan.more}",
+        *plan.limits,
     ]
 
 
@@ -34,7 +36,7 @@ def result_lines(plan: Plan, manifest: Manifest, test: Mapping[str, Any] | None)
     return [
         f"{'':<14}{'top 1':<26}either of two",
         *(f"{name:<14}{_share(figures[key], 'top1'):<26}{_share(figures[key], 'top2')}" for name, key in _STAGES),
-        f"on {figures['pictures']:,} {what} pictures{how}, with 95% intervals; {figures['routed']:.1%} are routed "
+        f"on {figures['pictures']:,} {what} pictures{how}, with {_width(figures)}; {figures['routed']:.1%} are routed "
         "to the submodels",
         f"its commands are in {plan.runs / PLAN}, what they said in {plan.runs / LOG}, its report in "
         f"{plan.export.main_run / 'report.html'}",
@@ -42,6 +44,12 @@ def result_lines(plan: Plan, manifest: Manifest, test: Mapping[str, Any] | None)
         f"canonistia classify PHOTO --model {model}",
         f"canonistia serve --model {model}",
     ]
+
+
+def _width(figures: Mapping[str, Any]) -> str:
+    if any(is_wide(figures[key]["top1_interval"]) for _, key in _STAGES):
+        return "95% intervals, which are wide: four times as many pictures halve them"
+    return "95% intervals"
 
 
 def _share(figures: Mapping[str, Any], name: str) -> str:

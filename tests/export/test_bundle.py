@@ -22,7 +22,7 @@ from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine
-from export.bundles import model_files
+from export.bundles import model_files, trained
 from export.bundles.parity import ParityError, check_parity, reference
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import StageLogits
@@ -172,14 +172,30 @@ def fitted_as(engine: Engine):
 def test_when_parity_fails_no_bundle_is_left(
     run: Run, few_data: Path, light_main: Path, light_subs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import export.commands.export_bundle as recipe
-
-    honest = recipe._submodel_logits
-    monkeypatch.setattr(recipe, "_submodel_logits", lambda *arguments: honest(*arguments) + 0.5)
+    honest = trained._submodel_logits
+    monkeypatch.setattr(trained, "_submodel_logits", lambda *arguments: honest(*arguments) + 0.5)
     result = export(run, few_data, light_main, light_subs, tmp_path / "models" / "bad")
     assert result.exit_code == 1
     assert "no bundle was written" in result.output
     assert not list((tmp_path / "models").iterdir())
+
+
+def test_the_graph_of_each_network_is_written_once(
+    run: Run, few_data: Path, light_main: Path, light_subs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    honest = graph.write_onnx
+
+    def count(module: nn.Module, *more: Any) -> None:
+        written.append(type(module).__name__)
+        honest(module, *more)
+
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(graph, "write_onnx", count)
+    monkeypatch.setattr(model_files, "write_onnx", count)
+    result = export(run, few_data, light_main, light_subs, tmp_path / "models" / "one")
+    assert result.exit_code == 0, result.output
+    assert written == ["MainGraph", "FeatureGraph", "SubmodelGraph"]
 
 
 def test_an_exporter_that_writes_another_network_is_found_out_where_the_runtime_makes_the_features(

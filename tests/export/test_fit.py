@@ -108,9 +108,20 @@ def test_a_log_gets_the_phases_and_nothing_else(
     assert [line.partition(" (")[0] for line in lines[1:4]] == [
         "chosen: tiny networks", lines[2], "more time would buy: nothing"
     ]  # fmt: skip
-    assert [line.partition(": about")[0] for line in lines[4:]] == [
+    assert [line.partition(" ")[0] for line in lines[4:7]] == ["intervals", "a", "accepted"]  # what is not promised
+    assert [line.partition(": about")[0] for line in lines[7:]] == [
         "fit: 1 of 3, head of the main network", "fit: 2 of 3, submodels", "fit: 3 of 3, export"
     ]  # fmt: skip
+
+
+def test_few_pictures_are_cross_fitted_and_the_plan_says_what_they_cannot_promise(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "photos", dict.fromkeys(CLASSES, 10), 0)
+    made = fit(FitRequest(tmp_path / "photos", tmp_path / "mine"), LADDER)
+    assert made.manifest.measured.pictures == 29  # two of the dots look alike
+    assert "--cross-fit" in made.plan.commands()[-1]
+    kept = json.loads((made.plan.runs / "plan.json").read_text())
+    assert any("cannot be promised: 0 of 29 pictures may be marked" in limit for limit in kept["limits"])
+    assert "95% intervals, which are wide" in "\n".join(result_lines(made.plan, made.manifest, None))
 
 
 def fit_until(phase: int, delay: float, request: FitRequest) -> None:

@@ -3,17 +3,22 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cascade.errors import CanonistiaError
-from export.planning.choice import RESERVE, Counts, choose
+from cascade.images.folders import LabelledPicture
+from export.plan import ExportPlan
+from export.planning.choice import RESERVE, Costs, Counts, choose
 from export.planning.ladder import FEWEST_TO_TUNE, LADDER, MOST_EPOCHS
-from export.planning.pictures import check_pictures
+from export.planning.limits import limits
+from export.planning.pictures import are_few, check_pictures
 from export.planning.speed import Machine, NetworkSpeed, TuningSpeed
 from tests.conftest import CLASSES, draw, write_class_folders, write_data_set
+from trainers.data.dataset import DataSet
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 
@@ -98,6 +103,70 @@ def test_few_pictures_are_not_fine_tuned_on() -> None:
     choice = choose(LADDER, few, SteadyMachine(), 1000, at_once)
     assert choice.costs.rung.name == "frozen networks"
     assert choice.more == "nothing: networks are fine-tuned from 1,000 training pictures on"
+
+
+def test_what_is_cross_fitted_is_not_fine_tuned_and_its_export_takes_longer() -> None:
+    held_out = Counts(1600, 400, 0, 200)
+    crossed = replace(held_out, cross_fit=True)
+    assert choose(LADDER, held_out, SteadyMachine(), 1000, at_once).costs.rung.tunes
+    choice = choose(LADDER, crossed, SteadyMachine(), 1000, at_once)
+    assert choice.costs.rung.name == "frozen networks"
+    assert choice.costs.export() > Costs(choice.costs.rung, held_out, SteadyMachine()).export()
+    assert (held_out.judged, crossed.judged) == (400, 2000)
+
+
+def test_what_pictures_cannot_promise_is_said_with_the_number_that_would() -> None:
+    plan = ExportPlan(Path("main"), Path("subs"), Path("data"), Path("out"))
+    wide, marks, accepted = limits(30, plan)
+    assert wide.endswith("figures come from 30 pictures, so that 90% right means between 74% and 97%")
+    assert marks.startswith(
+        "a rate of 0.02 of false marks (--false-alarm-rate and --both-rate) cannot be promised: 0 of 30 pictures may "
+        "be marked, and of new ones up to 9.5%"
+    )
+    needed = int(re.findall(r"it takes (\d+) pictures", marks)[0])
+    assert not any("false marks" in one for one in limits(needed, plan))
+    assert any("false marks" in one for one in limits(needed - 50, plan))
+    assert "299 pictures without a mistake; at most 90.5% can be, if all 30 are right" in accepted
+    assert list(limits(5000, plan)) == []
+
+
+def test_rates_of_their_own_are_each_said() -> None:
+    plan = ExportPlan(Path("main"), Path("subs"), Path("data"), Path("out"), both_rate=0.01)
+    said = [one for one in limits(200, plan) if "false marks" in one]
+    assert [one.partition(") ")[0] for one in said] == [
+        "a rate of 0.01 of false marks (--both-rate", "a rate of 0.02 of false marks (--false-alarm-rate"
+    ]  # fmt: skip
+
+
+def data_set(training: int, validation: int, classes: int) -> DataSet:
+    """Return a data set of so many pictures of each class."""
+    names = [f"class {number}" for number in range(classes)]
+    parts = [
+        tuple(LabelledPicture(Path(str(number)), name, split) for name in names for number in range(count))
+        for split, count in (("training", training), ("validation", validation))
+    ]
+    return DataSet(tuple(names), *parts, (), "", 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "few"),
+    [
+        (data_set(8, 3, 15), True),
+        (data_set(66, 16, 15), True),  # 990 for training
+        (data_set(67, 16, 15), False),
+        (data_set(10, 4, 200), True),  # 2,000 for training, but 14 of each class
+        (data_set(12, 3, 200), False),
+    ],
+)
+def test_pictures_are_few_while_nothing_is_fine_tuned_on_them_or_a_class_has_few(data: DataSet, few: bool) -> None:
+    assert are_few(data) == few
+
+
+def test_few_pictures_are_cross_fitted_unless_they_bring_a_validation_split(unsplit: Path, tmp_path: Path) -> None:
+    checked = check_pictures(unsplit, None, seed=0)
+    assert checked.cross_fit
+    assert "29 pictures of 3 classes, too few to hold any out" in checked.remarks[0]
+    assert not check_pictures(write_data_set(tmp_path / "split", 5, 4), None, seed=0).cross_fit
 
 
 def test_the_machine_is_measured_once(tiny_data: Path, tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cascade.errors import CanonistiaError
+from cascade.files import cache_folder
 from cascade.images.preprocess import PreprocessSpec, least_size
 from cascade.progress import track
 from cascade.threads import BATCH_SIZE, in_order, processors
-from trainers.data.decode_cache import cache_folder
 from trainers.data.fingerprints import file_sha256
 from trainers.data.loader import PictureDataset, pictures_in_order
 from trainers.distributed.device import keep_freed_memory
-from trainers.features.graph import RuntimeFeatures
+from trainers.features.graph import RuntimeFeatures, runtime_features
 from trainers.networks.classifier import Classifier
 from trainers.runs.folder import save_tensors
 
@@ -44,16 +44,18 @@ def cached_features(
     device: str,
     workers: int = 0,
     by_pytorch: bool = False,
+    graph: RuntimeFeatures | None = None,
 ) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features), from the cache where they are known.
 
     ``by_pytorch`` asks for those of PyTorch itself (see :func:`compute_features`); they judge an exported graph.
+    ``graph`` is the network's, where it is written already.
     The key depends on the backbone's weights, the preprocessing, the kind of device, the library that computes and the
     bytes of every file, so cached features are never stale. The cache is ``$CANONISTIA_CACHE``, else
     ``~/.cache/canonistia``; deleting it is safe, and where it cannot be written the features are computed each time.
     """
     cache = cache_folder()
-    library = "pytorch" if by_pytorch else _library(paths, device)
+    library = "pytorch" if by_pytorch else _library(paths, device, graph)
     path = cache / f"features-{_key(network, paths, spec, device, library)}.safetensors"
     try:
         return load_file(path)["features"]
@@ -61,7 +63,7 @@ def cached_features(
         pass
     except (OSError, SafetensorError, KeyError) as error:
         click.echo(f"the cached features {path} cannot be read ({error}): computing them again", err=True)
-    features = compute_features(network, paths, spec, device, workers, by_pytorch)
+    features = compute_features(network, paths, spec, device, workers, by_pytorch, graph)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         save_tensors(path, {"features": features})
@@ -91,15 +93,17 @@ def compute_features(
     device: str,
     workers: int = 0,
     by_pytorch: bool = False,
+    graph: RuntimeFeatures | None = None,
 ) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features).
 
-    On a CPU ONNX Runtime computes them on all processors. PyTorch does where ``by_pytorch`` is set, where a network
-    cannot be exported, and for a few pictures, which take less time than the export. The features agree to about 1e-5.
+    On a CPU ONNX Runtime computes them on all processors, with ``graph`` where it is given. PyTorch does where
+    ``by_pytorch`` is set, where a network cannot be exported, and for a few pictures, which take less time than the
+    export. The features agree to about 1e-5.
     """
-    if not by_pytorch and _library(paths, device) == "onnxruntime":
+    if not by_pytorch and _library(paths, device, graph) == "onnxruntime":
         try:
-            backbone = RuntimeFeatures(network, spec.size)
+            backbone = graph or runtime_features(network, spec.size)
         except (torch.onnx.OnnxExporterError, OSError) as error:
             click.echo(f"{network.backbone_name} cannot be exported ({error}): PyTorch computes its features", err=True)
         else:
@@ -113,8 +117,9 @@ def compute_features(
     return torch.cat(parts)
 
 
-def _library(paths: Sequence[Path], device: str) -> str:
-    return "onnxruntime" if device == "cpu" and len(paths) >= FEWEST_BY_RUNTIME else "pytorch"
+def _library(paths: Sequence[Path], device: str, graph: RuntimeFeatures | None) -> str:
+    by_runtime = device == "cpu" and (graph or len(paths) >= FEWEST_BY_RUNTIME)
+    return "onnxruntime" if by_runtime else "pytorch"
 
 
 def features_by_runtime(

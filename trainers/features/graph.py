@@ -32,9 +32,22 @@ class FeatureGraph(nn.Module):
 
 
 class RuntimeFeatures:
-    """A frozen backbone in ONNX Runtime, one thread per call; safe to call from several threads.
+    """The output ``features`` of a graph file in ONNX Runtime, one thread per call; safe to call from several threads.
 
     On a CPU it is several times as fast as the same network in PyTorch, and it is what will serve.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._session = onnxruntime.InferenceSession(path, session_options(1), providers=["CPUExecutionProvider"])
+
+    def __call__(self, pixels: np.ndarray) -> torch.Tensor:
+        """Return the features (N, D) of pixels, uint8 (N, size, size, 3)."""
+        (features,) = self._session.run(["features"], {"pixels": pixels})
+        return torch.from_numpy(features)
+
+
+def runtime_features(network: Classifier, size: int) -> RuntimeFeatures:
+    """Return a frozen backbone in ONNX Runtime, by way of a temporary graph file.
 
     Raises
     ------
@@ -43,18 +56,16 @@ class RuntimeFeatures:
     OSError
         There is no room for the graph's file in the folder of temporary files.
     """
+    with TemporaryDirectory(prefix="canonistia-") as folder:
+        path = Path(folder, "features.onnx")
+        write_features(network, size, path)
+        return RuntimeFeatures(path)
 
-    def __init__(self, network: Classifier, size: int) -> None:
-        example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-        with TemporaryDirectory(prefix="canonistia-") as folder:
-            path = Path(folder, "features.onnx")
-            write_onnx(FeatureGraph(network), example, "pixels", ("features",), path)
-            self._session = onnxruntime.InferenceSession(path, session_options(1), providers=["CPUExecutionProvider"])
 
-    def __call__(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the features (N, D) of pixels, uint8 (N, size, size, 3)."""
-        (features,) = self._session.run(["features"], {"pixels": pixels})
-        return torch.from_numpy(features)
+def write_features(network: Classifier, size: int, path: Path) -> None:
+    """Write a frozen backbone as a graph from pixels to ``features`` (see :func:`write_onnx`)."""
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    write_onnx(FeatureGraph(network), example, "pixels", ("features",), path)
 
 
 def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs: Sequence[str], path: Path) -> None:
