@@ -69,8 +69,8 @@ def served_cascade(plan: ExportPlan, trained: Trained) -> Served:
     data = trained.data
     if not plan.cross_fit:
         check_class_counts(data.targets(data.validation), data.classes, "the validation split")
-        features = main_features(trained.main, _paths(data.training))
-        return Served(trained, fit_distances(features.numpy(), data.targets(data.training)))
+        seen = main_features(trained.main, _paths(data.training))
+        return Served(trained, fit_distances(seen.numpy(), data.targets(data.training)))
     recipes = head_recipes(plan, trained)
     pictures = (*data.training, *data.validation)
     prints = [fingerprint(path) for path in track(_paths(pictures), "looking for copies of pictures")]

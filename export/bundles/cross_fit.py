@@ -89,10 +89,10 @@ class CrossFitted:
         ]
         back = np.argsort(np.concatenate(parts))
         return StageLogits(
-            *(
-                np.concatenate([getattr(part, name) for part in answered])[back]
-                for name in ("main", "distance", "submodels", "targets")
-            )
+            np.concatenate([part.main for part in answered])[back],
+            np.concatenate([part.distance for part in answered])[back],
+            np.concatenate([part.submodels for part in answered])[back],
+            targets,
         )
 
     def mean(self) -> tuple[nn.Linear, nn.Linear]:
