@@ -30,6 +30,14 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     return rate
 
 
+def _checked_storage(_: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    from webapp.serving.rate_storage import EXPECTED, is_storage_address
+
+    if given is not None and not is_storage_address(given):
+        raise click.BadParameter(f"this is no address of a storage; {EXPECTED}", param=parameter)  # it may have a key
+    return given
+
+
 def _checked_prefix(_: click.Context, parameter: click.Parameter, given: str) -> str:
     from webapp.requests.prefix import EXPECTED, is_own, parse_prefix
 
@@ -152,6 +160,13 @@ def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | Non
     help="Rate limit for POST requests, and for wrong keys, per client address, such as '60/minute' (429 above it).",
 )
 @click.option(
+    "--rate-storage",
+    callback=_checked_storage,
+    metavar="ADDRESS",
+    help="Redis in which replicas of the service count their rates together, such as redis://redis.internal:6379/0. "
+    "Needs the extra redis. Default: every replica counts for itself.",
+)
+@click.option(
     "--trusted-host",
     "trusted_hosts",
     envvar="CANONISTIA_SERVE_TRUSTED_HOST",
@@ -265,8 +280,11 @@ def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> N
     from webapp.serving.grpc_port import GrpcPort
     from webapp.serving.limits import check_memory, check_names, check_workers, machine_memory
     from webapp.serving.master_memory import Shared
+    from webapp.serving.rate_storage import check_storage, shared_rates
     from webapp.serving.reloading import Reloader
 
+    if options.rate_storage:
+        check_storage(options.rate_storage)
     grpc_port = GrpcPort(options.host, options.grpc_port) if options.grpc_port else None
     # Read before the worker starts, so that a damaged bundle gives one error message and not a worker that dies.
     folders = [precise_folder(find_bundle(model), options.precision) for model in options.models]
@@ -294,7 +312,8 @@ def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> N
         service = Service(folders, metrics, threads=options.threads, memory=memory, workers=options.workers)
         reloader.start(service)
         collector = Collector(options.collect, options.max_collect * MB, shared.held) if options.collect else None
-        app = create_app(service, metrics, settings, collector, shared.rates)
+        rates = shared_rates(options.rate_storage, shared.rates) if options.rate_storage else shared.rates
+        app = create_app(service, metrics, settings, collector, rates)
         if grpc_port:
             from webapp.grpc_server import GrpcServer
 

@@ -58,6 +58,7 @@ class ServeOptions:
     deadline: float  # seconds
     upload_time: float  # seconds
     rate: str | None
+    rate_storage: str | None  # the address of a Redis
     trusted_hosts: tuple[str, ...]
     behind_proxy: bool
     allowed_origins: tuple[str, ...]
