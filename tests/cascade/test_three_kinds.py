@@ -155,6 +155,8 @@ def test_python_rows_api_page_and_report_agree(run: Run, judging: Path, photos: 
     results = client.post("/api/v1/classify", data=upload(*files)).json["results"]  # type: ignore[index]
     assert [(one["unsure"], one["both"], one["accepted"]) for one in results] == kinds
     page = client.post("/", data=upload(*files, field="pictures")).text
+    unsure, both = (sum(bool(one[place]) for one in kinds) for place in (0, 1))
+    assert f'<p id="summary">12 pictures · {both} show both · {unsure} unsure</p>' in page
     cards = page.partition("<template")[0].split("<article")[1:]
     assert [
         ("Not sure. Perhaps" in card, "Shows both:" in card, 'data-accepted="true"' in card) for card in cards
