@@ -14,12 +14,13 @@ from cascade.images.preprocess import least_size
 from cascade.inference.engine import Engine
 from cascade.progress import track
 from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
-from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
+from export.fitting.both import pairs_to_fit
 from export.fitting.measure import Measurement
 from export.fitting.selection import FittedCascade, Terms
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits
 from export.graphs.modules import set_scalars
+from trainers.data.composed import composed_pictures, parents_of
 from trainers.runs.folder import code_version
 
 

@@ -19,7 +19,7 @@ from export.bundles.provenance import command_lines
 from export.bundles.recording import record_bundle
 from export.bundles.writing import new_bundle_folder, read_notes, write_manifest
 from export.fitting.accept import fit_accept
-from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
+from export.fitting.both import pairs_to_fit
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import FittedCascade, Terms, fit_cascade
 from export.fitting.shifted_pictures import shifted_pictures
@@ -27,6 +27,7 @@ from export.fitting.stage_logits import ComposedLogits, StageLogits, check_class
 from export.graphs.cost import second_stage_cost
 from export.graphs.distance import ClassDistances, distances, fit_distances
 from export.plan import ExportPlan
+from trainers.data.composed import composed_pictures, parents_of
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.features.cache import cached_features, features_sha256
 from trainers.networks.classifier import Classifier

@@ -10,7 +10,9 @@ from cascade.rules.cascade import CascadeRules, known_answers, run_cascade
 from cascade.rules.probabilities import top_two
 from export.fitting.calibration import Calibrators
 from export.fitting.stage_logits import StageLogits, fold_indices
+from trainers.data.composed import WAYS, Pair, draw_pairs
 
+_MOST_PAIRS = 1000  # more would take time and hardly change the rule
 _FEWEST = 20  # pictures of either kind; fewer determine no weights
 
 
@@ -55,6 +57,11 @@ def fit_both(
     weights = [round(float(weight), 4) for weight in model.coef_[0]]
     threshold = max(threshold_at(scores, rate), 0.0) - float(model.intercept_[0])
     return Both(dict(zip(QUANTITIES, weights, strict=True)), round(threshold, 4), rate)
+
+
+def pairs_to_fit(targets: np.ndarray, seed: int) -> list[Pair]:
+    """Return the pairs of pictures of different classes (N,) that the rule is fitted on."""
+    return draw_pairs(targets, min(_MOST_PAIRS, len(targets)), tuple(WAYS), seed)
 
 
 def threshold_at(scores: np.ndarray, rate: float) -> float:
