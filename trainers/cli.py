@@ -332,8 +332,8 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
     type=click.Choice(COMPOSITIONS),
     default=DEFAULT_COMPOSITION,
     show_default=True,
-    help="Composed pictures in the training of heads on a shared trunk. presence: learn from pairs of training pictures "
-    "in one frame, too, each of which shows both its classes; half as many as there are training pictures.",
+    help="Composed pictures in the training of heads on a shared trunk. presence: learn also from pairs of training "
+    "pictures in one frame, each of which shows both its classes; a sixth as many as there are training pictures.",
 )
 @click.option("--trunk", type=FOLDER, help="A train-main run whose fine-tuned backbone all submodels share.")
 @features_option

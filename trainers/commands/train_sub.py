@@ -17,7 +17,7 @@ from trainers.data.dataset import DataSet, load_data_set
 from trainers.data.examples import SplitExamples, split_examples
 from trainers.distributed.device import resolve_device
 from trainers.features.cache import SplitFeatures, cached_features, features_sha256, weights_sha256
-from trainers.features.composed import composed_features
+from trainers.features.composed import ComposedFeatures, composed_features
 from trainers.features.out_of_fold import out_of_fold_probabilities
 from trainers.loop.step_time import chosen_precision
 from trainers.loop.training import check_recipe, check_used, preprocessing
@@ -94,14 +94,11 @@ def train_sub(
     check_set(out, common)
 
     examples = split_examples(data)
-    training = examples.training
+    training, features, composed = examples.training, None, None
     out_of_fold = out_of_fold_probabilities(main, training.paths, training.targets, device)  # (N, K)
-    features, composed = None, None
     if plan.kind == "shared":
         read = [(trunk, spec), *([(main.network, main.sidecar.preprocess)] if plan.features == "both" else [])]
-        features = _features(read, examples, device, recipe.workers)
-        if plan.compose == "presence":
-            composed = composed_features(read, training, device, recipe.workers, recipe.seed)
+        features, composed = _head_inputs(plan.compose, read, examples, recipe)
     join_set(out, common, trunk, plan.trunk)
     prepared = Prepared(
         out=out,
@@ -169,15 +166,22 @@ def _set_config(plan: SubmodelPlan, folder: Path, data: DataSet, main_run: Path)
     }
 
 
-def _features(
-    networks: Sequence[tuple[Classifier, PreprocessSpec]], examples: SplitExamples, device: str, workers: int
-) -> SplitFeatures:
-    """Return the features of several networks side by side, for each picture (N, sum of their numbers)."""
+def _head_inputs(
+    compose: str, networks: Sequence[tuple[Classifier, PreprocessSpec]], examples: SplitExamples, recipe: Recipe
+) -> tuple[SplitFeatures, ComposedFeatures | None]:
+    """Return the features of several networks side by side, for each picture (N, sum of their numbers).
+
+    The second are those of composed pictures, where these are learned from.
+    """
+    device = resolve_device(recipe.device)
     training, validation = (
-        torch.cat([cached_features(network, part.paths, spec, device, workers) for network, spec in networks], dim=1)
+        torch.cat([cached_features(network, part.paths, spec, device, recipe.workers) for network, spec in networks], 1)
         for part in (examples.training, examples.validation)
     )
-    return SplitFeatures(training, validation)
+    composed = None
+    if compose == "presence":
+        composed = composed_features(networks, examples.training, device, recipe.workers, recipe.seed)
+    return SplitFeatures(training, validation), composed
 
 
 def _check_plan(plan: SubmodelPlan, recipe: Recipe) -> None:
