@@ -24,6 +24,7 @@ from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import FittedCascade, Terms, fit_cascade
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits, check_class_counts
+from export.graphs.another_class import evidence_of_another_class
 from export.graphs.cost import second_stage_cost
 from export.graphs.distance import ClassDistances, distances, fit_distances
 from export.plan import ExportPlan
@@ -148,6 +149,7 @@ def _stage_logits(
         distance=distances(fitted, features),
         submodels=_submodel_logits(trained.submodels, paths, features, by_pytorch),
         targets=targets,
+        another=evidence_of_another_class(trained.main.network, paths, trained.main.sidecar.preprocess, by_pytorch),
     )
 
 
