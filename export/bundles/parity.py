@@ -38,7 +38,7 @@ def check_parity(engine: Engine, paths: Sequence[Path], trained: StageLogits, fi
     for pictures in readable_batches(engine, track(paths, "checking parity")):
         every_class = np.ones((len(pictures), len(engine.classes)), dtype=bool)
         logits, distance, *maps = engine.main_outputs(pictures, "logits", "distance", *more)
-        another += map(another_class, maps)
+        another.extend([another_class(one) for one in maps])
         main.append(logits)
         distances.append(distance)
         submodels.append(engine.ask_submodels(pictures, every_class, "logit"))

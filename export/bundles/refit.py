@@ -21,7 +21,8 @@ from export.fitting.selection import FittedCascade, Terms
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits
 from export.graphs.modules import set_scalars
-from trainers.data.composed import composed_pictures, parents_of
+from trainers.data.composed import parents_of
+from trainers.features.made_pictures import composed_pictures
 from trainers.runs.folder import code_version
 
 
@@ -49,7 +50,7 @@ def _logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, what: st
     more = ["activation_maps"] * engine.has_activation_maps
     for pictures in readable_batches(engine, track(paths, what)):
         logits, distance, *maps = engine.main_outputs(pictures, "logits", "distance", *more)
-        another += map(another_class, maps)
+        another.extend([another_class(one) for one in maps])
         main.append(logits)
         distances.append(distance)
         submodels.append(engine.ask_submodels(pictures, np.ones(logits.shape, dtype=bool), "logit"))

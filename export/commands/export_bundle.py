@@ -28,9 +28,10 @@ from export.graphs.another_class import evidence_of_another_class
 from export.graphs.cost import second_stage_cost
 from export.graphs.distance import ClassDistances, distances, fit_distances
 from export.plan import ExportPlan
-from trainers.data.composed import composed_pictures, parents_of
+from trainers.data.composed import parents_of
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.features.cache import cached_features, features_sha256
+from trainers.features.made_pictures import composed_pictures
 from trainers.networks.classifier import Classifier
 from trainers.runs.folder import TrainedRun, check_same_data, code_version, load_run
 from trainers.runs.submodels import Submodels, load_submodels

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cascade.images.degradations import DEGRADATIONS, STRENGTHS
 from cascade.progress import track
-from trainers.data.temporary_pictures import shrunk, temporary_files
+from trainers.features.made_pictures import shrunk, temporary_files
 
 # The other kinds of the stress test are kept from every fit, so that its figures under these are of kinds never seen.
 KINDS = ("blur", "defocus", "jpeg", "low_resolution", "brightness", "contrast", "rotation", "wide", "tall", "grey")

@@ -12,8 +12,8 @@ from PIL import Image
 from export.bundles.provenance import command_lines
 from export.plan import ExportPlan
 from tests.conftest import CLASSES, SMALL, Run, draw
-from trainers.data import composed as composed_module
 from trainers.data.composed import UNSEEN_WAYS, WAYS, Pair, compose, draw_pairs
+from trainers.features import made_pictures
 from trainers.features.composed import SHARE, ComposedFeatures
 from trainers.runs.folder import load_tensors, read_config
 from trainers.runs.submodels import class_run
@@ -82,7 +82,7 @@ def test_heads_learn_from_composed_training_pictures_and_the_run_records_it(
     run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Pair] = []
-    monkeypatch.setattr(composed_module, "_composed", _noting(drawn))
+    monkeypatch.setattr(made_pictures, "_composed", _noting(drawn))
     words = ("train-sub", tiny_data, "--main", tiny_main, *SMALL, "--epochs", 2, "--class", CLASSES[0])
     for name, more in (("with", ("--compose", "presence")), ("again", ("--compose", "presence")), ("without", ())):
         assert run(*words, "--out", tmp_path / name, *more).exit_code == 0
@@ -132,7 +132,7 @@ def test_the_recorded_command_names_the_composition(light_main: Path, light_subs
 
 
 def _noting(drawn: list[Pair]) -> object:
-    real = composed_module._composed
+    real = made_pictures._composed
 
     def composed(paths: list[Path], pair: Pair, least_size: int) -> Image.Image:
         drawn.append(pair)

@@ -4,16 +4,11 @@ Each way of composing is a function of two pictures of one mode (L or RGB) and a
 size of the first.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from cascade.progress import track
-from trainers.data.temporary_pictures import shrunk, temporary_files
 
 Compose = Callable[[Image.Image, Image.Image, np.random.Generator], Image.Image]
 
@@ -112,36 +107,9 @@ def draw_pairs(targets: np.ndarray, count: int, ways: Sequence[str], seed: int) 
     ]
 
 
-@contextmanager
-def composed_pictures(paths: Sequence[Path], pairs: Sequence[Pair], least_size: int) -> Iterator[list[Path]]:
-    """Give a file for each pair of pictures, composed; what chance decides depends on the pair alone.
-
-    The files are removed at the end of the block.
-
-    Parameters
-    ----------
-    least_size
-        What the networks need of a picture's shorter side in pixels (:func:`cascade.images.preprocess.least_size`); a
-        larger picture is shrunk to it first.
-
-    Raises
-    ------
-    CanonistiaError
-        A picture cannot be read, or there is no room for the files.
-    """
-    made = (_composed(paths, pair, least_size) for pair in track(pairs, "composing pictures"))
-    with temporary_files(made, f"{len(pairs)} composed pictures") as files:
-        yield files
-
-
 def parents_of(pairs: Sequence[Pair]) -> np.ndarray:
     """Return the indices of both pictures of each pair, (M, 2)."""
     return np.array([(pair.first, pair.second) for pair in pairs]).reshape(-1, 2)
-
-
-def _composed(paths: Sequence[Path], pair: Pair, least_size: int) -> Image.Image:
-    first, second = (shrunk(paths[index], least_size) for index in (pair.first, pair.second))
-    return compose(pair.way, first, second, np.random.default_rng([pair.first, pair.second]))
 
 
 def _joined(

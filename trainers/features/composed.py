@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from cascade.images.preprocess import PreprocessSpec, least_size
-from trainers.data.composed import WAYS, composed_pictures, draw_pairs, parents_of
+from trainers.data.composed import WAYS, draw_pairs, parents_of
 from trainers.data.examples import Examples
 from trainers.features.cache import cached_features
+from trainers.features.made_pictures import composed_pictures
 from trainers.networks.classifier import Classifier
 
 SHARE = 1 / 6  # with more, heads separate pictures of one class less well (docs/experiments.md)

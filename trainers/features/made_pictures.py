@@ -1,14 +1,17 @@
 """Pictures that are made from others, in files that live as long as they are needed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from cascade.errors import CanonistiaError
 from cascade.images.unreadable import decoded
+from cascade.progress import track
+from trainers.data.composed import Pair, compose
 
 
 @contextmanager
@@ -47,3 +50,30 @@ def shrunk(path: Path, least_size: int) -> Image.Image:
     if min(picture.size) > least_size:
         picture = ImageOps.cover(picture, (least_size, least_size), Image.Resampling.BOX)
     return picture
+
+
+@contextmanager
+def composed_pictures(paths: Sequence[Path], pairs: Sequence[Pair], least_size: int) -> Iterator[list[Path]]:
+    """Give a file for each pair of pictures, composed; what chance decides depends on the pair alone.
+
+    The files are removed at the end of the block.
+
+    Parameters
+    ----------
+    least_size
+        What the networks need of a picture's shorter side in pixels (:func:`cascade.images.preprocess.least_size`); a
+        larger picture is shrunk to it first.
+
+    Raises
+    ------
+    CanonistiaError
+        A picture cannot be read, or there is no room for the files.
+    """
+    made = (_composed(paths, pair, least_size) for pair in track(pairs, "composing pictures"))
+    with temporary_files(made, f"{len(pairs)} composed pictures") as files:
+        yield files
+
+
+def _composed(paths: Sequence[Path], pair: Pair, least_size: int) -> Image.Image:
+    first, second = (shrunk(paths[index], least_size) for index in (pair.first, pair.second))
+    return compose(pair.way, first, second, np.random.default_rng([pair.first, pair.second]))
