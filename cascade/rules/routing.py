@@ -230,18 +230,16 @@ class AnotherClass(Entropy, frozen=True, tag="another_class"):
         """Return the rule with thresholds that route about this share of the pictures, for each of the shares."""
         score, evidence = self.score(main), given(another)
         ordered = np.sort(evidence)[::-1]
-
-        def at(share: float) -> Self:
+        fitted = []
+        for share in shares:
             count = round(share / 2 * len(evidence))  # routed by their evidence
             lowest, next_one = ordered[max(0, count - 1)], ordered[min(count, len(ordered) - 1)]
             above = float((lowest + next_one) / 2) if count else float(ordered[0]) + 1
             others = np.flatnonzero(evidence <= above)
             wanted = share * len(evidence) - (len(evidence) - len(others))
-            return msgspec.structs.replace(
-                self, threshold=at_share(score[others], max(0.0, wanted / max(1, len(others)))), above=above
-            )
-
-        return [at(share) for share in shares]
+            threshold = at_share(score[others], max(0.0, wanted / max(1, len(others))))
+            fitted.append(msgspec.structs.replace(self, threshold=threshold, above=above))
+        return fitted
 
     def settled(self, main: np.ndarray, another: np.ndarray | None = None) -> Self:
         """Return the rule with both thresholds moved into gaps between two pictures, so that no more are routed."""
