@@ -19,16 +19,19 @@ from export.bundles.provenance import command_lines
 from export.bundles.recording import record_bundle
 from export.bundles.writing import new_bundle_folder, read_notes, write_manifest
 from export.fitting.accept import fit_accept
-from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
+from export.fitting.both import pairs_to_fit
 from export.fitting.measure import EPOCH_NOTE, measure
 from export.fitting.selection import FittedCascade, Terms, fit_cascade
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits, check_class_counts
+from export.graphs.another_class import evidence_of_another_class
 from export.graphs.cost import second_stage_cost
 from export.graphs.distance import ClassDistances, distances, fit_distances
 from export.plan import ExportPlan
+from trainers.data.composed import parents_of
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.features.cache import cached_features, features_sha256
+from trainers.features.made_pictures import composed_pictures
 from trainers.networks.classifier import Classifier
 from trainers.runs.folder import TrainedRun, check_same_data, code_version, load_run
 from trainers.runs.submodels import Submodels, load_submodels
@@ -147,6 +150,7 @@ def _stage_logits(
         distance=distances(fitted, features),
         submodels=_submodel_logits(trained.submodels, paths, features, by_pytorch),
         targets=targets,
+        another=evidence_of_another_class(trained.main.network, paths, trained.main.sidecar.preprocess, by_pytorch),
     )
 
 

@@ -20,7 +20,7 @@ from trainers.data.loader import PictureDataset, pictures_in_order
 from trainers.distributed.device import keep_freed_memory
 from trainers.features.graph import RuntimeFeatures
 from trainers.features.kept import KeptFeatures
-from trainers.networks.classifier import Classifier
+from trainers.networks.classifier import Classifier, FeatureNetwork
 
 _BATCH = 32
 FEWEST_BY_RUNTIME = 200  # pictures; fewer take PyTorch less time than the export
@@ -77,7 +77,7 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def compute_features(
-    network: Classifier,
+    network: FeatureNetwork,
     paths: Sequence[Path],
     spec: PreprocessSpec,
     device: str,

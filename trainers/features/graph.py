@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cascade.inference.sessions import session_options
-from trainers.networks.classifier import Classifier
+from trainers.networks.classifier import FeatureNetwork
 
 # The oldest operator set that the exporter can write, for the widest choice of runtimes.
 OPSET = 18
@@ -22,7 +22,7 @@ OPSET = 18
 class FeatureGraph(nn.Module):
     """uint8 pixels (N, H, W, 3) to pooled features (N, D)."""
 
-    def __init__(self, network: Classifier) -> None:
+    def __init__(self, network: FeatureNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -44,7 +44,7 @@ class RuntimeFeatures:
         There is no room for the graph's file in the folder of temporary files.
     """
 
-    def __init__(self, network: Classifier, size: int) -> None:
+    def __init__(self, network: FeatureNetwork, size: int) -> None:
         example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
         with TemporaryDirectory(prefix="canonistia-") as folder:
             path = Path(folder, "features.onnx")
