@@ -29,11 +29,11 @@ from cascade.threads import processors
 BATCH = 16
 
 
-def draw_photo() -> Image.Image:
-    """Return a photo of 4000 x 3000 pixels: edges, texture and noise."""
+def draw_photo(seed: int = 0) -> Image.Image:
+    """Return a photo of 4000 x 3000 pixels: edges, texture, and noise of a seed."""
     y, x = np.mgrid[0:3000, 0:4000]
     value = 128 + 50 * np.sin(x * y / 9000) + 40 * ((x // 97 + y // 61) % 2) - 20
-    noise = np.random.default_rng(0).normal(0, 12, (3000, 4000, 3))
+    noise = np.random.default_rng(seed).normal(0, 12, (3000, 4000, 3))
     return Image.fromarray(np.clip(value[..., None] * (0.9, 1.0, 0.8) + noise, 0, 255).astype(np.uint8))
 
 

@@ -287,8 +287,9 @@ def evaluate(
 
     DATA is a folder with one folder per class, or a manifest (see check-data): of one with splits, the test split is
     measured, else the validation split; of one with a column source, each source is measured, too. Every accuracy has
-    its 95% interval (Wilson). In the seed score a doubtful answer (two probabilities that differ by less than 0.2) gets
-    0.8 if the first class is true and 0.6 if the second is; any other answer gets 1 if the first class is true, else 0.
+    its 95% interval (Wilson), and every share of --pairs an exact one (Clopper and Pearson). In the seed score a
+    doubtful answer (two probabilities that differ by less than 0.2) gets 0.8 if the first class is true and 0.6 if the
+    second is; any other answer gets 1 if the first class is true, else 0.
     """
     keep_blas_single()
     from cascade.evaluation.evaluation import evaluate as run

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import CanonistiaError
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # of a file system without hard links
 
 
 @contextlib.contextmanager
@@ -26,9 +29,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     OSError
         The disk is full, or a name cannot be written.
     """
-    partial, old = hidden(path, f"{os.getpid()}.partial"), aside(path)
+    partial, old = _partial(path), aside(path)
     restore(path)
-    remove(partial)
     try:
         yield partial
         for folder, _, files in os.walk(partial):
@@ -49,6 +51,50 @@ def written_whole(path: Path) -> Iterator[Path]:
 def cache_folder() -> Path:
     """Return the folder of what can be made again: ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``."""
     return Path(os.environ.get("CANONISTIA_CACHE", Path.home() / ".cache" / "canonistia"))
+
+
+def write_once(path: Path, content: bytes, mode: int = 0o666) -> bool:
+    """Write a file whole unless there is one of that name; return whether it was written.
+
+    Nothing is overwritten, even where several machines write the same name into a shared folder at once.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or a name cannot be written; nothing is left behind.
+    """
+    partial = _partial(path)
+    try:
+        _create(partial, content, mode)
+        try:
+            os.link(partial, path)  # which replaces nothing, unlike a rename
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _create(path, content, mode)
+    except FileExistsError:
+        return False
+    finally:
+        remove(partial)
+    _sync_folder(path.parent)
+    return True
+
+
+def _create(path: Path, content: bytes, mode: int) -> None:
+    """Write a new file, or leave none behind."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            remove(path)
+            raise
+
+
+def _partial(path: Path) -> Path:
+    """Return a hidden name for an unfinished file; in containers, processes of several machines have the same id."""
+    return hidden(path, f"{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 
 def hidden(path: Path, ending: str) -> Path:

@@ -44,11 +44,11 @@ FLOORS = {
     "webapp": (
         {"cli"},
         {"server"},
-        {"app"},
+        {"app", "grpc_server"},
         {"api", "pages"},
         {"requests"},
         {"serving"},
-        {"problems", "settings"},
+        {"extras", "problems", "settings"},
         {"keys"},
     ),
 }

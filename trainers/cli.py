@@ -14,7 +14,15 @@ from click.core import ParameterSource
 from cascade.destinations import NewFile, NewFolder
 from cascade.terminal import printable
 from trainers.options import features_option, recipe_options, take_recipe
-from trainers.recipe import DEFAULT_POLICY, MAIN_DEFAULTS, POLICIES, SUB_DEFAULTS, TRACKERS
+from trainers.recipe import (
+    COMPOSITIONS,
+    DEFAULT_COMPOSITION,
+    DEFAULT_POLICY,
+    MAIN_DEFAULTS,
+    POLICIES,
+    SUB_DEFAULTS,
+    TRACKERS,
+)
 
 if TYPE_CHECKING:
     from cascade.bundle.manifest import HeadFeatures
@@ -320,6 +328,14 @@ def new_class(folder: Path, main_run: Path, subs: Path, out: Path, negatives: st
     "with this one; weighted: up to five times for the most confused classes; hard: up to five times for pictures "
     "that are misclassified out of fold.",
 )
+@click.option(
+    "--compose",
+    type=click.Choice(COMPOSITIONS),
+    default=DEFAULT_COMPOSITION,
+    show_default=True,
+    help="Composed pictures in the training of heads on a shared trunk. presence: learn also from pairs of training "
+    "pictures in one frame, each of which shows both its classes; a sixth as many as there are training pictures.",
+)
 @click.option("--trunk", type=FOLDER, help="A train-main run whose fine-tuned backbone all submodels share.")
 @features_option
 @click.option(
@@ -343,6 +359,7 @@ def train_sub(
     resume: bool,
     classes: tuple[str, ...],
     negatives: str,
+    compose: str,
     trunk: Path | None,
     features: "HeadFeatures",
     own_networks: bool,
@@ -365,7 +382,14 @@ def train_sub(
         raise click.UsageError(f"--trunk has its own {', '.join(given)}: leave --{' and --'.join(given)} out")
     recipe = take_recipe(SUB_DEFAULTS, options)
     plan = SubmodelPlan(
-        NetworkConfig(**options), "own" if own_networks else "shared", trunk, classes, negatives, features, engine
+        NetworkConfig(**options),
+        "own" if own_networks else "shared",
+        trunk,
+        classes,
+        negatives,
+        features,
+        engine,
+        compose=compose,
     )
     trained = train(folder, main_run, out, plan, recipe, overwrite, resume)
     click.echo(f"trained {len(trained)} submodels in {out}", err=True)

@@ -13,6 +13,8 @@ TRACKERS = ("auto", "online", "offline", "none")
 MIXES = ("none", "mixup", "cutmix", "both")
 POLICIES = ("all", "siblings", "weighted", "hard")  # of negatives, for submodels
 DEFAULT_POLICY = "weighted"
+COMPOSITIONS = ("none", "presence")  # what submodels learn from pictures composed of two
+DEFAULT_COMPOSITION = "none"
 
 
 @dataclass(frozen=True)

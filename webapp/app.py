@@ -4,7 +4,7 @@ import logging
 import time
 from types import TracebackType
 
-from flask import Flask, Request, Response, g, request
+from flask import Blueprint, Flask, Request, Response, g, request
 from limits.storage import Storage
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
@@ -65,7 +65,7 @@ def create_app(
     )
     logs.install(app)
     security.install(app, settings, rates)
-    for blueprint in (page, api, infer, documentation):
+    for blueprint in _blueprints(settings):
         app.register_blueprint(blueprint)
 
     @app.get("/metrics")
@@ -104,6 +104,15 @@ def create_app(
         return Response(status=499)  # nginx's status for a client that hung up; it is only logged
 
     return app
+
+
+def _blueprints(settings: Settings) -> list[Blueprint]:
+    blueprints = [page, api, infer, documentation]
+    if settings.grpc:
+        from webapp.api.grpc_calls import calls  # needs protobuf, which the plain install leaves out
+
+        blueprints.append(calls)
+    return blueprints
 
 
 def _limit_body_time() -> None:

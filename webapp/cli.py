@@ -30,6 +30,14 @@ def _checked_rate(_: click.Context, parameter: click.Parameter, rate: str | None
     return rate
 
 
+def _checked_storage(_: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+    from webapp.serving.rate_storage import EXPECTED, is_storage_address
+
+    if given is not None and not is_storage_address(given):
+        raise click.BadParameter(f"this is no address of a storage; {EXPECTED}", param=parameter)  # it may have a key
+    return given
+
+
 def _checked_prefix(_: click.Context, parameter: click.Parameter, given: str) -> str:
     from webapp.requests.prefix import EXPECTED, is_own, parse_prefix
 
@@ -80,6 +88,11 @@ def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | Non
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on (0.0.0.0: all of IPv4; ::: all)."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port to listen on.")
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(1, 65535),
+    help="Port of --host for the Open Inference Protocol over gRPC. Needs the extra grpc. Default: no gRPC.",
+)
 @click.option(
     "--bind",
     callback=_checked_bind,
@@ -145,6 +158,13 @@ def _checked_bind(_: click.Context, parameter: click.Parameter, given: str | Non
     callback=_checked_rate,
     metavar="RATE",
     help="Rate limit for POST requests, and for wrong keys, per client address, such as '60/minute' (429 above it).",
+)
+@click.option(
+    "--rate-storage",
+    callback=_checked_storage,
+    metavar="ADDRESS",
+    help="Redis in which replicas of the service count their rates together, such as redis://redis.internal:6379/0. "
+    "Needs the extra redis. Default: every replica counts for itself.",
 )
 @click.option(
     "--trusted-host",
@@ -230,6 +250,8 @@ def serve(**options: Any) -> None:
     with listener.socket:
         if given.debug and given.workers > 1:
             raise click.UsageError("--debug runs one process; leave out --workers, or --debug")
+        if given.debug and given.grpc_port:
+            raise click.UsageError("--debug serves HTTP alone; leave out --grpc-port, or --debug")
         if given.debug and not listener.is_local:
             raise click.UsageError(
                 f"--debug shows code to whoever reaches {given.bind or given.host}; use it with --host 127.0.0.1, or "
@@ -255,10 +277,15 @@ def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> N
     from webapp.requests.corrections import prepare_folder
     from webapp.requests.logs import configure, greet
     from webapp.server import Server
+    from webapp.serving.grpc_port import GrpcPort
     from webapp.serving.limits import check_memory, check_names, check_workers, machine_memory
     from webapp.serving.master_memory import Shared
+    from webapp.serving.rate_storage import check_storage, shared_rates
     from webapp.serving.reloading import Reloader
 
+    if options.rate_storage:
+        check_storage(options.rate_storage)
+    grpc_port = GrpcPort(options.host, options.grpc_port) if options.grpc_port else None
     # Read before the worker starts, so that a damaged bundle gives one error message and not a worker that dies.
     folders = [precise_folder(find_bundle(model), options.precision) for model in options.models]
     manifests = [read_bundle(folder).manifest for folder in folders]
@@ -285,15 +312,22 @@ def _serve(options: ServeOptions, settings: Settings, listener: "Listener") -> N
         service = Service(folders, metrics, threads=options.threads, memory=memory, workers=options.workers)
         reloader.start(service)
         collector = Collector(options.collect, options.max_collect * MB, shared.held) if options.collect else None
-        return create_app(service, metrics, settings, collector, shared.rates)
+        rates = shared_rates(options.rate_storage, shared.rates) if options.rate_storage else shared.rates
+        app = create_app(service, metrics, settings, collector, rates)
+        if grpc_port:
+            from webapp.grpc_server import GrpcServer
+
+            grpc_port.start(GrpcServer(app, settings))
+        return app
 
     names = ", ".join(printable(manifest.name) for manifest in manifests)
-    greet(options.log, f"serving {names} at {listener.address}  (Ctrl-C stops)")
+    beside = f" and, for gRPC, {grpc_port.address}" if grpc_port else ""
+    greet(options.log, f"serving {names} at {listener.address}{beside}  (Ctrl-C stops)")
     if options.debug:
         listener.socket.close()
         create(Shared()).run(options.host, options.port, debug=True, use_reloader=False)
     else:
-        Server(create, reloader, settings, logger, listener).run()
+        Server(create, reloader, settings, logger, listener, grpc_port).run()
 
 
 def _leave_lost_folder() -> None:

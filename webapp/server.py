@@ -23,6 +23,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from webapp.keys import KeysError
 from webapp.requests.connection import TimeLimitedSocket, is_readable
 from webapp.requests.logs import native_output_logged
+from webapp.serving.grpc_port import GrpcPort
 from webapp.serving.limits import allowed_files, decode_with_one_thread, heartbeat_folder, return_freed_memory
 from webapp.serving.listening import Listener, admit_nobody
 from webapp.serving.master_memory import MasterMemory, Shared
@@ -96,6 +97,8 @@ class _Worker(ThreadWorker):
         """
         super().set_accept_enabled(enabled)
         if not (enabled or self.alive):
+            if self.app.grpc_port:
+                self.app.grpc_port.finish()
             for listener in self.sockets:
                 # A signal before the first request closes them twice.
                 while listener.sock is not None and is_readable(listener):
@@ -108,6 +111,8 @@ class _Worker(ThreadWorker):
         decode_with_one_thread()
         self.app.readiness.loaded()
         super().run()
+        if self.app.grpc_port:
+            self.app.grpc_port.stop()
         self.app.reloader.stop()
 
 
@@ -160,7 +165,8 @@ class _Arbiter(Arbiter):
 class Server(BaseApplication):
     """Serves the application that ``create`` returns; ``create`` is called in each worker, which owns its sessions.
 
-    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends.
+    ``reloader`` reloads on SIGHUP, and is stopped when the worker ends. At ``grpc_port``, if one is given, each worker
+    has a server of its own, which ``create`` starts.
     """
 
     def __init__(
@@ -170,10 +176,12 @@ class Server(BaseApplication):
         settings: Settings,
         logger: type[Logger],
         listener: Listener,
+        grpc_port: GrpcPort | None = None,
     ) -> None:
         self.settings = settings
         self.reloader = reloader
         self.listener = listener
+        self.grpc_port = grpc_port
         self.readiness = Readiness()
         self.crew = Crew()
         self.memory = MasterMemory(Shared(), self.crew)

@@ -31,6 +31,7 @@ class Settings:
     behind_proxy: bool = False
     allowed_origins: tuple[str, ...] = ()  # of pages elsewhere, as parse_origin returns them
     prefix: str = ""  # of every path, as parse_prefix returns it
+    grpc: bool = False  # whether calls over gRPC come, too
 
     @property
     def max_bytes_in_progress(self) -> int:
@@ -49,6 +50,7 @@ class ServeOptions:
     memory: int | None  # MB
     host: str
     port: int
+    grpc_port: int | None
     max_upload: int  # MB
     max_pictures: int
     max_megapixels: int
@@ -56,6 +58,7 @@ class ServeOptions:
     deadline: float  # seconds
     upload_time: float  # seconds
     rate: str | None
+    rate_storage: str | None  # the address of a Redis
     trusted_hosts: tuple[str, ...]
     behind_proxy: bool
     allowed_origins: tuple[str, ...]
@@ -91,4 +94,5 @@ class ServeOptions:
             behind_proxy=self.behind_proxy,
             allowed_origins=self.allowed_origins,
             prefix=self.prefix,
+            grpc=self.grpc_port is not None,
         )

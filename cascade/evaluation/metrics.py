@@ -1,5 +1,6 @@
 """Metrics of labelled pictures: accuracy with intervals, calibration error, confusion."""
 
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
@@ -10,6 +11,10 @@ from cascade.rules.probabilities import top_two
 ECE_BINS = 15
 WIDE = 0.05  # span of an interval that is shown as wide
 SEED_GAP = 0.2  # two probabilities closer than this are a doubtful answer in the seed score
+
+Interval = Callable[[int, int], tuple[float, float]]  # of hits and their total
+
+_HALVINGS = 50  # of an interval from 0 to 1, down to the precision of its ends
 
 
 def top_k_hits(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -36,10 +41,31 @@ def is_wide(interval: tuple[float, float]) -> bool:
     return interval[1] - interval[0] > WIDE
 
 
-def share_with_interval(name: str, hits: np.ndarray) -> dict[str, Any]:
+def exact_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a share (Clopper and Pearson 1934): it holds at least as often as it promises."""
+    tail = (1 - confidence) / 2
+    counts = np.arange(1, total + 1)
+    # (total + 1,) logarithms of the number of ways to have 0, 1, 2 ... hits
+    ways = np.concatenate([[0.0], np.cumsum(np.log(counts[::-1]) - np.log(counts))])
+
+    def lowest(at_least: int) -> float:
+        """Return the share at which so many hits or more have the probability ``tail``."""
+        low, high, number = 0.0, 1.0, np.arange(at_least, total + 1)
+        for _ in range(_HALVINGS):
+            share = (low + high) / 2
+            powers = ways[at_least:] + number * np.log(share) + (total - number) * np.log1p(-share)
+            low, high = (share, high) if np.exp(powers).sum() < tail else (low, share)
+        return low
+
+    lower = lowest(hits) if hits else 0.0
+    upper = 1 - lowest(total - hits) if hits < total else 1.0  # by the same for misses
+    return (lower, upper)
+
+
+def share_with_interval(name: str, hits: np.ndarray, interval: Interval = wilson_interval) -> dict[str, Any]:
     """Return the share of hits (N,) bool under a name, None if there are none to count, and its 95% interval."""
     share = float(hits.mean()) if hits.size else None
-    return {name: share, f"{name}_interval": wilson_interval(int(hits.sum()), hits.size)}
+    return {name: share, f"{name}_interval": interval(int(hits.sum()), hits.size)}
 
 
 def reliability(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

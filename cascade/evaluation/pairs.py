@@ -9,7 +9,7 @@ import numpy as np
 
 from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import run_all, targets_of
-from cascade.evaluation.metrics import share_with_interval
+from cascade.evaluation.metrics import exact_interval, share_with_interval
 from cascade.images.labels import normalised
 from cascade.images.manifest import refuse_missing
 from cascade.inference.engine import Engine
@@ -65,7 +65,7 @@ def read_pairs(path: Path, classes: Sequence[str]) -> list[PairPicture]:
 def evaluate_pairs(
     engine: Engine, pairs: Sequence[PairPicture], single: CascadeOutput, workers: int = 1
 ) -> dict[str, Any]:
-    """Return the figures of pictures that show two classes, as plain data with 95% Wilson intervals.
+    """Return the figures of pictures that show two classes, as plain data with exact 95% intervals.
 
     They are those of :func:`pair_figures` and ``false_marks``, the share of pictures of one class, ``single``, that is
     marked both. ``workers`` batches are processed in parallel.
@@ -77,11 +77,11 @@ def evaluate_pairs(
     """
     shown = np.array([targets_of(engine, (pair.class_a, pair.class_b)) for pair in pairs])  # (M, 2)
     output = run_all(engine, [pair.path for pair in pairs], workers)
-    return {**pair_figures(output, shown), **share_with_interval("false_marks", single.both)}
+    return {**pair_figures(output, shown), **share_with_interval("false_marks", single.both, exact_interval)}
 
 
 def pair_figures(output: CascadeOutput, shown: np.ndarray) -> dict[str, Any]:
-    """Return the figures of pictures that show two classes (M, 2), as plain data with 95% Wilson intervals.
+    """Return the figures of pictures that show two classes (M, 2), as plain data with exact 95% intervals.
 
     ``both_named`` is the share whose two named classes are those shown, in either order; ``both_marked`` the share that
     is marked both as well.
@@ -89,6 +89,6 @@ def pair_figures(output: CascadeOutput, shown: np.ndarray) -> dict[str, Any]:
     named = (np.sort(top_two(output.probabilities), axis=1) == np.sort(shown, axis=1)).all(axis=1)
     return {
         "pictures": len(shown),
-        **share_with_interval("both_named", named),
-        **share_with_interval("both_marked", named & output.both),
+        **share_with_interval("both_named", named, exact_interval),
+        **share_with_interval("both_marked", named & output.both, exact_interval),
     }

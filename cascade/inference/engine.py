@@ -17,6 +17,7 @@ from cascade.images.preprocess import PreprocessSpec, preprocess
 from cascade.images.view import View, see
 from cascade.inference.prediction import Prediction
 from cascade.inference.sessions import REFUSALS, Device, Sessions
+from cascade.rules.another_class import another_class
 from cascade.rules.cascade import CascadeOutput, run_cascade
 from cascade.rules.probabilities import softmax, top_two
 from cascade.threads import BATCH_SIZE, batches
@@ -114,16 +115,18 @@ class Engine:
     def run(self, pictures: Sequence[Picture]) -> CascadeOutput:
         """Run the cascade over one batch of decoded pictures."""
         manifest = self.bundle.manifest
-        more = ("features",) if manifest.head_features == "both" else ()
-        logits, distance, *features = self.main_outputs(pictures, "logits", "distance", *more)  # (N, K), (N,)
+        maps_wanted, features_wanted = manifest.rules.needs_maps, manifest.head_features == "both"
+        more = (*["activation_maps"] * maps_wanted, *["features"] * features_wanted)
+        logits, distance, *others = self.main_outputs(pictures, "logits", "distance", *more)  # (N, K), (N,)
+        another = another_class(others[0]) if maps_wanted else None  # (N,)
         main = softmax(logits, manifest.calibration.temperature)  # (N, K)
         distance = manifest.calibration.distance.corrected(distance, logits)
 
         def ask(indices: np.ndarray, asked: np.ndarray) -> np.ndarray:
-            known = features[0][indices] if features else None
+            known = others[-1][indices] if features_wanted else None
             return self.ask_submodels([pictures[int(index)] for index in indices], asked, main_features=known)
 
-        return run_cascade(manifest.rules, main, distance, ask)
+        return run_cascade(manifest.rules, main, distance, ask, another)
 
     @property
     def has_activation_maps(self) -> bool:
@@ -227,7 +230,8 @@ class Engine:
         pictures = [Image.linear_gradient("L").rotate(90 * number) for number in range(batch_size)]
         expected = (batch_size, len(self.classes))
         try:
-            main, distance = self.main_outputs(pictures, "logits", "distance")  # (N, K), (N,)
+            maps = ["activation_maps"] * self.bundle.manifest.rules.needs_maps
+            main, distance, *_ = self.main_outputs(pictures, "logits", "distance", *maps)  # (N, K), (N,)
             if main.shape != expected or distance.shape != expected[:1]:
                 raise ValueError(f"the main model's outputs have the shapes {main.shape} and {distance.shape}")
             asked = self.ask_submodels(pictures, np.ones(expected, dtype=bool))  # (N, K)

@@ -3,7 +3,8 @@
 To add a quantity, write a function and add it to :data:`QUANTITIES`. Every quantity is fitted when a rule is.
 
 Array names: ``main`` is the main model's calibrated probabilities (N, K); ``submodels`` the calibrated answers to
-"is it this class?" (N, K), NaN where a submodel was not asked; ``named`` the two classes of each answer (N, 2).
+"is it this class?" (N, K), NaN where a submodel was not asked; ``named`` the two classes of each answer (N, 2);
+``another`` the evidence of another class in a part of each picture (N,), None where the main model gives no maps.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from cascade.rules.another_class import given
 from cascade.rules.probabilities import TINY, log_odds
 
 Quantity = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -47,8 +49,13 @@ QUANTITIES: Mapping[str, Quantity] = {
 }
 
 
+ANOTHER_CLASS = "another_class"  # the quantity that is the evidence of another class itself
+
+
 class Both(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When an answer is marked both: a weighted sum of ``QUANTITIES`` is at or above the threshold.
+    """When an answer is marked both: a weighted sum of quantities is at or above the threshold.
+
+    They are ``QUANTITIES`` and ``ANOTHER_CLASS``.
 
     Only routed pictures whose two named classes were asked about can be marked. The threshold is fitted so that at most
     ``false_mark_rate`` of the validation pictures, each of which shows one class, are marked.
@@ -60,13 +67,22 @@ class Both(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         """Raise ValueError unless every weight is of a known quantity."""
-        if unknown := sorted(set(self.weights) - set(QUANTITIES)):
-            raise ValueError(f"the rule for both weighs {', '.join(unknown)}, expected {', '.join(QUANTITIES)}")
+        known = (*QUANTITIES, ANOTHER_CLASS)
+        if unknown := sorted(set(self.weights) - set(known)):
+            raise ValueError(f"the rule for both weighs {', '.join(unknown)}, expected {', '.join(known)}")
 
-    def margin(self, main: np.ndarray, submodels: np.ndarray, named: np.ndarray) -> np.ndarray:
+    @property
+    def needs_maps(self) -> bool:
+        """Return whether the rule asks for the evidence of another class, for which there must be activation maps."""
+        return ANOTHER_CLASS in self.weights
+
+    def margin(
+        self, main: np.ndarray, submodels: np.ndarray, named: np.ndarray, another: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return by how much each picture's score exceeds the threshold, (N,); -inf where it cannot be marked."""
         asked = both_asked(submodels, named)  # (N,)
-        found = quantities(main[asked], submodels[asked], named[asked])
+        evidence = given(another)[asked] if self.needs_maps else None
+        found = quantities(main[asked], submodels[asked], named[asked], evidence)
         score = np.zeros(int(asked.sum()))
         for name, weight in self.weights.items():
             score += weight * found[name]
@@ -80,9 +96,12 @@ def both_asked(submodels: np.ndarray, named: np.ndarray) -> np.ndarray:
     return ~np.isnan(np.take_along_axis(submodels, named, axis=1)).any(axis=1)
 
 
-def quantities(main: np.ndarray, submodels: np.ndarray, named: np.ndarray) -> dict[str, np.ndarray]:
-    """Return every quantity (N,) by its name, for pictures whose two named classes were asked about."""
-    return {name: quantity(main, submodels, named) for name, quantity in QUANTITIES.items()}
+def quantities(
+    main: np.ndarray, submodels: np.ndarray, named: np.ndarray, another: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return every quantity (N,) that is known by its name, for pictures whose two named classes were asked about."""
+    found = {name: quantity(main, submodels, named) for name, quantity in QUANTITIES.items()}
+    return found if another is None else {**found, ANOTHER_CLASS: another}
 
 
 def _odds_of(submodels: np.ndarray, classes: np.ndarray) -> np.ndarray:

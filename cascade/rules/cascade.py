@@ -39,6 +39,11 @@ class CascadeRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.both:
             self.both.check()
 
+    @property
+    def needs_maps(self) -> bool:
+        """Return whether a rule asks for the evidence of another class, for which there must be activation maps."""
+        return self.routing.needs_maps or (self.both is not None and self.both.needs_maps)
+
 
 @dataclass(frozen=True)
 class CascadeOutput:
@@ -74,13 +79,16 @@ def run_cascade(
     main: np.ndarray,
     distance: np.ndarray,
     ask: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    another: np.ndarray | None = None,
 ) -> CascadeOutput:
     """Return the cascade's output, given the main model's probabilities (N, K) and distances (N,).
+
+    ``another`` (N,) is the evidence of another class in a part of each picture, where a rule needs it.
 
     ``ask`` is called once, if any picture is routed, with the indices (M,) of the routed pictures and the classes
     asked about (M, K) bool; it returns the submodels' answers (M, K), NaN where not asked.
     """
-    routed = rules.routing.route(main)
+    routed = rules.routing.route(main, another)
     submodels = np.full(main.shape, np.nan, dtype=np.float64)
     final = main.astype(np.float64)
     indices = np.flatnonzero(routed)
@@ -99,7 +107,7 @@ def run_cascade(
         routed=routed,
         doubt=doubt,
         temperature=temperature,
-        both_margin=rules.both.margin(main, submodels, top_two(final)) if rules.both else no_margin,
+        both_margin=rules.both.margin(main, submodels, top_two(final), another) if rules.both else no_margin,
         accepted=rules.accept.accepts(final, unsure) if rules.accept else none_accepted,
     )
 

@@ -4,7 +4,8 @@ To add a rule, write a class and add it to :data:`Routing`. A rule with one thre
 :class:`OneThreshold` and defines ``score``; any other rule defines every method that :class:`OneThreshold` has.
 A rule that is to be fitted at export is added to ``ROUTINGS`` in ``export/fitting/routing.py``, too.
 
-``main`` is the main model's calibrated probabilities, (N, K).
+``main`` is the main model's calibrated probabilities, (N, K). ``another`` is the evidence of another class in a part of
+each picture, (N,) (:func:`cascade.rules.another_class.another_class`); None where the main model gives no maps.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Self
 import msgspec
 import numpy as np
 
+from cascade.rules.another_class import given
 from cascade.rules.probabilities import TINY, log_odds
 from cascade.rules.rule import Rule
 from cascade.rules.thresholds import Threshold, at_count, at_share, in_a_gap
@@ -27,16 +29,25 @@ class OneThreshold(Rule, frozen=True, kw_only=True):
         """Return how sure the main model is, (N,): 0 for not at all, 1 for certain."""
         raise NotImplementedError(f"the routing rule {self.name} defines no score")
 
-    def route(self, main: np.ndarray) -> np.ndarray:
-        """Return which pictures go to the submodels, (N,) bool."""
-        if self.routes_nothing:  # rounding can give a score just below 0
+    def hesitates(self, main: np.ndarray) -> np.ndarray:
+        """Return about which pictures the main model is not sure enough, (N,) bool."""
+        if self.threshold == 0:  # rounding can give a score just below 0
             return np.zeros(len(main), dtype=bool)
         return self.score(main) < self.threshold
+
+    def route(self, main: np.ndarray, another: np.ndarray | None = None) -> np.ndarray:
+        """Return which pictures go to the submodels, (N,) bool."""
+        return self.hesitates(main)
 
     @property
     def routes_nothing(self) -> bool:
         """Return whether no picture goes to the submodels, whatever its probabilities."""
         return self.threshold == 0
+
+    @property
+    def needs_maps(self) -> bool:
+        """Return whether the rule asks for the evidence of another class, for which there must be activation maps."""
+        return False
 
     @property
     def description(self) -> str:
@@ -47,7 +58,9 @@ class OneThreshold(Rule, frozen=True, kw_only=True):
     def check(self, classes: int) -> None:
         """Raise ValueError unless the rule fits this number of classes."""
 
-    def at_shares(self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float]) -> list[Self]:
+    def at_shares(
+        self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float], another: np.ndarray | None = None
+    ) -> list[Self]:
         """Return the rule with its threshold set to route about this share of the pictures, for each of the shares.
 
         ``gain`` (N,) is the fall in log loss when a picture is routed; one threshold leaves no choice among them.
@@ -55,7 +68,7 @@ class OneThreshold(Rule, frozen=True, kw_only=True):
         score = self.score(main)
         return [msgspec.structs.replace(self, threshold=at_share(score, share)) for share in shares]
 
-    def settled(self, main: np.ndarray) -> Self:
+    def settled(self, main: np.ndarray, another: np.ndarray | None = None) -> Self:
         """Return the rule with its threshold moved into a gap between two pictures, so that no more are routed.
 
         No picture given is then so near the threshold that float rounding could change whether it is routed.
@@ -97,14 +110,23 @@ class PerClass(Rule, frozen=True, tag="per_class"):
         """Return how sure the main model is: the highest probability, (N,)."""
         return main.max(axis=1)
 
-    def route(self, main: np.ndarray) -> np.ndarray:
-        """Return which pictures go to the submodels, (N,) bool."""
+    def hesitates(self, main: np.ndarray) -> np.ndarray:
+        """Return about which pictures the main model is not sure enough, (N,) bool."""
         return self.score(main) < np.array(self.thresholds)[main.argmax(axis=1)]
+
+    def route(self, main: np.ndarray, another: np.ndarray | None = None) -> np.ndarray:
+        """Return which pictures go to the submodels, (N,) bool."""
+        return self.hesitates(main)
 
     @property
     def routes_nothing(self) -> bool:
         """Return whether no picture goes to the submodels, whatever its probabilities."""
         return not any(self.thresholds)
+
+    @property
+    def needs_maps(self) -> bool:
+        """Return whether the rule asks for the evidence of another class, for which there must be activation maps."""
+        return False
 
     @property
     def description(self) -> str:
@@ -116,7 +138,9 @@ class PerClass(Rule, frozen=True, tag="per_class"):
         if len(self.thresholds) != classes:
             raise ValueError(f"{len(self.thresholds)} routing thresholds, expected one for each of {classes}")
 
-    def at_shares(self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float]) -> list[Self]:
+    def at_shares(
+        self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float], another: np.ndarray | None = None
+    ) -> list[Self]:
         """Return the rule with the thresholds of greatest gain (N,) that route about this share, for each of them.
 
         One price per routed picture, the same for every class, stands for the share (FrugalML's Lagrangian): each
@@ -142,7 +166,7 @@ class PerClass(Rule, frozen=True, tag="per_class"):
 
         return [msgspec.structs.replace(self, thresholds=thresholds(share)) for share in shares]
 
-    def settled(self, main: np.ndarray) -> Self:
+    def settled(self, main: np.ndarray, another: np.ndarray | None = None) -> Self:
         """Return the rule with each threshold moved into a gap between two pictures of its class."""
         score, predicted = self.score(main), main.argmax(axis=1)
         thresholds = [in_a_gap(score[predicted == label], limit) for label, limit in enumerate(self.thresholds)]
@@ -172,7 +196,58 @@ class Deferral(OneThreshold, frozen=True, tag="deferral"):
             raise ValueError(f"the learned routing rule needs {4 + classes} weights for {classes} classes, twice")
 
 
-Routing = Confidence | Margin | Entropy | PerClass | Deferral
+class AnotherClass(Entropy, frozen=True, tag="another_class"):
+    """Route as :class:`Entropy` does, and also when another class is strong in a part of the picture.
+
+    A picture of two environments is found so, though the main model is sure of one of them. Half of the routed pictures
+    are those with most evidence of another class; the others are those with least concentrated probabilities.
+    """
+
+    above: float  # of the evidence of another class
+
+    def route(self, main: np.ndarray, another: np.ndarray | None = None) -> np.ndarray:
+        """Return which pictures go to the submodels, (N,) bool; ValueError without the evidence of another class."""
+        return self.hesitates(main) | (given(another) > self.above)
+
+    @property
+    def routes_nothing(self) -> bool:
+        """Return whether no picture goes to the submodels; some may always, by their evidence of another class."""
+        return False
+
+    @property
+    def needs_maps(self) -> bool:
+        """Return whether the rule asks for the evidence of another class, for which there must be activation maps."""
+        return True
+
+    @property
+    def description(self) -> str:
+        """Return the rule's thresholds in words, to follow its name."""
+        return f" (entropy score below {self.threshold:.4f}, or evidence of another class above {self.above:.3f})"
+
+    def at_shares(
+        self, main: np.ndarray, gain: np.ndarray, shares: Sequence[float], another: np.ndarray | None = None
+    ) -> list[Self]:
+        """Return the rule with thresholds that route about this share of the pictures, for each of the shares."""
+        score, evidence = self.score(main), given(another)
+        ordered = np.sort(evidence)[::-1]
+        fitted = []
+        for share in shares:
+            count = round(share / 2 * len(evidence))  # routed by their evidence
+            lowest, next_one = ordered[max(0, count - 1)], ordered[min(count, len(ordered) - 1)]
+            above = float((lowest + next_one) / 2) if count else float(ordered[0]) + 1
+            others = np.flatnonzero(evidence <= above)
+            wanted = share * len(evidence) - (len(evidence) - len(others))
+            threshold = at_share(score[others], max(0.0, wanted / max(1, len(others))))
+            fitted.append(msgspec.structs.replace(self, threshold=threshold, above=above))
+        return fitted
+
+    def settled(self, main: np.ndarray, another: np.ndarray | None = None) -> Self:
+        """Return the rule with both thresholds moved into gaps between two pictures, so that no more are routed."""
+        threshold = in_a_gap(self.score(main), self.threshold)
+        return msgspec.structs.replace(self, threshold=threshold, above=-in_a_gap(-given(another), -self.above))
+
+
+Routing = Confidence | Margin | Entropy | PerClass | Deferral | AnotherClass
 
 NEVER = Confidence(threshold=0)  # routes nothing
 

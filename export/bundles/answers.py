@@ -20,14 +20,16 @@ from export.bundles.cross_fit import (
     with_mean_heads,
 )
 from export.bundles.trained import Graphs, Trained, main_features, stage_logits
-from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, pairs_within, parents_of
+from export.fitting.both import pairs_to_fit, pairs_within
 from export.fitting.measure import EPOCH_NOTE
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits, check_class_counts
+from export.graphs.another_class import EvidenceByHeads
 from export.graphs.distance import ClassDistances, fit_distances
 from export.plan import ExportPlan
-from trainers.data.composed import Pair
+from trainers.data.composed import Pair, parents_of
 from trainers.data.fingerprints import fingerprint, same_picture_groups
+from trainers.features.made_pictures import composed_pictures
 
 # From files, each made of one or two of the pictures, and the indices (N,) of the first of them, to logits (N, K).
 _Answer = Callable[[list[Path], np.ndarray], StageLogits]
@@ -100,14 +102,19 @@ def answers(plan: ExportPlan, served: Served, graphs: Graphs) -> Answers:
 
 def _cross_fitted_logits(plan: ExportPlan, trained: Trained, crossed: CrossFitted, graphs: Graphs) -> StageLogits:
     pictures = (*trained.data.training, *trained.data.validation)
-    targets = trained.data.targets(pictures)
+    paths, targets = _paths(pictures), trained.data.targets(pictures)
+    main_heads = [heads.main for heads in crossed.heads]
+    evidence = EvidenceByHeads(trained.main.network, main_heads, trained.main.sidecar.preprocess)
 
     def answer(files: list[Path], origins: np.ndarray) -> StageLogits:
-        return crossed.logits(features_of(trained, files, graphs), targets[origins], crossed.fold[origins])
+        fold = crossed.fold[origins]
+        logits = crossed.logits(features_of(trained, files, graphs), targets[origins], fold)
+        return replace(logits, another=evidence(files, fold))
 
     logits = crossed.logits(_known_features(trained), targets, crossed.fold)
+    logits = replace(logits, another=evidence(paths, crossed.fold))
     pairs = pairs_within(crossed.fold, targets, plan.seed)
-    return _with_copies(logits, _paths(pictures), pairs, trained.least_size, answer)
+    return _with_copies(logits, paths, pairs, trained.least_size, answer)
 
 
 def _with_copies(

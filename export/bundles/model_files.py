@@ -46,10 +46,12 @@ def write_networks(folder: Path, trained: Trained, fitted: ClassDistances) -> Ne
     write_onnx(graph, _example_pixels(sidecar.preprocess), "pixels", graph.outputs, folder / _MAIN)
     if trunk:
         write_features(trunk, common.preprocess.size, folder / _TRUNK)
+    maps = RuntimeFeatures(folder / _MAIN, "activation_maps") if "activation_maps" in graph.outputs else None
+    opened_trunk = RuntimeFeatures(folder / _TRUNK) if trunk else None
     return NetworkFiles(
         main=PixelModel(describe_file(folder, _MAIN), sidecar.preprocess, sidecar.backbone),
         trunk=PixelModel(describe_file(folder, _TRUNK), common.preprocess, common.backbone) if trunk else None,
-        opened=Graphs(RuntimeFeatures(folder / _MAIN), RuntimeFeatures(folder / _TRUNK) if trunk else None),
+        opened=Graphs(RuntimeFeatures(folder / _MAIN), maps, opened_trunk),
     )
 
 

@@ -9,6 +9,7 @@ from cascade.errors import CanonistiaError
 from cascade.evaluation.evaluation import readable_batches
 from cascade.inference.engine import Engine
 from cascade.progress import track
+from cascade.rules.another_class import another_class
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.probabilities import top_two
 from export.fitting.selection import FittedCascade
@@ -32,16 +33,21 @@ def check_parity(engine: Engine, paths: Sequence[Path], trained: StageLogits, fi
         A logit differs by more than ``RTOL`` and ``ATOL``, a probability by more than ``PROBABILITY_ATOL``, or a
         picture gets another answer, stage or mark. The message names the worst picture.
     """
-    main, distances, submodels, outputs = [], [], [], []
+    main, distances, submodels, another, outputs = [], [], [], [], []
+    more = ["activation_maps"] * (trained.another is not None)
     for pictures in readable_batches(engine, track(paths, "checking parity")):
         every_class = np.ones((len(pictures), len(engine.classes)), dtype=bool)
-        logits, distance = engine.main_outputs(pictures, "logits", "distance")
+        logits, distance, *maps = engine.main_outputs(pictures, "logits", "distance", *more)
+        another.extend([another_class(one) for one in maps])
         main.append(logits)
         distances.append(distance)
         submodels.append(engine.ask_submodels(pictures, every_class, "logit"))
         outputs.append(engine.run(pictures))
     _check_logits("main model", np.concatenate(main), trained.main, paths)
     _check_logits("main model's distance", np.concatenate(distances)[:, None], trained.distance[:, None], paths)
+    if trained.another is not None:
+        found = np.concatenate(another)[:, None]
+        _check_logits("main model's evidence of another class", found, trained.another[:, None], paths)
     _check_logits("submodels", np.concatenate(submodels), trained.submodels, paths)
     _check_outputs(outputs, reference(trained, fitted), paths)
 
@@ -49,7 +55,7 @@ def check_parity(engine: Engine, paths: Sequence[Path], trained: StageLogits, fi
 def reference(trained: StageLogits, fitted: FittedCascade) -> CascadeOutput:
     """Return the cascade's output for PyTorch's logits under the same rules."""
     stages = trained.calibrated(fitted.calibrators)
-    return run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels))
+    return run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels), stages.another)
 
 
 def _check_logits(what: str, exported: np.ndarray, trained: np.ndarray, paths: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.plan import ExportPlan
-from trainers.recipe import MAIN_DEFAULTS, SUB_DEFAULTS, Recipe
+from trainers.recipe import DEFAULT_COMPOSITION, MAIN_DEFAULTS, SUB_DEFAULTS, Recipe
 from trainers.runs.folder import is_started, read_config
 from trainers.runs.submodels import TRUNK_CONFIG, class_run
 
@@ -36,6 +36,8 @@ def command_lines(plan: ExportPlan) -> list[str]:
             arguments += ["--trunk", config["trunk"]]
         if config.get("features", "trunk") != "trunk":
             arguments += ["--features", config["features"]]
+        if (compose := config.get("compose", "none")) != DEFAULT_COMPOSITION:
+            arguments += ["--compose", compose]
         groups.setdefault(_line("train-sub", data, config, SUB_DEFAULTS, arguments), []).append(label)
     for line, labels in groups.items():
         classes = "" if len(groups) == 1 else " " + shlex.join(part for label in labels for part in ("--class", label))

@@ -13,13 +13,16 @@ from cascade.evaluation.evaluation import readable_batches
 from cascade.images.preprocess import least_size
 from cascade.inference.engine import Engine
 from cascade.progress import track
+from cascade.rules.another_class import another_class
 from export.bundles.model_files import SubmodelFile, describe_calibration, describe_submodels
-from export.fitting.composed_pictures import composed_pictures, pairs_to_fit, parents_of
+from export.fitting.both import pairs_to_fit
 from export.fitting.measure import Measurement
 from export.fitting.selection import FittedCascade, Terms
 from export.fitting.shifted_pictures import shifted_pictures
 from export.fitting.stage_logits import ComposedLogits, StageLogits
 from export.graphs.modules import set_scalars
+from trainers.data.composed import parents_of
+from trainers.features.made_pictures import composed_pictures
 from trainers.runs.folder import code_version
 
 
@@ -43,13 +46,21 @@ def collect_logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, s
 
 
 def _logits(engine: Engine, paths: Sequence[Path], targets: np.ndarray, what: str) -> StageLogits:
-    main, distances, submodels = [], [], []
+    main, distances, submodels, another = [], [], [], []
+    more = ["activation_maps"] * engine.has_activation_maps
     for pictures in readable_batches(engine, track(paths, what)):
-        logits, distance = engine.main_outputs(pictures, "logits", "distance")
+        logits, distance, *maps = engine.main_outputs(pictures, "logits", "distance", *more)
+        another.extend([another_class(one) for one in maps])
         main.append(logits)
         distances.append(distance)
         submodels.append(engine.ask_submodels(pictures, np.ones(logits.shape, dtype=bool), "logit"))
-    return StageLogits(np.concatenate(main), np.concatenate(distances), np.concatenate(submodels), targets)
+    return StageLogits(
+        np.concatenate(main),
+        np.concatenate(distances),
+        np.concatenate(submodels),
+        targets,
+        np.concatenate(another) if another else None,
+    )
 
 
 def refit_manifest(

@@ -9,6 +9,7 @@ import torch
 from cascade.errors import CanonistiaError
 from cascade.images.preprocess import PreprocessSpec, least_size
 from export.fitting.stage_logits import StageLogits
+from export.graphs.another_class import evidence_of_another_class
 from export.graphs.distance import ClassDistances, distances
 from export.plan import ExportPlan
 from trainers.data.dataset import DataSet, load_data_set
@@ -35,9 +36,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The networks that take pixels in ONNX Runtime: the main model's, and the shared trunk's if there is one."""
+    """The networks that take pixels in ONNX Runtime: the main model's, and the shared trunk's if there is one.
+
+    ``maps`` are the main model's activation maps, where it has some.
+    """
 
     main: RuntimeFeatures
+    maps: RuntimeFeatures | None
     trunk: RuntimeFeatures | None
 
 
@@ -104,7 +109,9 @@ def stage_logits(
     with torch.inference_mode():
         main = trained.main.network.head(features).numpy()  # (N, K)
     submodels = _submodel_logits(trained.submodels, paths, features, graphs)
-    return StageLogits(main=main, distance=distances(fitted, features), submodels=submodels, targets=targets)
+    spec, maps = trained.main.sidecar.preprocess, graphs.maps if graphs else None
+    another = evidence_of_another_class(trained.main.network, paths, spec, maps)
+    return StageLogits(main, distances(fitted, features), submodels, targets, another)
 
 
 def _submodel_logits(

@@ -10,8 +10,8 @@ from cascade.evaluation.pairs import pair_figures
 from cascade.images.folders import LabelledPicture
 from cascade.images.preprocess import least_size
 from cascade.inference.engine import Engine
-from export.fitting.composed_pictures import composed_pictures, parents_of
-from trainers.data.composed import UNSEEN_WAYS, WAYS, draw_pairs
+from trainers.data.composed import UNSEEN_WAYS, WAYS, draw_pairs, parents_of
+from trainers.features.made_pictures import composed_pictures
 
 PER_WAY = 200  # pictures
 _SEED = 0

@@ -1,16 +1,19 @@
 """Fitting the mark both for a stated rate of false marks, on composed pictures and pictures of one class."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from cascade.rules.both import QUANTITIES, Both, both_asked, quantities
+from cascade.rules.both import ANOTHER_CLASS, QUANTITIES, Both, both_asked, quantities
 from cascade.rules.cascade import CascadeRules, known_answers, run_cascade
 from cascade.rules.probabilities import top_two
 from export.fitting.calibration import Calibrators
 from export.fitting.stage_logits import StageLogits, fold_indices
+from trainers.data.composed import WAYS, Pair, draw_pairs
 
+_MOST_PAIRS = 1000  # more would take time and hardly change the rule
 _FEWEST = 20  # pictures of either kind; fewer determine no weights
 
 
@@ -35,8 +38,10 @@ def fit_both(
     """
     if answers.composed is None:
         return None
-    single = _candidates(answers, calibrators, rules)
-    composed = _candidates(answers.composed.logits, calibrators, rules)
+    with_evidence = answers.another is not None and answers.composed.logits.another is not None
+    names = (*QUANTITIES, ANOTHER_CLASS) if with_evidence else tuple(QUANTITIES)
+    single = _candidates(answers, calibrators, rules, names)
+    composed = _candidates(answers.composed.logits, calibrators, rules, names)
     parents = answers.composed.parents
     right = (np.sort(composed.named, axis=1) == np.sort(answers.targets[parents], axis=1)).all(axis=1)
     positive = composed.can & right  # (M,)
@@ -54,7 +59,25 @@ def fit_both(
     model = _told_apart(composed.values[positive], single.values[single.can])
     weights = [round(float(weight), 4) for weight in model.coef_[0]]
     threshold = max(threshold_at(scores, rate), 0.0) - float(model.intercept_[0])
-    return Both(dict(zip(QUANTITIES, weights, strict=True)), round(threshold, 4), rate)
+    return Both(dict(zip(names, weights, strict=True)), round(threshold, 4), rate)
+
+
+def pairs_to_fit(targets: np.ndarray, seed: int) -> list[Pair]:
+    """Return the pairs of pictures of different classes (N,) that the rule is fitted on."""
+    return draw_pairs(targets, min(_MOST_PAIRS, len(targets)), tuple(WAYS), seed)
+
+
+def pairs_within(folds: np.ndarray, targets: np.ndarray, seed: int) -> list[Pair]:
+    """Return pairs as :func:`pairs_to_fit` does, whose pictures are of one fold (N,): one model has seen neither."""
+    pairs: list[Pair] = []
+    for number in range(int(folds.max()) + 1):
+        indices = np.flatnonzero(folds == number)
+        count = math.ceil(min(_MOST_PAIRS, len(targets)) * len(indices) / len(targets))
+        pairs += [
+            Pair(int(indices[pair.first]), int(indices[pair.second]), pair.way)
+            for pair in draw_pairs(targets[indices], count, tuple(WAYS), seed + number)
+        ]
+    return pairs
 
 
 def threshold_at(scores: np.ndarray, rate: float) -> float:
@@ -67,13 +90,17 @@ def threshold_at(scores: np.ndarray, rate: float) -> float:
     return float((above[-1] + over) / 2) if above.size else float(over) + 0.01
 
 
-def _candidates(logits: StageLogits, calibrators: Calibrators, rules: CascadeRules) -> _Candidates:
+def _candidates(
+    logits: StageLogits, calibrators: Calibrators, rules: CascadeRules, names: tuple[str, ...]
+) -> _Candidates:
     stages = logits.calibrated(calibrators)
-    output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
+    output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels), stages.another)
     named = top_two(output.probabilities)
     can = both_asked(output.submodels, named) & ~output.unsure
-    values = np.zeros((len(can), len(QUANTITIES)))
-    values[can] = np.column_stack(list(quantities(output.main[can], output.submodels[can], named[can]).values()))
+    evidence = None if logits.another is None else logits.another[can]
+    found = quantities(output.main[can], output.submodels[can], named[can], evidence)
+    values = np.zeros((len(can), len(names)))
+    values[can] = np.column_stack([found[name] for name in names])
     return _Candidates(values, named, can)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from cascade.rules.routing import Confidence, Deferral, Entropy, Margin, PerClass, Routing, doubt_features
+from cascade.rules.routing import AnotherClass, Confidence, Deferral, Entropy, Margin, PerClass, Routing, doubt_features
 from export.fitting.stage_logits import Stages
 
+SEES_TWO = "another_class"  # the rule that finds pictures of two environments, of which the main model is sure
 _PENALTY = 0.3  # inverse strength of the pull of the learned rule's weights to zero
 
 
@@ -45,12 +46,14 @@ def _learn_deferral(main: np.ndarray, gained: Gains) -> Deferral | None:
 
 # Every rule that is compared, by its name, from the simplest to the one with most to fit. From the main model's
 # probabilities (N, K) and the gains, each is made complete but for its thresholds, which a share of the pictures sets.
+# The last one needs activation maps.
 ROUTINGS: Mapping[str, Callable[[np.ndarray, Gains], Routing | None]] = {
     "confidence": lambda main, gained: Confidence(threshold=0),
     "margin": lambda main, gained: Margin(threshold=0),
     "entropy": lambda main, gained: Entropy(threshold=0),
     "per_class": lambda main, gained: PerClass(thresholds=[0] * main.shape[1]),
     "deferral": _learn_deferral,
+    SEES_TWO: lambda main, gained: AnotherClass(threshold=0, above=0),
 }
 
 
@@ -58,9 +61,9 @@ def fit_routings(name: str, stages: Stages, gained: Gains, shares: Sequence[floa
     """Return the named rule fitted to route about each of the shares of the pictures.
 
     An entry is None where these pictures cannot fit the rule: the learned rule needs some whose answer is corrected,
-    and some whose answer is broken or unchanged.
+    and some whose answer is broken or unchanged; a rule that needs activation maps needs a main model that has them.
     """
     rule = ROUTINGS[name](stages.main, gained)
-    if rule is None:
+    if rule is None or (rule.needs_maps and stages.another is None):
         return [None] * len(shares)
-    return list(rule.at_shares(stages.main, gained.log_loss, shares))
+    return list(rule.at_shares(stages.main, gained.log_loss, shares, stages.another))

@@ -19,7 +19,7 @@ from export.fitting.both import fit_both
 from export.fitting.calibration import Calibrators, fit_calibrators
 from export.fitting.decisions import DECISIONS, FITTED_COMBINATION, fit_decision
 from export.fitting.distance_calibration import fit_distance_calibration
-from export.fitting.routing import ROUTINGS, fit_routings, gains
+from export.fitting.routing import ROUTINGS, SEES_TWO, fit_routings, gains
 from export.fitting.stage_logits import StageLogits, Stages, fold_indices
 from export.fitting.unsure import fit_unsure, with_deserved
 from export.plan import BOTH_RATE
@@ -132,7 +132,7 @@ def compare(answers: StageLogits, terms: Terms, shares: tuple[float, ...]) -> li
         stages, held = fitted.calibrated(calibrators), answers.take(held_out).calibrated(calibrators)
         alone[held_out] = held.main
         for routing, decision, share, rules in _fitted_pairs(stages, terms.candidates, shares):
-            output = run_cascade(rules, held.main, held.distance, known_answers(held.submodels))
+            output = run_cascade(rules, held.main, held.distance, known_answers(held.submodels), held.another)
             key = routing, decision, share
             probabilities.setdefault(key, np.empty(answers.main.shape))[held_out] = output.probabilities
             routed.setdefault(key, np.zeros(count, dtype=bool))[held_out] = output.routed
@@ -149,14 +149,15 @@ def choose(compared: list[Compared], targets: np.ndarray, most_routed: float) ->
 
     At the share of the best rules, other rules replace them if their loss is higher by at most one standard error of
     the paired difference (Breiman's rule). The fitted combination of both stages, of which the other decisions are
-    special cases, is preferred to the best rules' own decision; then the simplest routing rule is preferred.
+    special cases, is preferred to the best rules' own decision; then the routing rule that finds pictures of two
+    environments, which cost it nothing here, and then the simplest.
     """
     allowed = [
         entry for entry in compared if entry.share <= most_routed and entry.routed.mean() <= _SAMPLING * most_routed
     ]
     best = min(allowed, key=lambda entry: entry.log_loss(targets).mean())
     at_share = {(entry.decision, entry.routing): entry for entry in allowed if entry.share == best.share}
-    for key in product((FITTED_COMBINATION, best.decision), ROUTINGS):
+    for key in product((FITTED_COMBINATION, best.decision), dict.fromkeys((SEES_TWO, *ROUTINGS))):
         if key in at_share:
             difference = at_share[key].log_loss(targets) - best.log_loss(targets)
             if difference.mean() <= difference.std(ddof=1) / np.sqrt(len(difference)):
@@ -202,8 +203,8 @@ def fit_rules(routing: str, decision: str, share: float, stages: Stages, candida
         raise CanonistiaError(
             f"the routing rule {routing} cannot be fitted: the submodels correct no answer; use another routing rule"
         )
-    settled = fitted.settled(stages.main)
-    return settled, fit_decision(decision, stages, settled.route(stages.main), candidates)
+    settled = fitted.settled(stages.main, stages.another)
+    return settled, fit_decision(decision, stages, settled.route(stages.main, stages.another), candidates)
 
 
 def out_of_fold(answers: StageLogits, terms: Terms) -> OutOfFold:
@@ -214,7 +215,7 @@ def out_of_fold(answers: StageLogits, terms: Terms) -> OutOfFold:
         fitted = fit_cascade(answers.take(indices), terms)
         held = answers.take(held_out).calibrated(fitted.calibrators)
         every[held_out] = held.submodels
-        output = run_cascade(fitted.rules, held.main, held.distance, known_answers(held.submodels))
+        output = run_cascade(fitted.rules, held.main, held.distance, known_answers(held.submodels), held.another)
         for field in fields(CascadeOutput):
             values = getattr(output, field.name)
             parts.setdefault(field.name, np.empty((len(every), *values.shape[1:]), values.dtype))[held_out] = values
@@ -232,8 +233,8 @@ def _fitted_pairs(
             for share, rule in zip(shares, fit_routings(routing, stages, gained, shares), strict=True):
                 if rule is None:
                     continue
-                settled = rule.settled(stages.main)
-                routed = settled.route(stages.main)
+                settled = rule.settled(stages.main, stages.another)
+                routed = settled.route(stages.main, stages.another)
                 if routed.sum() < MIN_ROUTED:
                     continue
                 fitted = fit_decision(decision, stages, routed, candidates)
@@ -260,7 +261,7 @@ def _finished(
     """
     stages = answers.with_copies().calibrated(calibrators)
     rules = CascadeRules(routing, terms.candidates, decision, NO_MARK)
-    output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels))
+    output = run_cascade(rules, stages.main, stages.distance, known_answers(stages.submodels), stages.another)
     by_distance = fit_distance_calibration(
         output.probabilities, stages.distance, stages.targets, float(np.median(stages.distance[: len(answers.targets)]))
     )

@@ -1,18 +1,16 @@
 """Shifted pictures: validation pictures made worse, as from a camera or a site that the networks did not see."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from cascade.errors import CanonistiaError
 from cascade.images.degradations import DEGRADATIONS, STRENGTHS
-from cascade.images.unreadable import decoded
 from cascade.progress import track
+from trainers.features.made_pictures import shrunk, temporary_files
 
 # The other kinds of the stress test are kept from every fit, so that its figures under these are of kinds never seen.
 KINDS = ("blur", "defocus", "jpeg", "low_resolution", "brightness", "contrast", "rotation", "wide", "tall", "grey")
@@ -38,44 +36,6 @@ def shifted_pictures(paths: Sequence[Path], least_size: int) -> Iterator[list[Pa
     shifted = (_shifted(shrunk(path, least_size)) for path in track(paths, "making shifted copies"))
     with temporary_files(shifted, f"shifted copies of {len(paths)} pictures") as files:
         yield files
-
-
-@contextmanager
-def temporary_files(pictures: Iterable[Image.Image], what: str) -> Iterator[list[Path]]:
-    """Give a file for each of the pictures, which are made one by one; the files are removed at the end of the block.
-
-    Raises
-    ------
-    CanonistiaError
-        There is no room for the files; it says what they are.
-    """
-    with ExitStack() as stack:
-        try:
-            folder = stack.enter_context(TemporaryDirectory(prefix="canonistia-"))
-            written = []
-            for number, picture in enumerate(pictures):
-                written.append(Path(folder, f"{number}.png"))
-                picture.save(written[-1], compress_level=1)
-        except OSError as error:
-            raise CanonistiaError(
-                f"{what} cannot be written ({error.strerror or error}); they need a folder of temporary files with "
-                "room; set TMPDIR to one"
-            ) from error
-        yield written
-
-
-def shrunk(path: Path, least_size: int) -> Image.Image:
-    """Return the picture of a file, its shorter side no longer than ``least_size`` pixels.
-
-    Raises
-    ------
-    CanonistiaError
-        It cannot be read.
-    """
-    picture = decoded(path, least_size)
-    if min(picture.size) > least_size:
-        picture = ImageOps.cover(picture, (least_size, least_size), Image.Resampling.BOX)
-    return picture
 
 
 def _shifted(picture: Image.Image) -> Image.Image:

@@ -17,14 +17,15 @@ FOLDS = 5
 class StageLogits:
     """Logits of both stages (N, K) and the main model's distances (N,), for pictures of known class (N,).
 
-    ``shifted`` are those of the same pictures made worse, in the same order, where they are known; ``composed`` those
-    of pairs of them.
+    ``another`` (N,) is the evidence of another class, where the main model has activation maps. ``shifted`` are the
+    logits of the same pictures made worse, in the same order, where they are known; ``composed`` those of pairs.
     """
 
     main: np.ndarray
     distance: np.ndarray
     submodels: np.ndarray
     targets: np.ndarray
+    another: np.ndarray | None = None
     shifted: "StageLogits | None" = None
     composed: "ComposedLogits | None" = None
 
@@ -35,6 +36,7 @@ class StageLogits:
             self.distance[indices],
             self.submodels[indices],
             self.targets[indices],
+            None if self.another is None else self.another[indices],
             self.shifted and self.shifted.take(indices),
             self.composed and self.composed.among(indices, len(self.targets)),
         )
@@ -49,12 +51,15 @@ class StageLogits:
             np.concatenate([part.distance for part in parts]),
             np.concatenate([part.submodels for part in parts]),
             np.concatenate([part.targets for part in parts]),
+            _all_or_none([part.another for part in parts]),
         )
 
     def calibrated(self, calibrators: Calibrators) -> "Stages":
         """Return the logits as calibrated probabilities."""
         distance = calibrators.distance.corrected(self.distance, self.main)
-        return Stages(calibrators.main(self.main), distance, calibrators.submodels(self.submodels), self.targets)
+        return Stages(
+            calibrators.main(self.main), distance, calibrators.submodels(self.submodels), self.targets, self.another
+        )
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,21 @@ class ComposedLogits:
 
 @dataclass(frozen=True)
 class Stages:
-    """Calibrated probabilities of both stages (N, K), every submodel asked; corrected distances (N,), classes (N,)."""
+    """Calibrated probabilities of both stages (N, K), every submodel asked; corrected distances (N,), classes (N,).
+
+    ``another`` (N,) is the evidence of another class, where the main model has activation maps.
+    """
 
     main: np.ndarray
     distance: np.ndarray
     submodels: np.ndarray
     targets: np.ndarray
+    another: np.ndarray | None = None
+
+
+def _all_or_none(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def fold_indices(targets: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

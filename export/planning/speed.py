@@ -149,7 +149,7 @@ class Machine:
         name = network.backbone_name
 
         def in_pytorch(device: str) -> float:
-            return _timed(lambda: compute_features(network, few, spec, device, by_pytorch=True))[0] / _FEW
+            return _timed(lambda: compute_features(network, few, spec, device, library="pytorch"))[0] / _FEW
 
         in_pytorch(self._device)  # the first pass allocates
         gpu = None if self._device == "cpu" else in_pytorch(self._device)

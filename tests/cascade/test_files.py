@@ -1,9 +1,12 @@
+import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from cascade.files import write_bytes, written_whole
+from cascade.files import write_bytes, write_once, written_whole
 
 
 def test_a_file_appears_with_its_whole_content_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -74,3 +77,22 @@ def test_every_name_that_a_file_system_takes_can_be_written_whole(tmp_path: Path
     for name in ("a" * 251 + ".csv", "ü" * 125 + ".csv", os.fsdecode(b"\xff\xfe.csv")):
         write_bytes(tmp_path / name, b"content")
         assert (tmp_path / name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_that_write_one_name_once_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "picture.png"
+    contents = [bytes([number]) * 100_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(partial(write_once, path, mode=0o600), contents))
+    assert written.count(True) == 1
+    assert path.read_bytes() == contents[written.index(True)]
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["picture.png"]

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from cascade.evaluation.metrics import (
     accuracy_summary,
     area_under_roc,
     confusion,
+    exact_interval,
     expected_calibration_error,
     seed_score,
     wilson_interval,
@@ -25,6 +27,13 @@ def test_wilson_stays_within_zero_and_one() -> None:
     assert wilson_interval(0, 10)[0] == pytest.approx(0)
     assert wilson_interval(10, 10)[1] == pytest.approx(1)
     assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 1), (0, 33), (18, 33), (33, 33), (81, 263), (25, 1275), (3, 100_000)])
+def test_the_exact_interval_is_that_of_clopper_and_pearson(hits: int, total: int) -> None:
+    known = binomtest(hits, total).proportion_ci(0.95, "exact")
+    assert exact_interval(hits, total) == pytest.approx((known.low, known.high), abs=1e-9)
+    assert exact_interval(0, 0) == (0.0, 1.0)
 
 
 def test_accuracies_count_first_and_second_place() -> None:

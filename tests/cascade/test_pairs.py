@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cascade.errors import CanonistiaError
-from cascade.evaluation.metrics import wilson_interval
+from cascade.evaluation.metrics import exact_interval
 from cascade.evaluation.pairs import pair_figures, read_pairs
 from cascade.rules.both import Both
 from cascade.rules.cascade import known_answers, run_cascade
@@ -37,7 +37,7 @@ def test_a_picture_counts_as_marked_if_the_two_right_classes_are_named() -> None
     shown = np.array([[0, 1], [1, 0], [0, 2], [0, 1]])
     figures = pair_figures(output, shown)
     assert (figures["pictures"], figures["both_named"], figures["both_marked"]) == (4, 0.75, 0.5)
-    assert figures["both_marked_interval"] == wilson_interval(2, 4)
+    assert figures["both_marked_interval"] == exact_interval(2, 4)
 
 
 def test_evaluate_measures_pairs_beside_the_pictures_of_one_class(

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from cascade.rules.another_class import another_class
 from cascade.rules.cascade import candidate_classes
 from cascade.rules.decision import HighestSubmodel, LogLinear, Product, decide
 from cascade.rules.distance_calibration import DistanceCalibration, soften
 from cascade.rules.probabilities import softmax, top_two
-from cascade.rules.routing import Confidence, Deferral, Entropy, Margin, PerClass, doubt_features
+from cascade.rules.routing import AnotherClass, Confidence, Deferral, Entropy, Margin, PerClass, doubt_features
 from cascade.rules.unsure import Unsure, doubtfulness
 
 MAIN = np.array([[0.5, 0.3, 0.2], [0.9, 0.06, 0.04]])
@@ -99,6 +100,47 @@ def test_every_decision_gives_probabilities(
     final = decide(decision, main, asked)
     assert (final >= 0).all()
     assert final.sum(axis=1) == pytest.approx(np.ones(4))
+
+
+def maps_of(left: list[float], right: list[float]) -> np.ndarray:
+    """Return maps (1, K, 4, 8) of a picture whose halves have these logits."""
+    halves = [np.broadcast_to(np.array(half, dtype=np.float32)[:, None, None], (3, 4, 4)) for half in (left, right)]
+    return np.concatenate(halves, axis=2)[None]
+
+
+def test_another_class_counts_where_it_wins_though_the_first_class_is_far_ahead_in_the_mean() -> None:
+    alike = maps_of([9, 1, 0], [9, 1, 0])
+    two = maps_of([18, -2, 0], [0, 4, 0])
+    assert two.mean(axis=(2, 3)).tolist() == [[9, 1, 0]] == alike.mean(axis=(2, 3)).tolist()  # the same logits
+    assert another_class(alike) == pytest.approx([-8])
+    assert another_class(two) == pytest.approx([4])
+    corner = alike.copy()
+    corner[0, 2, 0, 0] = 20  # one place of 32 counts for a quarter of the strongest eighth
+    assert another_class(corner) == pytest.approx([(11 - 3 * 8) / 4])
+    assert another_class(np.array([3.0, 1.0, 2.0]).reshape(1, 3, 1, 1)) == pytest.approx([-1])  # maps of one place
+
+
+def test_another_class_routes_what_the_main_model_is_sure_of() -> None:
+    rule = AnotherClass(threshold=0.3, above=2.0)
+    sure = np.array([[0.5, 0.3, 0.2], [0.99, 0.006, 0.004], [0.99, 0.006, 0.004]])
+    assert rule.route(sure, np.array([-5.0, 3.0, 2.0])).tolist() == [True, True, False]
+    assert rule.needs_maps
+    assert not rule.routes_nothing
+    assert "evidence of another class above 2.000" in rule.description
+    with pytest.raises(ValueError, match="gives no activation maps"):
+        rule.route(sure)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 1.0])
+def test_half_of_the_share_is_routed_by_the_evidence_of_another_class(share: float) -> None:
+    rng = np.random.default_rng(0)
+    main, another = softmax(rng.normal(0, 3, (400, 5)), 1.0), rng.normal(0, 2, 400)
+    (rule,) = AnotherClass(threshold=0, above=0).at_shares(main, np.zeros(400), [share], another)
+    assert rule.route(main, another).sum() == round(share * 400)
+    assert (another > rule.above).sum() == round(share / 2 * 400)
+    settled = rule.settled(main, another)
+    assert rule.route(main, another).sum() - 8 <= settled.route(main, another).sum() <= rule.route(main, another).sum()
+    assert np.abs(another - settled.above).min() > 1e-4
 
 
 def test_a_rule_says_whether_it_routes_nothing_and_then_it_does_not() -> None:

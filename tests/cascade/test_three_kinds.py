@@ -19,6 +19,7 @@ from cascade.inference.loading import load_engine
 from cascade.inference.prediction import Prediction
 from cascade.outputs.rows import COLUMNS
 from cascade.rules.accept import Accept
+from cascade.rules.another_class import another_class
 from cascade.rules.both import QUANTITIES, Both, both_asked, quantities
 from cascade.rules.cascade import CascadeRules, known_answers, run_cascade
 from cascade.rules.decision import Product
@@ -155,6 +156,8 @@ def test_python_rows_api_page_and_report_agree(run: Run, judging: Path, photos: 
     results = client.post("/api/v1/classify", data=upload(*files)).json["results"]  # type: ignore[index]
     assert [(one["unsure"], one["both"], one["accepted"]) for one in results] == kinds
     page = client.post("/", data=upload(*files, field="pictures")).text
+    unsure, both = (sum(bool(one[place]) for one in kinds) for place in (0, 1))
+    assert f'<p id="summary">12 pictures · {both} show both · {unsure} unsure</p>' in page
     cards = page.partition("<template")[0].split("<article")[1:]
     assert [
         ("Not sure. Perhaps" in card, "Shows both:" in card, 'data-accepted="true"' in card) for card in cards
@@ -210,6 +213,41 @@ def test_a_bundle_without_the_rules_has_no_such_marks(routing_bundle: Path, phot
     client = application(older).test_client()
     page = client.post("/", data=upload((encoded(draw("sky", 1)), "a.png"), field="pictures")).text
     assert "data-accepted" not in page
+
+
+def seeing_two(bundle: Path, folder: Path, above: float, **fields: Any) -> Path:
+    """Return a copy of a bundle whose main model is sure of everything, and routes by evidence of another class."""
+    return changed(bundle, folder, routing={"rule": "another_class", "threshold": 0.0, "above": above}, **fields)
+
+
+def test_a_picture_is_routed_by_its_maps_though_the_main_model_is_sure(
+    routing_bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    paths = sorted(photos.iterdir())
+    engine = Engine.load(routing_bundle)
+    viewed = [engine.see(path) for path in paths]
+    (maps,) = engine.main_outputs(viewed, "activation_maps")  # type: ignore[arg-type]
+    evidence = another_class(maps)
+    above = float(np.sort(evidence)[-4:-2].mean())
+    both = {"weights": {"another_class": 1.0}, "threshold": float(evidence.min()), "false_mark_rate": 0.02}
+    sure = Engine.load(seeing_two(routing_bundle, tmp_path / "sure", above, both=both))
+    sure.self_test()
+    output = sure.run(viewed)  # type: ignore[arg-type]
+    assert np.array_equal(output.routed, evidence > above)
+    assert output.both_margin[output.routed] == pytest.approx(evidence[output.routed] - evidence.min(), abs=1e-4)
+    client = application(tmp_path / "sure").test_client()
+    chosen = paths[int(evidence.argmax())]
+    page = client.post("/", data=upload((chosen.read_bytes(), "a.png"), field="pictures")).text
+    assert re.search(r"was sure \(\d+%\), but saw another class in a part of the picture, so a specialist", page)
+
+
+def test_a_bundle_that_routes_by_maps_and_has_none_is_refused(
+    routing_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine.load(seeing_two(routing_bundle, tmp_path / "blind", 1.0))
+    monkeypatch.setattr(Engine, "has_activation_maps", False)
+    with pytest.raises(BundleError, match="has no activation maps: its backbone"):
+        engine.self_test()
 
 
 def test_a_rule_of_unknown_quantities_is_refused(routing_bundle: Path, tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ import pytest
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.probabilities import top_two
 from export.fitting.both import threshold_at
-from export.fitting.composed_pictures import parents_of
 from export.fitting.selection import FittedCascade, Terms, fit_cascade
 from export.fitting.stage_logits import ComposedLogits, StageLogits
-from trainers.data.composed import WAYS, draw_pairs
+from trainers.data.composed import WAYS, draw_pairs, parents_of
 
 TERMS = Terms(5, second_stage_cost=2.0, budget=2.2, false_alarm_rate=0.02, seed=0)
 

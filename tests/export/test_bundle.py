@@ -22,6 +22,7 @@ from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.images.preprocess import preprocess
 from cascade.inference.engine import Engine
+from cascade.rules.another_class import another_class
 from export.bundles import model_files, trained
 from export.bundles.parity import ParityError, check_parity, reference
 from export.fitting.shifted_pictures import shifted_pictures
@@ -138,10 +139,10 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
     engine = Engine.load(tiny_bundle)
     paths = sorted((tiny_data / "validation").rglob("*.png"))
     pictures = [decode(path) for path in paths]
-    main, distance = engine.main_outputs(pictures, "logits", "distance")
+    main, distance, maps = engine.main_outputs(pictures, "logits", "distance", "activation_maps")
     submodels = engine.ask_submodels(pictures, np.ones(main.shape, dtype=bool), "logit")
     fitted = fitted_as(engine)
-    honest = StageLogits(main, distance, submodels, np.zeros(len(paths), dtype=int))
+    honest = StageLogits(main, distance, submodels, np.zeros(len(paths), dtype=int), another_class(maps))
     check_parity(engine, paths, honest, fitted)
     assert np.array_equal(reference(honest, fitted).routed, engine.run(pictures).routed)
     for stage, name in (("main", "main model"), ("submodels", "submodels")):
@@ -153,6 +154,9 @@ def test_disagreement_with_pytorch_is_refused_and_names_the_worst_picture(tiny_b
         check_parity(engine, paths, replace(honest, main=main * np.nan), fitted)
     with pytest.raises(ParityError, match=r"distance and PyTorch differ by 0\.5"):
         check_parity(engine, paths, replace(honest, distance=distance + 0.5), fitted)
+    assert honest.another is not None
+    with pytest.raises(ParityError, match=r"evidence of another class and PyTorch differ by 0\.5"):
+        check_parity(engine, paths, replace(honest, another=honest.another + 0.5), fitted)
     other = replace(fitted, calibrators=replace(fitted.calibrators, temperature=fitted.calibrators.temperature * 50))
     with pytest.raises(ParityError, match=r"another answer or stage, worst .*\.png"):
         check_parity(engine, paths, honest, other)

@@ -12,7 +12,7 @@ from cascade.evaluation.metrics import expected_calibration_error, top_k_hits
 from cascade.rules.cascade import CascadeOutput, known_answers, run_cascade
 from cascade.rules.decision import LogLinear, Product
 from cascade.rules.distance_calibration import EVERYWHERE_ALIKE, soften
-from cascade.rules.routing import Confidence, PerClass
+from cascade.rules.routing import AnotherClass, Confidence, PerClass
 from cascade.rules.thresholds import in_a_gap
 from export.fitting.calibration import Calibrators
 from export.fitting.decisions import DECISIONS
@@ -205,11 +205,33 @@ def test_a_threshold_is_settled_downwards_into_a_gap() -> None:
 
 
 def test_the_cost_on_the_fitted_pictures_is_within_the_budget_for_every_rule() -> None:
-    answers = two_stages(700, 3.0)
+    answers = replace(two_stages(700, 3.0), another=np.random.default_rng(5).normal(0, 1, 700))
     stages = answers.calibrated(fit_cascade(answers, terms(0.2)).calibrators)
     for routing in ROUTINGS:
         rule, _ = fit_rules(routing, "product", 0.2, stages, 5)
-        assert rule.route(stages.main).mean() <= 0.2 + 1e-9
+        assert rule.route(stages.main, stages.another).mean() <= 0.2 + 1e-9
+
+
+def test_where_it_costs_nothing_the_rule_that_finds_two_environments_is_preferred() -> None:
+    answers = two_stages(1500, 4.0)
+    gap = np.diff(np.sort(answers.main, axis=1)[:, -2:], axis=1)[:, 0]
+    helpful = replace(answers, another=-gap + np.random.default_rng(6).normal(0, 0.1, 1500))
+    fitted = fit_cascade(helpful, terms(0.5))
+    assert isinstance(fitted.rules.routing, AnotherClass)
+    stages = helpful.calibrated(fitted.calibrators)
+    output = run_cascade(fitted.rules, stages.main, stages.distance, known_answers(stages.submodels), stages.another)
+    assert output.routed.mean() <= 0.5
+    noise = replace(answers, another=np.random.default_rng(7).normal(0, 1, 1500))
+    assert not isinstance(fit_cascade(noise, terms(0.3)).rules.routing, AnotherClass)  # it would cost accuracy
+    assert not isinstance(fit_cascade(answers, terms(0.3)).rules.routing, AnotherClass)  # no maps
+
+
+def test_the_evidence_goes_with_the_pictures_and_is_unknown_if_a_part_lacks_it() -> None:
+    answers = replace(two_stages(50, 4.0), another=np.arange(50.0))
+    assert answers.take(np.array([3, 7])).another.tolist() == [3, 7]  # type: ignore[union-attr]
+    both = replace(answers, shifted=replace(answers, another=np.arange(50.0, 100)))
+    assert both.with_copies().another.tolist() == list(range(100))  # type: ignore[union-attr]
+    assert replace(answers, shifted=two_stages(50, 4.0)).with_copies().another is None
 
 
 def test_a_class_never_predicted_is_not_routed_by_default() -> None:

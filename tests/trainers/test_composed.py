@@ -1,11 +1,22 @@
-"""Pictures composed of two."""
+"""Pictures composed of two, and submodels that learn from them."""
+
+import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from tests.conftest import draw
-from trainers.data.composed import UNSEEN_WAYS, WAYS, compose, draw_pairs
+from export.bundles.provenance import command_lines
+from export.plan import ExportPlan
+from tests.conftest import CLASSES, SMALL, Run, draw
+from trainers.data.composed import UNSEEN_WAYS, WAYS, Pair, compose, draw_pairs
+from trainers.features import made_pictures
+from trainers.features.composed import SHARE, ComposedFeatures
+from trainers.runs.folder import load_tensors, read_config
+from trainers.runs.submodels import class_run
 
 RED, BLUE = (Image.new("RGB", (80, 60), colour) for colour in ("red", "blue"))
 EVERY_WAY = [*WAYS, *UNSEEN_WAYS]
@@ -54,3 +65,83 @@ def test_pictures_of_one_class_are_refused() -> None:
 def test_one_way_is_kept_from_training_and_fitting() -> None:
     assert set(WAYS) == {"side_by_side", "stacked", "inset", "horizon"}
     assert not set(WAYS) & set(UNSEEN_WAYS)
+
+
+def test_a_composed_picture_is_an_example_of_both_its_classes_and_each_side_weighs_the_same() -> None:
+    classes = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [2, 1]])
+    composed = ComposedFeatures(torch.zeros(5, 4), classes, [Path(f"{number}.png") for number in range(5)])
+    learned = composed.examples(1)
+    assert learned.targets.tolist() == [1, 1, 0, 0, 1]
+    assert learned.weights[learned.targets == 1].sum() == pytest.approx(2.5)
+    assert learned.weights[learned.targets == 0].sum() == pytest.approx(2.5)
+    assert len(learned.paths) == len(learned.sources) == 5
+    assert np.isfinite(composed.examples(7).weights).all()  # a class that is in no pair
+
+
+def test_heads_learn_from_composed_training_pictures_and_the_run_records_it(
+    run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Pair] = []
+    monkeypatch.setattr(made_pictures, "_composed", _noting(drawn))
+    words = ("train-sub", tiny_data, "--main", tiny_main, *SMALL, "--epochs", 2, "--class", CLASSES[0])
+    for name, more in (("with", ("--compose", "presence")), ("again", ("--compose", "presence")), ("without", ())):
+        assert run(*words, "--out", tmp_path / name, *more).exit_code == 0
+    training = len(list((tiny_data / "training").rglob("*.png")))
+    assert len(drawn) == 2 * round(SHARE * training)
+    assert {pair.way for pair in drawn} == set(WAYS)
+    assert drawn[: len(drawn) // 2] == drawn[len(drawn) // 2 :]  # the same seed, the same pairs
+    runs = {name: class_run(tmp_path / name, CLASSES[0]) for name in ("with", "again", "without")}
+    assert {name: read_config(folder)["compose"] for name, folder in runs.items()} == {
+        "with": "presence",
+        "again": "presence",
+        "without": "none",
+    }
+    weights = {name: _head(folder) for name, folder in runs.items()}
+    assert torch.equal(weights["with"], weights["again"])
+    assert not torch.equal(weights["with"], weights["without"])
+
+
+def test_whole_networks_learn_from_no_composed_pictures(
+    run: Run, tiny_data: Path, tiny_main: Path, tmp_path: Path
+) -> None:
+    words = (
+        "train-sub",
+        tiny_data,
+        "--main",
+        tiny_main,
+        "--out",
+        tmp_path / "s",
+        "--own-networks",
+        "--unfreeze",
+        "all",
+    )
+    result = run(*words, "--compose", "presence")
+    assert result.exit_code == 1
+    assert "--compose presence is for heads on a shared trunk, and --own-networks have none" in result.output
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_recorded_command_names_the_composition(light_main: Path, light_subs: Path, tmp_path: Path) -> None:
+    subs = shutil.copytree(light_subs, tmp_path / "subs")
+    plan = ExportPlan(light_main, subs, tmp_path / "data", tmp_path / "out")
+    assert not any("--compose" in line for line in command_lines(plan))
+    for path in subs.glob("classes/*/config.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"compose": "presence"}))
+    (line,) = [line for line in command_lines(plan) if "train-sub" in line]
+    assert "--compose presence" in line
+
+
+def _noting(drawn: list[Pair]) -> object:
+    real = made_pictures._composed
+
+    def composed(paths: list[Path], pair: Pair, least_size: int) -> Image.Image:
+        drawn.append(pair)
+        return real(paths, pair, least_size)
+
+    return composed
+
+
+def _head(folder: Path) -> torch.Tensor:
+    head = torch.nn.Linear(1280, 1)
+    load_tensors(head, folder / "last.safetensors")
+    return head.weight

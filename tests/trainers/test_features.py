@@ -1,7 +1,9 @@
 """Features of a frozen backbone: by ONNX Runtime as by PyTorch."""
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from cascade.errors import CanonistiaError
 from cascade.images.folders import pictures_below
 from cascade.images.preprocess import PreprocessSpec
 from trainers.features import cache, graph
-from trainers.features.cache import compute_features
+from trainers.features.cache import cached_features, compute_features
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
 
@@ -69,3 +71,72 @@ def test_a_picture_that_cannot_be_read_is_named(
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(CanonistiaError, match=r"bad\.png"):
         compute_features(backbone(), [*pictures_below(tiny_data)[:3], tmp_path / "bad.png"], SPEC, "cpu")
+
+
+@pytest.fixture
+def computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Begin with an empty cache, and note the pictures whose features are computed."""
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
+    noted: list[Path] = []
+
+    def compute(network: Classifier, paths: list[Path], *rest: Any) -> torch.Tensor:
+        noted.extend(paths)
+        return compute_features(network, paths, *rest)
+
+    monkeypatch.setattr(cache, "compute_features", compute)
+    return noted
+
+
+@pytest.mark.parametrize("fewest", [1, 200])
+def test_of_a_grown_data_set_only_the_new_pictures_are_computed(
+    fewest: int, tiny_data: Path, computed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "FEWEST_BY_RUNTIME", fewest)
+    paths = pictures_below(tiny_data)
+    cached_features(backbone(), paths[4:9], SPEC, "cpu")
+    del computed[:]
+    features = cached_features(backbone(), [*paths[::-1], paths[5]], SPEC, "cpu")
+    assert computed == [path for path in paths[::-1] if path not in paths[4:9]]
+    expected = compute_features(backbone(), paths, SPEC, "cpu")
+    assert torch.allclose(features, torch.cat([expected.flip(0), expected[5:6]]), atol=1e-5)
+    cached_features(backbone(), paths, SPEC, "cpu")
+    assert len(computed) == len(paths) - 5
+
+
+def test_copies_of_a_picture_are_computed_once(tiny_data: Path, tmp_path: Path, computed: list[Path]) -> None:
+    paths = pictures_below(tiny_data)[:3]
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(paths[1].read_bytes())
+    features = cached_features(backbone(), [*paths, copy], SPEC, "cpu")
+    assert len(computed) == 3
+    assert torch.equal(features[3], features[1])
+
+
+def test_a_damaged_file_of_the_cache_is_named_and_mended(
+    tiny_data: Path, tmp_path: Path, computed: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = pictures_below(tiny_data)[:3]
+    expected = cached_features(backbone(), paths, SPEC, "cpu")
+    (kept,) = (tmp_path / "cache").rglob("*.safetensors")
+    kept.write_bytes(kept.read_bytes()[:-5])
+    assert torch.equal(cached_features(backbone(), paths, SPEC, "cpu"), expected)
+    assert f"the kept features {kept} cannot be read" in capsys.readouterr().err
+    assert torch.equal(cached_features(backbone(), paths, SPEC, "cpu"), expected)
+    assert not capsys.readouterr().err
+    assert len(computed) == 6
+
+
+def test_other_settings_find_nothing(tiny_data: Path, computed: list[Path]) -> None:
+    paths, grey = pictures_below(tiny_data)[:2], msgspec.structs.replace(SPEC, colour="grey")
+    for network, spec in ((backbone(), SPEC), (backbone(flip=True), SPEC), (backbone(), grey)):
+        cached_features(network, paths, spec, "cpu")
+    assert len(computed) == 6
+
+
+def test_where_the_cache_cannot_be_written_that_is_said(
+    tiny_data: Path, tmp_path: Path, computed: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").write_text("a file, no folder")
+    features = cached_features(backbone(), pictures_below(tiny_data)[:2], SPEC, "cpu")
+    assert len(features) == len(computed) == 2
+    assert "features are not kept for the next time" in capsys.readouterr().err

@@ -118,8 +118,8 @@ def test_unknown_parameters_are_ignored(client: FlaskClient) -> None:
 RAW = PIXELS.tobytes()
 GOOD = {"inputs": [tensor(PIXELS)]}
 WRONG = {
-    "shorter than its header says": (RAW[:-1], GOOD, None, "38879 bytes; its header says 38880"),
-    "longer than its header says": (RAW + b"\0", GOOD, None, "38881 bytes; its header says 38880"),
+    "shorter than its header says": (RAW[:-1], GOOD, None, "38879 bytes; its shape needs 38880"),
+    "longer than its header says": (RAW + b"\0", GOOD, None, "38881 bytes; its shape needs 38880"),
     "a size that is not the shape's": (
         RAW,
         {"inputs": [tensor(PIXELS, parameters={"binary_data_size": 7})]},

@@ -1,24 +1,31 @@
 """Corrections: stored once, without metadata, most doubtful first; a failed one changes nothing."""
 
 import csv
+import hashlib
 import http.client
 import json
 import re
 import resource
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
+from cascade import locks
 from cascade.inference.prediction import Prediction
 from tests.conftest import CLASSES, Run, draw
 from tests.serving import running
 from tests.webapps import application, encoded, upload
 from trainers.data.dataset import load_data_set
+from webapp.requests import corrections
 from webapp.requests.corrections import MANIFEST, Collector, read_corrections
+from webapp.serving.held import Held
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -51,7 +58,7 @@ def test_what_is_kept_is_for_the_operator_alone(tiny_bundle: Path, tmp_path: Pat
     client = application(tiny_bundle, collector=Collector(folder, 10**9)).test_client()
     assert correct(client, encoded(draw("sky", 81)), "rows").status_code == 200
     kept = [folder, *folder.rglob("*")]
-    assert len(kept) == 5  # the folder, two below it, the picture, and the manifest
+    assert len(kept) == 7  # the folder, three below it, the picture, the correction, and the manifest
     assert {path.stat().st_mode & 0o777 for path in kept if path.is_dir()} == {0o700}
     assert {path.stat().st_mode & 0o777 for path in kept if path.is_file()} == {0o600}
 
@@ -185,6 +192,56 @@ def test_the_operator_may_take_pictures_and_rows_away(tiny_bundle: Path, tmp_pat
         assert correct(client, encoded(draw("sky", seed)), "dots").status_code == 200
     assert all((tmp_path / row["path"]).exists() for row in rows(tmp_path))
     assert len(rows(tmp_path)) == 3
+
+
+def waiting(held: Held, seed: int) -> str:
+    """Return the token of an answered picture that may be corrected."""
+    prediction = Prediction("rows", 0.6, "dots", 0.3, "main", unsure=True, both=False, accepted=None)
+    offer = {"picture": encoded(draw("sky", seed)), "prediction": prediction, "doubt": seed / 7, "model": "tiny"}
+    return held.put(msgspec.msgpack.encode(offer | {"classes": CLASSES}))
+
+
+def test_machines_that_share_a_folder_without_locks_lose_no_correction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    held = Held()
+    machines = [Collector(tmp_path, 10**9, held) for _ in range(3)]
+
+    def correct_ten(number: int) -> None:
+        for seed in range(10 * number, 10 * number + 12):  # two pictures are those of the next machine, too
+            machines[number].save(waiting(held, seed), CLASSES[number])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(correct_ten, range(3)))
+    machines[0].save(waiting(held, 40), "rows")
+    kept = rows(tmp_path)
+    assert len({row["path"] for row in kept}) == len(kept) == 33
+    for row in kept:
+        content = (tmp_path / row["path"]).read_bytes()
+        assert row["path"].endswith(f"{hashlib.sha256(content).hexdigest()}.png")
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_row_that_another_machine_overwrote_comes_back_and_old_entries_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held()
+    collector = Collector(tmp_path, 10**9, held)
+    collector.save(waiting(held, 1), "rows")
+    before = (tmp_path / MANIFEST).read_bytes()
+    collector.save(waiting(held, 2), "dots")
+    (tmp_path / MANIFEST).write_bytes(before)  # as a machine does that had read it before
+    collector.save(waiting(held, 3), "sky")
+    assert sorted(row["label"] for row in rows(tmp_path)) == ["dots", "rows", "sky"]
+    changed = (tmp_path / MANIFEST).read_text().replace(",dots,training", ",sky,training")
+    (tmp_path / MANIFEST).write_text(changed)  # by the operator, whose word stands
+    monkeypatch.setattr(corrections, "_ENTRY_AGE", timedelta(0))
+    collector.save(waiting(held, 4), "sky")
+    assert sorted(row["label"] for row in rows(tmp_path)) == ["rows", "sky", "sky", "sky"]
+    collector.save(waiting(held, 5), "sky")
+    assert len(list((tmp_path / "entries").iterdir())) == 1  # the newest was gathered just now
+    assert len(rows(tmp_path)) == 5
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,27 @@ def test_another_model_is_picked_and_says_when_it_is_unsure(page: Page, pictures
     assert page.locator("#summary").inner_text() == "1 picture · 1 unsure"
 
 
+def test_answers_that_show_both_are_counted_as_a_kind_of_their_own(
+    context: BrowserContext, doubting: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(doubting, tmp_path / "pairing")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["rules"]["unsure"]["distance_above"] = 1e6
+    manifest["rules"]["unsure"]["submodels_below"] = 0.0
+    manifest["rules"]["both"] = {"weights": {"main_gap": 0.0}, "threshold": 0.0, "false_mark_rate": 0.5}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    with served(folder) as url:
+        page = context.new_page()
+        page.goto(url)
+        choose(page, pictures / "sky.png")
+        (card,) = answered(page, 1)
+        assert card.locator("h3").inner_text().startswith("Shows both: ")
+        assert page.locator("#summary").inner_text() == "1 picture · 1 shows both · none unsure"
+        choose(page, pictures / "rows.png")
+        answered(page, 2)
+        assert page.locator("#summary").inner_text() == "2 pictures · 2 show both · none unsure"
+
+
 def test_the_download_equals_what_classify_writes_in_both_orders(
     page: Page, pictures: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn import functional
 
 from trainers.data.dataset import DataSet
-from trainers.data.examples import Examples, SplitExamples
+from trainers.data.examples import Examples, SplitExamples, joined
 from trainers.distributed.device import resolve_device
 from trainers.distributed.process_context import ProcessContext
 from trainers.features.cache import SplitFeatures
+from trainers.features.composed import ComposedFeatures
 from trainers.features.negatives import example_weights
 from trainers.loop.fit import Task, TrainingSetup
 from trainers.loop.scores import binary_scores
@@ -42,7 +43,8 @@ class Prepared:
     """What the trainings of all submodels share; plain data, which is sent to the processes of other machines.
 
     ``out_of_fold`` are the main model's probabilities of the training pictures, (N, K). With a shared trunk
-    ``features`` are those of all examples; else ``start`` holds the weights that each network starts from.
+    ``features`` are those of all examples, and ``composed`` those of composed pictures that are learned from as well;
+    else ``start`` holds the weights that each network starts from.
     """
 
     out: Path
@@ -50,6 +52,7 @@ class Prepared:
     examples: SplitExamples
     out_of_fold: np.ndarray
     features: SplitFeatures | None
+    composed: ComposedFeatures | None
     start: dict[str, torch.Tensor] | None
     common: SubmodelSet
     recipe: Recipe
@@ -87,7 +90,10 @@ def train_submodel(prepared: Prepared, label: str) -> dict[str, float]:
 
 
 def _binary_examples(prepared: Prepared, label: str) -> tuple[np.ndarray, SplitExamples]:
-    """Return the indices of the training pictures that count, and all examples with targets 0 and 1."""
+    """Return the indices of the training pictures that count, and all examples with targets 0 and 1.
+
+    Composed pictures, which have no indices, come after these in the training examples.
+    """
     training, validation = prepared.examples.training, prepared.examples.validation
     positive = prepared.data.classes.index(label)
     weights = example_weights(prepared.negatives, training.targets, positive, prepared.out_of_fold, training.weights)
@@ -98,6 +104,8 @@ def _binary_examples(prepared: Prepared, label: str) -> tuple[np.ndarray, SplitE
         weights[kept],
         training.sources[kept],
     )
+    if prepared.composed:
+        learn = joined(learn, prepared.composed.examples(positive))
     check = replace(validation, targets=(validation.targets == positive).astype(int))
     return kept, SplitExamples(learn, check)
 
@@ -108,7 +116,10 @@ def _validation_logits(
     """Train a head on the shared trunk's features, or a whole network, and return the validation logits (M, 1)."""
     if prepared.features:
         training, validation = prepared.features.training, prepared.features.validation
-        features = SplitFeatures(training[torch.from_numpy(kept)], validation)
+        learned = training[torch.from_numpy(kept)]  # (N, D)
+        if prepared.composed:
+            learned = torch.cat([learned, prepared.composed.features])
+        features = SplitFeatures(learned, validation)
         return train_head(nn.Linear(training.shape[1], 1), features, examples, setup, on_epoch)
     common = prepared.common
     network = build_classifier(common.network_config, 1, setup.recipe.dropout)

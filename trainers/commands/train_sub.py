@@ -17,13 +17,14 @@ from trainers.data.dataset import DataSet, load_data_set
 from trainers.data.examples import SplitExamples, split_examples
 from trainers.distributed.device import resolve_device
 from trainers.features.cache import SplitFeatures, cached_features, features_sha256, weights_sha256
+from trainers.features.composed import ComposedFeatures, composed_features
 from trainers.features.out_of_fold import out_of_fold_probabilities
 from trainers.loop.step_time import chosen_precision
 from trainers.loop.training import check_recipe, check_used, preprocessing
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
-from trainers.recipe import DEFAULT_POLICY, POLICIES, Recipe
+from trainers.recipe import COMPOSITIONS, DEFAULT_COMPOSITION, DEFAULT_POLICY, POLICIES, Recipe
 from trainers.runs.folder import TrainedRun, check_same_data, is_started, load_run, read_config
 from trainers.runs.opening import check_run_folder
 from trainers.runs.submodels import (
@@ -43,7 +44,8 @@ class SubmodelPlan:
     """Which submodels are trained, and on what.
 
     ``trunk`` is a finished run whose network all of them share; with ``features`` "both" their heads read its features
-    and the main model's.
+    and the main model's. With ``compose`` "presence" heads on a trunk learn from composed pictures, too, each of which
+    shows both its classes (:mod:`trainers.features.composed`).
     """
 
     network_config: NetworkConfig
@@ -54,6 +56,7 @@ class SubmodelPlan:
     features: HeadFeatures = "trunk"
     engine: Literal["local", "ray"] = "local"
     kept: Path | None = None  # a folder of submodels, whose trunk is used
+    compose: str = DEFAULT_COMPOSITION
 
 
 def train_sub(
@@ -91,12 +94,11 @@ def train_sub(
     check_set(out, common)
 
     examples = split_examples(data)
-    training = examples.training
+    training, features, composed = examples.training, None, None
     out_of_fold = out_of_fold_probabilities(main, training.paths, training.targets, device)  # (N, K)
-    features = None
     if plan.kind == "shared":
         read = [(trunk, spec), *([(main.network, main.sidecar.preprocess)] if plan.features == "both" else [])]
-        features = _features(read, examples, device, recipe.workers)
+        features, composed = _head_inputs(plan.compose, read, examples, recipe)
     join_set(out, common, trunk, plan.trunk)
     prepared = Prepared(
         out=out,
@@ -104,6 +106,7 @@ def train_sub(
         examples=examples,
         out_of_fold=out_of_fold,
         features=features,
+        composed=composed,
         start=None if features else trunk.backbone.state_dict(),
         common=common,
         recipe=_with_precision(recipe, trunk, spec.size, [class_run(out, label) for label in wanted if resume]),
@@ -159,23 +162,33 @@ def _set_config(plan: SubmodelPlan, folder: Path, data: DataSet, main_run: Path)
         "main": main_run.name,
         "trunk": plan.trunk.name if plan.trunk else None,
         "features": plan.features,
+        "compose": plan.compose,
     }
 
 
-def _features(
-    networks: Sequence[tuple[Classifier, PreprocessSpec]], examples: SplitExamples, device: str, workers: int
-) -> SplitFeatures:
-    """Return the features of several networks side by side, for each picture (N, sum of their numbers)."""
+def _head_inputs(
+    compose: str, networks: Sequence[tuple[Classifier, PreprocessSpec]], examples: SplitExamples, recipe: Recipe
+) -> tuple[SplitFeatures, ComposedFeatures | None]:
+    """Return the features of several networks side by side, for each picture (N, sum of their numbers).
+
+    The second are those of composed pictures, where these are learned from.
+    """
+    device = resolve_device(recipe.device)
     training, validation = (
-        torch.cat([cached_features(network, part.paths, spec, device, workers) for network, spec in networks], dim=1)
+        torch.cat([cached_features(network, part.paths, spec, device, recipe.workers) for network, spec in networks], 1)
         for part in (examples.training, examples.validation)
     )
-    return SplitFeatures(training, validation)
+    composed = None
+    if compose == "presence":
+        composed = composed_features(networks, examples.training, device, recipe.workers, recipe.seed)
+    return SplitFeatures(training, validation), composed
 
 
 def _check_plan(plan: SubmodelPlan, recipe: Recipe) -> None:
     if plan.negatives not in POLICIES:
         raise CanonistiaError(f"unknown negative policy '{plan.negatives}'; expected one of {', '.join(POLICIES)}")
+    if plan.compose not in COMPOSITIONS:
+        raise CanonistiaError(f"unknown composition '{plan.compose}'; expected one of {', '.join(COMPOSITIONS)}")
     if recipe.batch_size == 0:
         raise CanonistiaError(
             "--batch-size is 0, and only train-main fits a batch to a GPU's memory; give the number of images per batch"
@@ -184,6 +197,11 @@ def _check_plan(plan: SubmodelPlan, recipe: Recipe) -> None:
         if plan.features == "both":
             raise CanonistiaError(
                 "--own-networks read pixels and no features; leave --features both out, or share a trunk"
+            )
+        if plan.compose != "none":
+            raise CanonistiaError(
+                f"--compose {plan.compose} is for heads on a shared trunk, and --own-networks have none; leave one of "
+                "them out"
             )
         return
     check_used(recipe)

@@ -107,6 +107,11 @@ def draw_pairs(targets: np.ndarray, count: int, ways: Sequence[str], seed: int) 
     ]
 
 
+def parents_of(pairs: Sequence[Pair]) -> np.ndarray:
+    """Return the indices of both pictures of each pair, (M, 2)."""
+    return np.array([(pair.first, pair.second) for pair in pairs]).reshape(-1, 2)
+
+
 def _joined(
     first: Image.Image,
     second: Image.Image,

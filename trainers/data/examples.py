@@ -27,6 +27,16 @@ class SplitExamples:
     validation: Examples
 
 
+def joined(first: Examples, second: Examples) -> Examples:
+    """Return both examples as one, the second after the first."""
+    return Examples(
+        [*first.paths, *second.paths],
+        np.concatenate([first.targets, second.targets]),
+        np.concatenate([first.weights, second.weights]),
+        np.concatenate([first.sources, second.sources]),
+    )
+
+
 def split_examples(data: DataSet) -> SplitExamples:
     """Return the training and validation pictures with their class indices.
 

@@ -9,11 +9,8 @@ import click
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from cascade.errors import CanonistiaError
 from cascade.files import cache_folder
 from cascade.images.preprocess import PreprocessSpec, least_size
 from cascade.progress import track
@@ -22,8 +19,8 @@ from trainers.data.fingerprints import file_sha256
 from trainers.data.loader import PictureDataset, pictures_in_order
 from trainers.distributed.device import keep_freed_memory
 from trainers.features.graph import RuntimeFeatures, runtime_features
-from trainers.networks.classifier import Classifier
-from trainers.runs.folder import save_tensors
+from trainers.features.kept import KeptFeatures
+from trainers.networks.classifier import Classifier, FeatureNetwork
 
 _BATCH = 32
 FEWEST_BY_RUNTIME = 200  # pictures; fewer take PyTorch less time than the export
@@ -50,26 +47,21 @@ def cached_features(
 
     ``by_pytorch`` asks for those of PyTorch itself (see :func:`compute_features`); they judge an exported graph.
     ``graph`` is the network's, where it is written already.
-    The key depends on the backbone's weights, the preprocessing, the kind of device, the library that computes and the
-    bytes of every file, so cached features are never stale. The cache is ``$CANONISTIA_CACHE``, else
-    ``~/.cache/canonistia``; deleting it is safe, and where it cannot be written the features are computed each time.
+    They are kept for each picture by the backbone's weights, the preprocessing, the kind of device, the library that
+    computes and the bytes of the file, so they are never stale, and of a data set that grew the new pictures alone are
+    computed. The cache is ``$CANONISTIA_CACHE``, else ``~/.cache/canonistia``; deleting it is safe, and where it cannot
+    be written the features are computed each time.
     """
-    cache = cache_folder()
     library = "pytorch" if by_pytorch else _library(paths, device, graph)
-    path = cache / f"features-{_key(network, paths, spec, device, library)}.safetensors"
-    try:
-        return load_file(path)["features"]
-    except FileNotFoundError:
-        pass
-    except (OSError, SafetensorError, KeyError) as error:
-        click.echo(f"the cached features {path} cannot be read ({error}): computing them again", err=True)
-    features = compute_features(network, paths, spec, device, workers, by_pytorch, graph)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        save_tensors(path, {"features": features})
-    except (OSError, CanonistiaError, SafetensorError) as error:
-        click.echo(f"features are not kept for the next time: {cache} cannot be written ({error})", err=True)
-    return features
+    kept = KeptFeatures(cache_folder() / f"features-{_key(network, spec, device, library)}")
+    names = [file_sha256(path) for path in paths]
+    known = kept.find(names)
+    missing = {name: path for name, path in zip(names, paths, strict=True) if name not in known}
+    if missing:
+        features = compute_features(network, list(missing.values()), spec, device, workers, library, graph)
+        kept.add(list(missing), features)
+        known |= dict(zip(missing, features, strict=True))
+    return torch.stack([known[name] for name in names])
 
 
 def features_sha256(network: Classifier, spec: PreprocessSpec) -> str:
@@ -87,21 +79,21 @@ def weights_sha256(network: nn.Module) -> str:
 
 
 def compute_features(
-    network: Classifier,
+    network: FeatureNetwork,
     paths: Sequence[Path],
     spec: PreprocessSpec,
     device: str,
     workers: int = 0,
-    by_pytorch: bool = False,
+    library: str | None = None,
     graph: RuntimeFeatures | None = None,
 ) -> torch.Tensor:
     """Return the pooled features of each picture, float32 (N, features).
 
-    On a CPU ONNX Runtime computes them on all processors, with ``graph`` where it is given. PyTorch does where
-    ``by_pytorch`` is set, where a network cannot be exported, and for a few pictures, which take less time than the
-    export. The features agree to about 1e-5.
+    ``library`` is ``onnxruntime``, on all processors, or ``pytorch``. The default on a CPU is ONNX Runtime, but without
+    a ``graph`` that is written already not for a few pictures, which take PyTorch less time than the export; where a
+    network cannot be exported, PyTorch computes them all the same. The features agree to about 1e-5.
     """
-    if not by_pytorch and _library(paths, device, graph) == "onnxruntime":
+    if (library or _library(paths, device, graph)) == "onnxruntime":
         try:
             backbone = graph or runtime_features(network, spec.size)
         except (torch.onnx.OnnxExporterError, OSError) as error:
@@ -135,14 +127,11 @@ def features_by_runtime(
     return torch.cat(list(track(in_order(run, parts, processors()), name, len(parts))))
 
 
-def _key(network: Classifier, paths: Sequence[Path], spec: PreprocessSpec, device: str, library: str) -> str:
+def _key(network: Classifier, spec: PreprocessSpec, device: str, library: str) -> str:
     digest = hashlib.sha256(_settings(network, spec))
     digest.update(device.partition(":")[0].encode())  # another kind of processor rounds differently
-    if library != "pytorch":  # and so does another library
-        digest.update(library.encode())
+    digest.update(library.encode())  # and so does another library
     digest.update(str(least_size(spec)).encode())  # large pictures are decoded at this size or above
-    for path in paths:
-        digest.update(file_sha256(path).encode())
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cascade.inference.sessions import session_options
-from trainers.networks.classifier import Classifier
+from trainers.networks.classifier import FeatureNetwork
 
 # The oldest operator set that the exporter can write, for the widest choice of runtimes.
 OPSET = 18
@@ -22,7 +22,7 @@ OPSET = 18
 class FeatureGraph(nn.Module):
     """uint8 pixels (N, H, W, 3) to pooled features (N, D)."""
 
-    def __init__(self, network: Classifier) -> None:
+    def __init__(self, network: FeatureNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -32,21 +32,22 @@ class FeatureGraph(nn.Module):
 
 
 class RuntimeFeatures:
-    """The output ``features`` of a graph file in ONNX Runtime, one thread per call; safe to call from several threads.
+    """An output of a graph file in ONNX Runtime, one thread per call; safe to call from several threads.
 
     On a CPU it is several times as fast as the same network in PyTorch, and it is what will serve.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, output: str = "features") -> None:
+        self._output = output
         self._session = onnxruntime.InferenceSession(path, session_options(1), providers=["CPUExecutionProvider"])
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the features (N, D) of pixels, uint8 (N, size, size, 3)."""
-        (features,) = self._session.run(["features"], {"pixels": pixels})
+        """Return the features (N, D), or what the output is, of pixels, uint8 (N, size, size, 3)."""
+        (features,) = self._session.run([self._output], {"pixels": pixels})
         return torch.from_numpy(features)
 
 
-def runtime_features(network: Classifier, size: int) -> RuntimeFeatures:
+def runtime_features(network: FeatureNetwork, size: int) -> RuntimeFeatures:
     """Return a frozen backbone in ONNX Runtime, by way of a temporary graph file.
 
     Raises
@@ -62,7 +63,7 @@ def runtime_features(network: Classifier, size: int) -> RuntimeFeatures:
         return RuntimeFeatures(path)
 
 
-def write_features(network: Classifier, size: int, path: Path) -> None:
+def write_features(network: FeatureNetwork, size: int, path: Path) -> None:
     """Write a frozen backbone as a graph from pixels to ``features`` (see :func:`write_onnx`)."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     write_onnx(FeatureGraph(network), example, "pixels", ("features",), path)

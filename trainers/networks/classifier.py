@@ -9,7 +9,17 @@ from trainers.networks.config import NetworkConfig
 from trainers.networks.feature_extractor import BackboneSpec
 
 
-class Classifier(nn.Module):
+class FeatureNetwork(nn.Module):
+    """A network that makes one vector of each picture, by the name of its backbone."""
+
+    backbone_name: str
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the vectors (N, features) of pixels, uint8 (N, H, W, 3)."""
+        raise NotImplementedError(f"{type(self).__name__} defines no features")
+
+
+class Classifier(FeatureNetwork):
     """A backbone with a linear head. Scaling and normalisation are part of it, so they are in the exported graph.
 
     Input is uint8 pixels (N, H, W, 3), as :func:`cascade.images.preprocess.preprocess` makes them. With ``flip``,

@@ -74,15 +74,15 @@ class Inference:
     binary_outputs: Mapping[str, bool]  # the requested outputs, in order: whether as raw bytes
 
 
-def read_inference(body: memoryview, text_length: str | None, outputs: tuple[str, ...]) -> Inference:
-    """Read the body of a request.
+def read_inference(text: bytes | memoryview, raw: memoryview | None, outputs: tuple[str, ...]) -> Inference:
+    """Read a request.
 
     Parameters
     ----------
-    body
-        The JSON message, and the raw bytes of the tensor after it.
-    text_length
-        The header that says how many bytes are JSON; None: all.
+    text
+        The JSON message.
+    raw
+        The raw bytes of the tensor; None where the request has none.
     outputs
         The names of the outputs that there are.
 
@@ -91,7 +91,6 @@ def read_inference(body: memoryview, text_length: str | None, outputs: tuple[str
     Problem
         ``tensor``, ``upload_too_large``, ``too_many_pictures``, ``picture_too_large``, ``busy`` or ``deadline``.
     """
-    text, raw = _parts(body, text_length)
     message = _decoded(text, InferRequest, "body")
     tensor = message.inputs[0]
     parameters = _decoded_short(message.parameters, dict[str, Any] | None, "parameters") or {}
@@ -105,8 +104,12 @@ def read_inference(body: memoryview, text_length: str | None, outputs: tuple[str
     return Inference(message.id, list(pictures), binary_outputs)
 
 
-def _parts(body: memoryview, text_length: str | None) -> tuple[memoryview, memoryview | None]:
-    """Return the JSON of a body, and the raw bytes after it; None where the request declares none."""
+def sent_parts(body: memoryview, text_length: str | None) -> tuple[memoryview, memoryview | None]:
+    """Return the JSON of a body, and the raw bytes after it; None where the request declares none.
+
+    ``text_length`` is the header that says how many bytes are JSON; None: all. Problem ``tensor`` where it is none, and
+    ``upload_too_large``.
+    """
     if text_length is None:
         return body, None
     if not (text_length.isascii() and text_length.isdigit() and len(text_length) < 20):
@@ -183,7 +186,7 @@ def _from_bytes(tensor: InputTensor, raw: memoryview | None, size: Any) -> np.nd
             f"The binary_data_size is {str(size)[:20]}; the shape {tensor.shape} needs {needed}; correct one of them.",
         )
     if len(raw) != needed:
-        raise Problem("tensor", f"The tensor has {len(raw)} bytes; its header says {needed}; send as many as it says.")
+        raise Problem("tensor", f"The tensor has {len(raw)} bytes; its shape needs {needed}; send as many.")
     return np.frombuffer(raw, np.uint8).reshape(tensor.shape)
 
 

@@ -64,20 +64,36 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
     id: str | None = None
 
 
-def respond(served: Served, inference: Inference, answers: Sequence[Answer]) -> Response:
+@dataclass(frozen=True)
+class Answered:
+    """The answers to a request, by the bundle that gave them."""
+
+    served: Served
+    inference: Inference
+    answers: Sequence[Answer]
+
+    def message(self) -> InferResponse:
+        """Return the response without the values of its outputs."""
+        count, classes = len(self.answers), len(self.served.engine.classes)
+        outputs = [(name, OUTPUTS[name]) for name in self.inference.binary_outputs]
+        tensors = [OutputTensor(name, output.datatype, output.shape(count, classes)) for name, output in outputs]
+        return InferResponse(self.served.name, self.served.sha256, tensors, self.inference.id)
+
+    def values(self, name: str) -> np.ndarray:
+        """Return the values of an output."""
+        return OUTPUTS[name].values(self.answers)
+
+
+def respond(answered: Answered) -> Response:
     """Return the response to an inference request: JSON, or JSON and raw bytes where an output is asked for as such."""
-    tensors, raw = [], []
-    for name, binary in inference.binary_outputs.items():
-        output = OUTPUTS[name]
-        values = output.values(answers)
-        tensor = OutputTensor(name, output.datatype, output.shape(len(answers), len(served.engine.classes)))
-        if binary:
+    message, raw = answered.message(), []
+    for tensor in message.outputs:
+        values = answered.values(tensor.name)
+        if answered.inference.binary_outputs[tensor.name]:
             raw.append(raw_bytes(values))
             tensor.parameters = {"binary_data_size": len(raw[-1])}
         else:
             tensor.data = values.ravel().tolist()
-        tensors.append(tensor)
-    message = InferResponse(served.name, served.sha256, tensors, inference.id)
     if not raw:
         return json_response(message)
     text = msgspec.json.encode(message)

@@ -6,8 +6,8 @@ import msgspec
 from flask import Blueprint, Response, request
 
 from cascade.bundle.reading import Bundle
-from webapp.api.inference_request import INPUT, read_inference
-from webapp.api.inference_response import OUTPUTS, respond
+from webapp.api.inference_request import INPUT, Inference, read_inference, sent_parts
+from webapp.api.inference_response import OUTPUTS, Answered, respond
 from webapp.api.model_statistics import Statistics, statistics_of
 from webapp.api.v1 import json_response
 from webapp.problems import Problem
@@ -15,6 +15,7 @@ from webapp.requests.answers import Answer, Refused
 from webapp.requests.bodies import TENSOR_HEADER, whole_body
 from webapp.requests.state import state
 from webapp.requests.uploads import classify_sources
+from webapp.serving.service import Served
 
 infer = Blueprint("infer", __name__, url_prefix="/v2")
 
@@ -80,9 +81,7 @@ class IndexEntry(msgspec.Struct):
 @infer.get("")
 def server() -> Response:
     """Describe the server."""
-    from importlib.metadata import version
-
-    return json_response(ServerMetadata("canonistia", version("canonistia"), _EXTENSIONS))
+    return json_response(server_metadata())
 
 
 @infer.get("/health/live")
@@ -94,35 +93,22 @@ def live() -> Response:
 @infer.get("/health/ready")
 def ready() -> Response:
     """Say whether the default model is ready."""
-    service = state().service
-    loaded = service.is_loaded(service.default)
-    return json_response(Ready(loaded), 200 if loaded else 503)
+    ready = is_server_ready()
+    return json_response(Ready(ready), 200 if ready else 503)
 
 
 @infer.get(_MODEL)
 @infer.get(_VERSION)
 def model(name: str, version: str | None = None) -> Response:
     """Describe a model and its tensors."""
-    bundle = _bundle(name, version)
-    classes = bundle.manifest.classes
-    return json_response(
-        ModelMetadata(
-            name,
-            [bundle.sha256],
-            "onnxruntime_cascade",
-            [TensorMetadata(INPUT, "UINT8", [-1, -1, -1, 3])],
-            [TensorMetadata(key, output.datatype, output.shape(-1, len(classes))) for key, output in OUTPUTS.items()],
-            {"classes": list(classes)},
-        )
-    )
+    return json_response(model_metadata(name, version))
 
 
 @infer.get(f"{_MODEL}/ready")
 @infer.get(f"{_VERSION}/ready")
 def model_ready(name: str, version: str | None = None) -> Response:
     """Say whether a model is ready; an unloaded model is ready, and is loaded by the next request."""
-    _bundle(name, version)
-    ready = state().service.is_ready(name)
+    ready = is_model_ready(name, version)
     return json_response(Ready(ready), 200 if ready else 503)
 
 
@@ -130,30 +116,19 @@ def model_ready(name: str, version: str | None = None) -> Response:
 @infer.get(f"{_VERSION}/stats")
 def statistics(name: str, version: str | None = None) -> Response:
     """Return what a model answered since it was loaded, and how long each step took."""
-    return json_response(Statistics([statistics_of(_bundle(name, version), state().service.totals(name))]))
+    return json_response(model_statistics(name, version))
 
 
 @infer.get("/models/stats")
 def all_statistics() -> Response:
     """Return the statistics of all models."""
-    service = state().service
-    return json_response(
-        Statistics([statistics_of(service.bundle(name), service.totals(name)) for name in service.names])
-    )
+    return json_response(model_statistics())
 
 
 @infer.post("/repository/index")
 def index() -> Response:
     """List the models that are served, with their state."""
-    asked = _asked_index()
-    service = state().service
-    entries = []
-    for name in service.names:
-        if service.is_ready(name):
-            entries.append(IndexEntry(name, service.bundle(name).sha256, "READY", ""))
-        elif not asked.ready:
-            entries.append(IndexEntry(name, service.bundle(name).sha256, "UNAVAILABLE", "its folder holds no bundle"))
-    return json_response(entries)
+    return json_response(model_index(ready_only=_asked_index().ready))
 
 
 @infer.post(f"{_MODEL}/infer")
@@ -164,18 +139,84 @@ def run(name: str, version: str | None = None) -> Response:
     The tensor is in the JSON, or its bytes follow the JSON; then the header Inference-Header-Content-Length says how
     long the JSON is. Unknown parameters are ignored.
     """
-    _bundle(name, version)
-    inference = read_inference(whole_body(), request.headers.get(TENSOR_HEADER), tuple(OUTPUTS))
+    check_model(name, version)
+    inference = read_inference(*sent_parts(whole_body(), request.headers.get(TENSOR_HEADER)), tuple(OUTPUTS))
     with state().service.use(name) as served:
-        _check_version(name, served.sha256, version)  # again: it may have been replaced meanwhile
-        answers = classify_sources(served, [(str(number), one) for number, one in enumerate(inference.pictures)])
-        for answer in answers:
-            if isinstance(answer, Refused):
-                raise answer.problem
-        return respond(served, inference, [answer for answer in answers if isinstance(answer, Answer)])
+        return respond(inference_of(served, version, inference))
 
 
-def _bundle(name: str, version: str | None) -> Bundle:
+def server_metadata() -> ServerMetadata:
+    """Return the description of the server."""
+    from importlib.metadata import version
+
+    return ServerMetadata("canonistia", version("canonistia"), _EXTENSIONS)
+
+
+def is_server_ready() -> bool:
+    """Return whether the default model is loaded."""
+    service = state().service
+    return service.is_loaded(service.default)
+
+
+def is_model_ready(name: str, version: str | None = None) -> bool:
+    """Return whether a model answers, at once or after loading; Problem ``no_model`` if there is none."""
+    check_model(name, version)
+    return state().service.is_ready(name)
+
+
+def model_metadata(name: str, version: str | None = None) -> ModelMetadata:
+    """Return the description of a model and its tensors; Problem ``no_model`` if there is none."""
+    bundle = check_model(name, version)
+    classes = bundle.manifest.classes
+    return ModelMetadata(
+        name,
+        [bundle.sha256],
+        "onnxruntime_cascade",
+        [TensorMetadata(INPUT, "UINT8", [-1, -1, -1, 3])],
+        [TensorMetadata(key, output.datatype, output.shape(-1, len(classes))) for key, output in OUTPUTS.items()],
+        {"classes": list(classes)},
+    )
+
+
+def model_statistics(name: str | None = None, version: str | None = None) -> Statistics:
+    """Return the statistics of a model, or of all; Problem ``no_model`` if there is none of that name."""
+    service = state().service
+    bundles = [service.bundle(one) for one in service.names] if name is None else [check_model(name, version)]
+    return Statistics([statistics_of(bundle, service.totals(bundle.manifest.name)) for bundle in bundles])
+
+
+def model_index(ready_only: bool) -> list[IndexEntry]:
+    """Return the models that are served, or those of them that are ready."""
+    service = state().service
+    entries = []
+    for name in service.names:
+        if service.is_ready(name):
+            entries.append(IndexEntry(name, service.bundle(name).sha256, "READY", ""))
+        elif not ready_only:
+            entries.append(IndexEntry(name, service.bundle(name).sha256, "UNAVAILABLE", "its folder holds no bundle"))
+    return entries
+
+
+def inference_of(served: Served, version: str | None, inference: Inference) -> Answered:
+    """Return the answers to an inference request.
+
+    Raises
+    ------
+    Problem
+        ``no_model`` where the model was replaced since :func:`check_model`, and those of
+        :func:`webapp.requests.uploads.classify_sources`.
+    ClientLeftError
+        The client hung up.
+    """
+    _check_version(served.name, served.sha256, version)
+    answers = classify_sources(served, [(str(number), one) for number, one in enumerate(inference.pictures)])
+    for answer in answers:
+        if isinstance(answer, Refused):
+            raise answer.problem
+    return Answered(served, inference, [answer for answer in answers if isinstance(answer, Answer)])
+
+
+def check_model(name: str, version: str | None) -> Bundle:
     """Return a bundle by its name, and its version if one is given; Problem ``no_model`` if there is none."""
     bundle = state().service.bundle(name)
     _check_version(name, bundle.sha256, version)

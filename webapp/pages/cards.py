@@ -16,16 +16,18 @@ _MAP_SIZE = 400  # pixels
 class Card:
     """One answer with its pictures as data: addresses.
 
-    ``main_share`` is the main model's highest probability. ``submodels`` holds the probabilities of the submodels of
-    the two classes shown, if they were run; ``recognised`` is false if every submodel that was run rejected the
-    picture. ``maps`` is empty if the bundle gives no activation maps. ``token`` identifies the picture in a correction;
-    None if no corrections are collected.
+    ``main_share`` is the main model's highest probability; ``hesitated`` is true if it was not sure enough, which is
+    not the only reason to run the submodels. ``submodels`` holds the probabilities of the submodels of the two classes
+    shown, if they were run; ``recognised`` is false if every submodel that was run rejected the picture. ``maps`` is
+    empty if the bundle gives no activation maps. ``token`` identifies the picture in a correction; None if no
+    corrections are collected.
     """
 
     answer: Answer
     preview: str
     maps: tuple[str, ...]
     main_share: float
+    hesitated: bool
     submodels: dict[str, float]
     recognised: bool
     token: str | None
@@ -51,6 +53,7 @@ def card_of(answer: Answer, engine: Engine, token: str | None) -> Card:
         preview=data_uri(answer.preview),
         maps=maps_of(answer, engine),
         main_share=float(outcome.main.max()),
+        hesitated=bool(manifest.rules.routing.hesitates(outcome.main[np.newaxis])[0]),
         submodels={label: share for label, share in submodels.items() if not np.isnan(share)},
         recognised=bool(manifest.rules.unsure.recognised(outcome.submodels[np.newaxis])[0]),
         token=token,

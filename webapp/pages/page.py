@@ -60,10 +60,12 @@ def classify() -> tuple[str, int]:
         if order == "doubt":
             places.sort(key=lambda place: -place.doubt)
         refused = [answer.problem for answer in answers if isinstance(answer, Refused)]
+        predictions = [answer.prediction for answer in answers if not isinstance(answer, Refused)]
         context = {
             "places": places,
             "csv": _csv_address([header, *(place.line for place in places)]),
-            "unsure": sum(not isinstance(answer, Refused) and answer.prediction.unsure for answer in answers),
+            "both": sum(prediction.both for prediction in predictions),
+            "unsure": sum(prediction.unsure for prediction in predictions),
             "refused": len(refused),
             "legend": legend(),
             "manifest": served.manifest,

@@ -48,8 +48,8 @@ def texts(language: str) -> Texts:
 
 def script_texts(texts: Texts, megabytes: int) -> dict[str, str]:
     """Return the sentences that scripts show; ``#`` stands for what they fill in."""
-    kinds = {"pictures": "answers.pictures", "unsure": "answers.unsure_count", "refused": "answers.refused"}
-    counts = {"waiting": "answers.waiting", **kinds}
+    kinds = {"both": "answers.both_count", "unsure": "answers.unsure_count", "refused": "answers.refused"}
+    counts = {"pictures": "answers.pictures", "waiting": "answers.waiting", **kinds}
     return {
         "uploading": texts("form.uploading", percent=texts("number.percent", number="#")),
         "looking": texts("form.looking"),

@@ -4,7 +4,7 @@ import io
 import zlib
 from typing import IO, cast
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from werkzeug.wsgi import get_content_length, get_input_stream
 
 from webapp.problems import Problem
@@ -12,6 +12,7 @@ from webapp.requests.state import state
 from webapp.settings import MB, Settings
 
 TENSOR_HEADER = "Inference-Header-Content-Length"  # the bytes of JSON before the raw tensors of a request or an answer
+RECEIVE = "canonistia.receive"  # in the environ of a call over gRPC: a function that receives its message
 
 _INFLATERS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # coding to zlib's window bits, which choose the format
 _CODINGS = ("gzip", "deflate")  # of answers; the first is preferred
@@ -45,13 +46,15 @@ def install(app: Flask, settings: Settings) -> None:
 
 
 def most_bytes(settings: Settings) -> int:
-    """Return how many bytes the current request's body may have, inflated.
-
-    A raw tensor has a limit of its own: the bytes of the largest picture.
-    """
+    """Return how many bytes the current request's body may have, inflated; a raw tensor has a limit of its own."""
     if request.endpoint == "infer.run" and TENSOR_HEADER in request.headers:
-        return max(settings.max_upload_bytes, _PIXEL_BYTES * settings.max_pixels + _TENSOR_TEXT)
+        return most_tensor_bytes(settings)
     return settings.max_upload_bytes
+
+
+def most_tensor_bytes(settings: Settings) -> int:
+    """Return how many bytes a request with a raw tensor may have: those of the largest picture."""
+    return max(settings.max_upload_bytes, _PIXEL_BYTES * settings.max_pixels + _TENSOR_TEXT)
 
 
 def bytes_held(settings: Settings) -> int:
@@ -80,6 +83,29 @@ def whole_body() -> memoryview:
     while count := stream.readinto(body[filled : filled + _LARGE_PIECE]):
         filled += count
     return body[:filled]
+
+
+def received_message() -> bytes:
+    """Return the message of the current call over gRPC, whose bytes count as those in progress from here on.
+
+    Raises
+    ------
+    Problem
+        ``not_found`` for a request that did not come over gRPC, ``slow_upload``, ``malformed`` or ``busy``.
+    """
+    receive = request.environ.get(RECEIVE)
+    if receive is None:
+        raise Problem("not_found", "This address is for calls over gRPC; see /api/docs for those over HTTP.")
+    message: bytes = receive()
+    hold(0, len(message))
+    return message
+
+
+def hold(pictures: int, size: int) -> None:
+    """Admit pictures and bytes until the current request ends; Problem ``busy`` if they are too many."""
+    state().admission.acquire(pictures, size)
+    held = g.get("share", (0, 0))
+    g.share = (held[0] + pictures, held[1] + size)
 
 
 def too_large(most: int, how: str = "") -> Problem:

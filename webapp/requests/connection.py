@@ -18,6 +18,8 @@ from webapp.problems import Problem
 
 T = TypeVar("T")
 
+HAS_LEFT = "canonistia.has_left"  # in the environ of a call over gRPC: a function that says whether its client hung up
+
 _CHECK_EVERY = 0.25  # seconds between checks of a waiting client
 
 
@@ -140,8 +142,8 @@ def wait_for(answer: "Future[T]", deadline: float) -> T:
 
 def check_client_waits(deadline: float) -> None:
     """Raise Problem ``deadline`` after the deadline, ClientLeftError if the client of this request hung up."""
-    connection = request.environ.get("gunicorn.socket")
-    if connection is not None and _hung_up(connection):
+    connection, has_left = request.environ.get("gunicorn.socket"), request.environ.get(HAS_LEFT)
+    if (connection is not None and _hung_up(connection)) or (has_left is not None and has_left()):
         raise ClientLeftError
     if time.monotonic() >= deadline:
         raise Problem("deadline", "The answer took too long; try again.", 5)

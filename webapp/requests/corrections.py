@@ -5,15 +5,16 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cascade.errors import CanonistiaError
-from cascade.files import written_whole
+from cascade.files import write_once, written_whole
 from cascade.inference.prediction import Prediction
 from cascade.locks import exclusive
 from webapp.problems import Problem
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # the runtime is imported in the worker alone
     from webapp.serving.service import Served
 
 MANIFEST = "corrections.csv"
+_ENTRIES = "entries"  # the folder of the corrections as files
+_ENTRY_AGE = timedelta(hours=1)  # how long such a file stays at least
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600  # pictures of visitors, for nobody but the operator
 
 
@@ -44,7 +47,7 @@ class Correction:
     accepted: bool = False  # also where the bundle promises nothing
     doubt: float = 0.0
     model: str = ""
-    corrected: str = ""  # ISO 8601, UTC
+    corrected: str = ""  # ISO 8601, UTC, such as 2026-01-31T12:00:00.000000+00:00: later ones sort after earlier ones
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,13 @@ class _Offer:
 class Collector:
     """Stores pictures that a visitor corrected, each once, named by the hash of its content.
 
-    The stored picture is the preview that the visitor saw, encoded again without metadata. The operator may change or
-    delete rows and pictures in the folder at any time. ``held`` keeps what may still be corrected.
+    The stored picture is the preview that the visitor saw, encoded again without metadata. The operator may change
+    rows, and delete pictures with their rows, at any time. ``held`` keeps what may still be corrected.
+
+    Several services, of several machines too, may collect into one folder. Each correction is first a file of its own,
+    made exclusively under the hash of its content. Whoever stores the next one gathers them into the manifest. Where
+    the folder has no locks, one may replace a manifest that another has just written: the file of a correction stays
+    for a while after it was gathered, and the next gathering finds it.
 
     Raises
     ------
@@ -117,28 +125,67 @@ class Collector:
                 ) from error
 
     def _store(self, offer: _Offer, label: str) -> None:
-        name = hashlib.sha256(offer.picture).hexdigest()
+        name = _hash(offer.picture)
         path = f"pictures/{name[:2]}/{name}.png"
         rows = {row.path: row for row in read_corrections(self._folder / MANIFEST)}
-        if not (self._folder / path).exists():
-            if self._size(rows) + len(offer.picture) > self._max_bytes:
-                raise Problem("disk_full", "The folder for corrections is full.")
-            _write(self._folder / path, offer.picture)
-        rows[path] = Correction(
+        if not (self._folder / path).exists() and self._size(rows) + len(offer.picture) > self._max_bytes:
+            raise Problem("disk_full", "The folder for corrections is full.")
+        correction = Correction(
             path=path,
             label=label,
             split="training",
             **asdict(offer.prediction) | {"accepted": bool(offer.prediction.accepted)},
             doubt=round(offer.doubt, 4),
             model=offer.model,
-            corrected=datetime.now(UTC).isoformat(timespec="seconds"),
+            corrected=_time(datetime.now(UTC)),
         )
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(field.name for field in fields(Correction))
-        # The most doubtful first: a person who reviews them starts where the model is least sure.
-        writer.writerows(astuple(kept) for kept in sorted(rows.values(), key=lambda kept: -kept.doubt))
-        _write(self._folder / MANIFEST, text.getvalue().encode())
+        entry = msgspec.json.encode(correction)
+        made: list[Path] = []
+        try:
+            for file, content in ((path, offer.picture), (f"{_ENTRIES}/{_hash(entry)}.json", entry)):
+                _make_folders(self._folder / file)
+                if write_once(self._folder / file, content, _FILE_MODE):
+                    made.append(self._folder / file)
+            self._gather(rows)
+        except (OSError, CanonistiaError):
+            for written in made:
+                written.unlink(missing_ok=True)
+            raise
+
+    def _gather(self, rows: dict[str, Correction]) -> None:
+        """Write the manifest of the rows that it had and of the entries, of each picture the latest word."""
+        old, expired = dict(rows), _time(datetime.now(UTC) - _ENTRY_AGE)
+        entries = self._entries()
+        for entry in entries.values():
+            row = rows.get(entry.path)
+            if (row is None or entry.corrected > row.corrected) and (self._folder / entry.path).exists():
+                rows[entry.path] = entry
+        if rows != old:
+            text = io.StringIO()
+            writer = csv.writer(text)
+            writer.writerow(field.name for field in fields(Correction))
+            # The most doubtful first: a person who reviews them starts where the model is least sure.
+            writer.writerows(astuple(kept) for kept in sorted(rows.values(), key=lambda kept: -kept.doubt))
+            with written_whole(self._folder / MANIFEST) as partial:
+                partial.touch(mode=_FILE_MODE)
+                partial.write_bytes(text.getvalue().encode())
+        for file, entry in entries.items():
+            # Only what the manifest had before this call: it was there to be seen by every other service.
+            known = old.get(entry.path)
+            if entry.corrected < expired and known == rows.get(entry.path):
+                file.unlink(missing_ok=True)
+
+    def _entries(self) -> dict[Path, Correction]:
+        found = {}
+        for file in sorted((self._folder / _ENTRIES).glob("[!.]*.json")):
+            try:
+                with suppress(FileNotFoundError):  # another service has removed it
+                    found[file] = msgspec.json.decode(file.read_bytes(), type=Correction)
+            except msgspec.DecodeError as error:
+                raise CanonistiaError(
+                    f"{file} cannot be read ({error}); expected a correction as the service writes it; delete it"
+                ) from error
+        return found
 
     def _size(self, paths: Iterable[str]) -> int:
         kept = (self._folder / path for path in paths)
@@ -180,9 +227,14 @@ def read_corrections(path: Path) -> list[Correction]:
         ) from error
 
 
-def _write(path: Path, data: bytes) -> None:
+def _make_folders(path: Path) -> None:
     for folder in reversed(path.parents):  # one by one: mkdir makes the parents of a folder for everyone
         folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
-    with written_whole(path) as partial:
-        partial.touch(mode=_FILE_MODE)
-        partial.write_bytes(data)
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -8,7 +8,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.sansio.utils import host_is_trusted
 
 from webapp.problems import Problem
-from webapp.requests.bodies import bytes_held, most_bytes, too_large
+from webapp.requests.bodies import RECEIVE, bytes_held, hold, most_bytes, too_large
 from webapp.requests.connection import client_address
 from webapp.requests.origins import add_cors_headers, admitted_origin, is_preflight, refuse_other_sites
 from webapp.requests.prefix import EXPECTED, HEADER, Prefixed, nearest, parse_prefix
@@ -26,7 +26,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-OPEN = {"static", "infer.live", "infer.ready"}  # for monitors and browsers, without a key
+# For monitors and browsers, without a key.
+OPEN = {"static", "infer.live", "infer.ready", "grpc.ServerLive", "grpc.ServerReady"}
 # A probe asks by address, and knows no name.
 UNDER_ANY_NAME = {"infer.live", "infer.ready", "infer.model_ready", "show_metrics"}
 
@@ -58,7 +59,8 @@ def install(app: Flask, settings: Settings, rates: Storage | None = None) -> Non
     def check() -> None:
         if settings.behind_proxy:
             _check_prefix(request)
-        if request.endpoint not in UNDER_ANY_NAME:
+        # Browsers can be led to a name, and do not speak gRPC.
+        if request.endpoint not in UNDER_ANY_NAME and RECEIVE not in request.environ:
             _check_host(request, settings.trusted_hosts)
         admitted = admitted_origin(request, settings.allowed_origins) is not None
         if request.method == "POST" and not admitted:
@@ -102,9 +104,7 @@ def _admit(settings: Settings) -> None:
     length, allowed = request.content_length, most_bytes(settings)
     if length is not None and length > allowed:
         raise too_large(allowed)
-    share = (1, bytes_held(settings))
-    state().admission.acquire(*share)
-    g.share = share
+    hold(1, bytes_held(settings))
 
 
 def _given_key(incoming: Request) -> str | None:

@@ -47,8 +47,10 @@ class Listener:
         return str(self.socket.getsockname()[0]).partition("%")[0]
 
 
-def listen(host: str, port: int) -> Listener:
+def listen(host: str, port: int, option: str = "--port") -> Listener:
     """Return a listener on the first usable address of a host; ``::`` is every address, of IPv4 too.
+
+    ``option`` is the one that gave the port.
 
     Raises
     ------
@@ -69,7 +71,27 @@ def listen(host: str, port: int) -> Listener:
             refusals.append(error)
         else:
             return Listener(made, _address(host, port))
-    raise _refusal(host, port, refusals[0]) from refusals[0]
+    raise _refusal(host, port, refusals[0], option) from refusals[0]
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Return a socket that takes a port and does not listen, so that several processes of this user can listen at it.
+
+    Raises
+    ------
+    CanonistiaError
+        As :func:`listen`.
+    """
+    with listen(host, port, "--grpc-port").socket as probe:  # one that shares would not notice another service
+        family, address = probe.family, probe.getsockname()
+    reserved = socket.socket(family)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        reserved.bind(address)
+    except OSError as error:
+        reserved.close()
+        raise _refusal(host, port, error, "--grpc-port") from error
+    return reserved
 
 
 def listen_at_path(path: Path) -> Listener:
@@ -149,13 +171,13 @@ def inherited_listener() -> Listener | None:
     return Listener(found, f"unix:{name}" if found.family == socket.AF_UNIX else _address(*name[:2]), inherited=True)
 
 
-def _refusal(host: str, port: int, error: OSError) -> CanonistiaError:
+def _refusal(host: str, port: int, error: OSError, option: str) -> CanonistiaError:
     if error.errno == errno.EADDRINUSE:
         return CanonistiaError(
-            f"port {port} of {host} is in use; stop the program that uses it, or choose another --port"
+            f"port {port} of {host} is in use; stop the program that uses it, or choose another {option}"
         )
     if error.errno == errno.EACCES:
-        return CanonistiaError(f"port {port} is reserved for the system; choose a --port of 1024 or more")
+        return CanonistiaError(f"port {port} is reserved for the system; choose a {option} of 1024 or more")
     reason = os.strerror(error.errno) if error.errno else str(error)
     return CanonistiaError(f"{host} cannot be listened on ({reason}); give --host an address of this machine")
 

@@ -125,9 +125,10 @@ export class Answers {
     const { texts } = this.page;
     const counted = (name, number) => (number === 1 ? texts[`${name}One`] : texts[`${name}Many`].replace("#", number));
     const number = (selector) => this.list.querySelectorAll(selector).length;
-    const unsure = number("[data-unsure]");
+    const [both, unsure] = [number("[data-both]"), number("[data-unsure]")];
     const parts = [counted("pictures", this.list.children.length)];
     if (number(".waiting")) parts.push(counted("waiting", number(".waiting")));
+    if (both) parts.push(counted("both", both));
     if (number(KNOWN)) parts.push(unsure ? counted("unsure", unsure) : texts.unsureNone);
     if (number(".bad")) parts.push(counted("refused", number(".bad")));
     return parts.join(" · ");
