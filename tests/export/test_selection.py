@@ -146,13 +146,19 @@ def test_a_budget_that_does_not_pay_for_the_main_model_is_refused() -> None:
 
 
 def test_every_pair_of_rules_is_compared_at_every_share() -> None:
-    compared = compare(two_stages(900, 3.0), terms(1.0), shares=(0.1, 0.5, 1.0))
+    evidence = np.random.default_rng(6).normal(0, 1, 900)
+    compared = compare(replace(two_stages(900, 3.0), another=evidence), terms(1.0), shares=(0.1, 0.5, 1.0))
     pairs = {(entry.routing, entry.decision) for entry in compared if entry.share}
     assert pairs == {(routing, decision) for routing in ROUTINGS for decision in DECISIONS}
     for entry in compared:
         assert entry.routed.mean() == pytest.approx(entry.share, abs=0.06)
         if entry.share == 1 and entry.decision == "highest_submodel":
             assert entry.routed.all()
+
+
+def test_without_activation_maps_the_rule_that_needs_them_is_not_offered() -> None:
+    compared = compare(two_stages(900, 3.0), terms(1.0), shares=(0.5,))
+    assert {entry.routing for entry in compared if entry.share} == set(ROUTINGS) - {"another_class"}
 
 
 def test_a_simpler_rule_is_taken_where_it_is_as_good() -> None:

@@ -240,7 +240,7 @@ def test_a_damaged_cache_is_computed_again(
     monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
     arguments = ("train-main", tiny_data, *SMALL, "--epochs", 1)
     run(*arguments, "--out", tmp_path / "one")
-    for path in (tmp_path / "cache").iterdir():
+    for path in (tmp_path / "cache").rglob("*.safetensors"):
         path.write_bytes(b"damaged")
     result = run(*arguments, "--out", tmp_path / "two")
     assert "computing them again" in result.output
