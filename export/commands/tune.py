@@ -107,19 +107,21 @@ def _left_behind(bundle: Path) -> Callable[[str, list[str]], list[str]]:
 
 def comparison_table(tuned: Tuned) -> str:
     """Return a table: each pair of rules at its share with the lowest log loss within the budget."""
-    lines = [
-        f"{'routing':<12}{'decision':<18}{'routed':>8}{'cost':>7}{'top 1':>9}{'top 2':>9}{'ece':>9}{'log loss':>10}"
-    ]
     best: dict[tuple[str, str], Compared] = {}
     for entry in tuned.compared:
         key = (entry.routing if entry.share else "nothing", entry.decision if entry.share else "")
         within = entry.share <= tuned.terms.most_routed
         if within and (key not in best or _mean_loss(entry, tuned) < _mean_loss(best[key], tuned)):
             best[key] = entry
+    wide, wider = (2 + max(map(len, names)) for names in zip(("routing", "decision"), *best, strict=True))
+    lines = [
+        f"{'routing':<{wide}}{'decision':<{wider}}"
+        f"{'routed':>8}{'cost':>7}{'top 1':>9}{'top 2':>9}{'ece':>9}{'log loss':>10}"
+    ]
     for (routing, decision), entry in best.items():
         figures = accuracy_summary(entry.probabilities, tuned.targets)
         lines.append(
-            f"{routing:<12}{decision:<18}{entry.routed.mean():>8.1%}{tuned.terms.cost(entry.routed):>7.2f}"
+            f"{routing:<{wide}}{decision:<{wider}}{entry.routed.mean():>8.1%}{tuned.terms.cost(entry.routed):>7.2f}"
             f"{figures['top1']:>9.4f}{figures['top2']:>9.4f}{figures['ece']:>9.4f}{_mean_loss(entry, tuned):>10.4f}"
         )
     return "\n".join(lines)

@@ -13,6 +13,8 @@ from cascade.bundle.reading import read_bundle
 from cascade.images.decoding import decode
 from cascade.images.folders import pictures_below
 from cascade.inference.engine import Engine
+from export.fitting.decisions import DECISIONS
+from export.fitting.routing import ROUTINGS
 from tests.conftest import CLASSES, Run, write_class_folders
 
 
@@ -32,6 +34,9 @@ def test_rules_and_calibration_are_fitted_on_the_pictures_given(run: Run, bundle
     before = read_bundle(bundle).manifest
     done = run("tune", bundle, manifest, "--budget", 3, "--plot", tmp_path / "curve.png")
     assert done.exit_code == 0, done.output
+    rows = [line.split()[:2] for line in done.output.splitlines() if line.startswith(tuple(ROUTINGS))]
+    assert {routing for routing, _ in rows} == set(ROUTINGS)  # no name runs into the next column
+    assert {decision for _, decision in rows} == set(DECISIONS)
     after = read_bundle(bundle).manifest
     assert after.measured.pictures == len(manifest.read_text().splitlines()) - 1 > 80
     assert after.measured.split == "seen"
