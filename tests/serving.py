@@ -89,4 +89,4 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
         except urllib.error.URLError:
             return False
 
-    wait_until(answers, 60)
+    wait_until(answers)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def wait_until(true: Callable[[], T], seconds: float = 30, what: str = "it") -> T:
+def wait_until(true: Callable[[], T], seconds: float = 300, what: str = "it") -> T:
     """Return what a call returns as soon as that is true; fail when it is not in time."""
     deadline = time.monotonic() + seconds
     while not (value := true()):

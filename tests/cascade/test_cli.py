@@ -285,9 +285,9 @@ def test_ctrl_c_leaves_rows_to_go_on_from_and_nothing_half_written(tiny_bundle: 
         os.link(folder / "0.png", folder / f"{number}.png")
     command = [sys.executable, "-m", "canonistia", "classify", str(folder), "--model", str(tiny_bundle)]
     with started([*command, "--out", str(tmp_path / "rows.csv")], stderr=subprocess.PIPE) as process:
-        wait_until((tmp_path / "rows.csv.progress").exists, 60, "the first row")
+        wait_until((tmp_path / "rows.csv.progress").exists, what="the first row")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     # 1 from click; by the signal itself when it fell into an import, where Python remembers it until the end.
     assert process.returncode in (1, -signal.SIGINT)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many", "rows.csv.progress"]

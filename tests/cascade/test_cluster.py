@@ -124,7 +124,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 def finished(process: "subprocess.Popen[str]", status: int = 3) -> str:
     """Wait for the end of a command and return what it said; its standard output is for rows."""
-    rows, said = process.communicate(timeout=60)
+    rows, said = process.communicate(timeout=300)
     assert process.returncode == status, said
     assert rows == ""
     return said
@@ -148,7 +148,7 @@ def end_all(mark: Path) -> None:
         if "Agent" in name:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-    wait_until(lambda: not marked(mark), 30)
+    wait_until(lambda: not marked(mark))
 
 
 def holds_rows(out: Path) -> bool:
@@ -222,7 +222,7 @@ def test_a_stopped_driver_keeps_its_rows_and_goes_on_by_content(
     out = tmp_path / "rows.csv"
     words = (many, "--model", tiny_bundle, "--out", out, "--hash", "--engine", "ray", "--address", cluster.address)
     process = start(*words, patch="cascade.batch.cluster.PORTION = 32")
-    wait_until(lambda: holds_rows(out), 60)
+    wait_until(lambda: holds_rows(out))
     process.send_signal(signal.SIGINT)
     said = finished(process, 1)
     assert said.startswith(f"\nstopped; the rows so far are kept: run again with --resume --out {out}")
@@ -237,10 +237,10 @@ def test_a_killed_driver_takes_its_workers_along_and_goes_on(
     out = tmp_path / "rows.csv"
     words = (many, "--model", tiny_bundle, "--out", out, "--engine", "ray")
     process = start(*words, "--workers", 2, patch="cascade.batch.cluster.PORTION = 32")
-    wait_until(lambda: holds_rows(out), 60)
+    wait_until(lambda: holds_rows(out))
     assert any("MapWorker" in name for name in marked(tmp_path).values())
     process.kill()
-    wait_until(lambda: all("Agent" in name for name in marked(tmp_path).values()), 30)
+    wait_until(lambda: all("Agent" in name for name in marked(tmp_path).values()))
     finished(start(*words, "--resume", "--address", cluster.address))
     assert out.read_bytes() == many_rows
 
@@ -262,7 +262,7 @@ def test_a_node_that_is_lost_costs_no_row(
     out = tmp_path / "rows.csv"
     words = (many, "--model", tiny_bundle, "--out", out, "--engine", "ray", "--address", cluster.address)
     process = start(*words, patch="cascade.batch.cluster.PORTION = 32")
-    wait_until(lambda: holds_rows(out), 60)
+    wait_until(lambda: holds_rows(out))
     assert process.poll() is None
     cluster.lose_node()
     finished(process)

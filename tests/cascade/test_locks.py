@@ -78,7 +78,7 @@ def script(text: str, *words: object) -> list[str]:
 def test_one_process_has_the_lock_and_it_ends_with_the_process(tmp_path: Path) -> None:
     out = tmp_path / "rows.csv"
     with started(script(HOLDER, out, tmp_path / "held"), cwd=ROOT) as process:
-        wait_until((tmp_path / "held").exists, 20)
+        wait_until((tmp_path / "held").exists)
         with pytest.raises(CanonistiaError, match="another process is writing"), exclusive(out):
             pass
         process.send_signal(signal.SIGKILL)

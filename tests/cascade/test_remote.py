@@ -42,7 +42,7 @@ def store() -> Iterator[str]:
 
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-        wait_until(listens, 60, "the store's start")
+        wait_until(listens, what="the store's start")
         yield f"http://127.0.0.1:{port}"
 
 

@@ -139,7 +139,7 @@ def test_ctrl_c_keeps_the_last_whole_epoch(tiny_data: Path, tmp_path: Path) -> N
     command = [sys.executable, "-m", "canonistia", "train-main", str(tiny_data), "--out", str(tmp_path / "run"), *SMALL]
     command += ["--unfreeze", "all", "--epochs", "1000"]
     with started(command, stderr=subprocess.DEVNULL) as process:
-        wait_until((tmp_path / "run" / "last.json").exists, 120, "the first epoch")
+        wait_until((tmp_path / "run" / "last.json").exists, what="the first epoch")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) in (1, -signal.SIGINT)
     assert load_run(tmp_path / "run").sidecar.epoch >= 1

@@ -118,7 +118,7 @@ def test_ray_trains_all_fifteen_submodels_though_a_worker_is_killed_half_way(tmp
             assert process.poll() is None, process.communicate()
             return workers(str(tmp_path)) if len(list(subs.glob("classes/*/summary.json"))) >= 7 else []
 
-        os.kill(wait_until(workers_half_way, 300, "the seventh submodel")[0], signal.SIGKILL)
+        os.kill(wait_until(workers_half_way, what="the seventh submodel")[0], signal.SIGKILL)
         _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "trained 15 submodels" in said

@@ -54,7 +54,7 @@ def status_at(path: Path, method: str = "GET", target: str = HEALTH, body: bytes
 def serving_at(path: Path, *options: object) -> Iterator[subprocess.Popen[bytes]]:
     command = [*SERVE, "--bind", f"unix:{path}", *map(str, options)]
     with started(command, stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: status_at(path) == 200, 60)
+        wait_until(lambda: status_at(path) == 200)
         yield process
         process.terminate()
         assert process.wait(timeout=30) == 0
@@ -120,7 +120,7 @@ def test_the_loopback_of_ipv6_answers_under_its_name_alone(light_bundle: Path) -
                 except OSError:
                     return 0
 
-        wait_until(lambda: status(f"[::1]:{port}") == 200, 60)
+        wait_until(lambda: status(f"[::1]:{port}") == 200)
         assert status("localhost") == 200
         assert status("rebound.example") == 400
 
@@ -271,7 +271,7 @@ def test_a_root_that_cannot_be_written_suffices(light_bundle: Path) -> None:
                 except OSError:
                     return False
 
-        wait_until(answered, 60)
+        wait_until(answered)
         process.terminate()
         assert process.wait(timeout=30) == 0
 

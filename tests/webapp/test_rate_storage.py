@@ -44,7 +44,7 @@ def redis(port: int) -> Iterator[tuple[str, subprocess.Popen[Any]]]:
         command = [sys.executable, "-c", _IMITATION, str(port)]
     address = f"redis://127.0.0.1:{port}/0"
     with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: process.poll() is not None or rate_storage._connected(address).check(), 120)
+        wait_until(lambda: process.poll() is not None or rate_storage._connected(address).check())
         yield address, process
 
 

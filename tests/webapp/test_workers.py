@@ -76,12 +76,12 @@ def metrics(server: Running) -> Counter[tuple[str, str]]:
 def test_a_killed_worker_of_two_costs_only_its_requests_in_progress(tiny_bundle: Path) -> None:
     with two_workers(tiny_bundle) as server:
         with load(server, clients=6) as asked:
-            wait_until(lambda: len(asked.answers) > 20, 60)
+            wait_until(lambda: len(asked.answers) > 20)
             killed, kept = workers(server)
             os.kill(killed, signal.SIGKILL)
             before = len(asked.answers)
-            wait_until(lambda: len(asked.answers) > before + 20, 60)  # the other one answers meanwhile
-            wait_until(lambda: len(workers(server)) == 2 and killed not in workers(server), 60)
+            wait_until(lambda: len(asked.answers) > before + 20)  # the other one answers meanwhile
+            wait_until(lambda: len(workers(server)) == 2 and killed not in workers(server))
             assert kept in workers(server)
         assert {status for status, _ in asked.answers} == {200}
         assert len(asked.failures) <= 6  # one per client, at most
@@ -97,7 +97,7 @@ def test_every_worker_answers_what_was_asked_before_the_service_stops(tiny_bundl
         folders = set(Path("/dev/shm").glob("canonistia-metrics-*"))
         pids = workers(server)
         with load(server) as asked:
-            wait_until(lambda: len(asked.answers) > 20, 60)
+            wait_until(lambda: len(asked.answers) > 20)
             server.process.send_signal(stop)
             assert server.process.wait(timeout=60) == 0
         assert server.said() == []
