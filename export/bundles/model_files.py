@@ -16,7 +16,8 @@ from export.fitting.calibration import Calibrators
 from export.fitting.measure import Measurement
 from export.graphs.distance import ClassDistances
 from export.graphs.modules import MainGraph, SubmodelGraph, write_like
-from trainers.features.graph import RuntimeFeatures, write_features, write_onnx
+from trainers.features.graph import RuntimeFeatures, write_onnx
+from trainers.features.kept_graphs import write_kept_features
 
 _MAIN, _TRUNK = "main.onnx", "trunk.onnx"
 
@@ -45,7 +46,7 @@ def write_networks(folder: Path, trained: Trained, fitted: ClassDistances) -> Ne
     graph = MainGraph(trained.main.network, fitted)
     write_onnx(graph, _example_pixels(sidecar.preprocess), "pixels", graph.outputs, folder / _MAIN)
     if trunk:
-        write_features(trunk, common.preprocess.size, folder / _TRUNK)
+        write_kept_features(trunk, common.preprocess.size, folder / _TRUNK)
     maps = RuntimeFeatures(folder / _MAIN, "activation_maps") if "activation_maps" in graph.outputs else None
     opened_trunk = RuntimeFeatures(folder / _TRUNK) if trunk else None
     return NetworkFiles(

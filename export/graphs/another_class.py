@@ -11,7 +11,7 @@ from torch import nn
 from cascade.images.preprocess import PreprocessSpec
 from cascade.rules.another_class import another_class
 from trainers.features.cache import compute_features
-from trainers.features.graph import RuntimeFeatures, runtime_features
+from trainers.features.graph import RuntimeFeatures, temporary_graph
 from trainers.networks.classifier import Classifier, FeatureNetwork, activation_maps
 
 
@@ -57,7 +57,7 @@ class EvidenceByHeads:
         weights = torch.cat([head.weight.detach() for head in heads])
         joined.head.load_state_dict({"weight": weights, "bias": torch.cat([head.bias.detach() for head in heads])})
         self._maps, self._heads, self._spec = ActivationMaps(joined), len(heads), spec
-        self._graph = runtime_features(self._maps, spec.size) if network.backbone.spatial else None
+        self._graph = temporary_graph(self._maps, spec.size) if network.backbone.spatial else None
 
     def __call__(self, paths: Sequence[Path], chosen: np.ndarray) -> np.ndarray | None:
         """Return the evidence about each picture (N,), by the head of the number that is ``chosen`` for it (N,).

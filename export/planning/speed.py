@@ -19,7 +19,7 @@ from trainers.data.augment import augmentation
 from trainers.data.loader import PictureDataset
 from trainers.distributed.device import keep_freed_memory, resolve_device
 from trainers.features.cache import compute_features, features_by_runtime
-from trainers.features.graph import runtime_features
+from trainers.features.kept_graphs import runtime_features
 from trainers.loop.step_time import chosen_precision, head_step_seconds, step_seconds
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier

@@ -4,14 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.images.folders import pictures_below
 from cascade.images.preprocess import PreprocessSpec
 from trainers.features import cache, graph
 from trainers.features.cache import cached_features, compute_features
+from trainers.features.graph import write_features
+from trainers.features.kept_graphs import runtime_features
 from trainers.networks.classifier import Classifier, build_classifier
 from trainers.networks.config import NetworkConfig
 
@@ -38,8 +42,65 @@ def test_the_runtime_gives_pytorchs_features_in_the_same_order(
     assert (by_runtime - by_runtime[0]).abs().sum(dim=1)[1:].min() > 0
 
 
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Start with an empty cache, and return the kinds of the graphs that are written from then on."""
+    kinds: list[str] = []
+    honest = graph.write_onnx
+
+    def count(module: nn.Module, *more: Any) -> None:
+        kinds.append(type(module).__name__)
+        honest(module, *more)
+
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(graph, "write_onnx", count)
+    return kinds
+
+
+def test_a_graph_is_kept_for_what_it_depends_on(written: list[str], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    network = backbone()
+    first = runtime_features(network, 32)(pixels)
+    other_head = backbone()
+    torch.nn.init.zeros_(other_head.head.weight)
+    assert torch.equal(runtime_features(other_head, 32)(pixels), first)
+    assert len(written) == 1
+    runtime_features(network, 48)
+    runtime_features(backbone(flip=True), 32)
+    next(network.backbone.parameters()).data.mul_(3)
+    assert not torch.equal(runtime_features(network, 32)(pixels), first)
+    assert len(written) == 4
+    assert len(list((tmp_path / "cache" / "graphs").iterdir())) == 4
+
+
+def test_a_damaged_graph_is_written_anew_and_one_that_cannot_be_kept_is_used(
+    written: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    first = runtime_features(backbone(), 32)(pixels)
+    (kept,) = (tmp_path / "cache" / "graphs").iterdir()
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-100])
+    assert torch.equal(runtime_features(backbone(), 32)(pixels), first)
+    assert kept.read_bytes() == content
+    assert len(written) == 2
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.write_text("no folder")
+    assert torch.equal(runtime_features(backbone(), 32)(pixels), first)
+    assert "the graph is not kept for the next time" in capsys.readouterr().err
+
+
+def test_activations_work_in_place_again_after_the_export(tmp_path: Path) -> None:
+    network = build_classifier(NetworkConfig("efficientnet_lite0", size=64, pretrained=False), 3)
+    before = [getattr(module, "inplace", None) for module in network.modules()]
+    write_features(network, 64, tmp_path / "graph.onnx")
+    assert True in before
+    assert [getattr(module, "inplace", None) for module in network.modules()] == before
+
+
 def test_a_network_that_cannot_be_exported_is_run_by_pytorch_and_that_is_said(
-    tiny_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = pictures_below(tiny_data)[:5]
     expected = compute_features(backbone(), paths, SPEC, "cpu")
@@ -47,6 +108,7 @@ def test_a_network_that_cannot_be_exported_is_run_by_pytorch_and_that_is_said(
     def refuse(*_: object) -> None:
         raise torch.onnx.OnnxExporterError("no such operator")
 
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "FEWEST_BY_RUNTIME", 1)
     monkeypatch.setattr(graph, "write_onnx", refuse)
     assert torch.equal(compute_features(backbone(), paths, SPEC, "cpu"), expected)

@@ -16,8 +16,9 @@ from trainers.commands.submodel import Prepared, train_submodel
 from trainers.data.dataset import DataSet, load_data_set
 from trainers.data.examples import SplitExamples, split_examples
 from trainers.distributed.device import resolve_device
-from trainers.features.cache import SplitFeatures, cached_features, features_sha256, weights_sha256
+from trainers.features.cache import SplitFeatures, cached_features, features_sha256
 from trainers.features.composed import ComposedFeatures, composed_features
+from trainers.features.kept_graphs import weights_sha256
 from trainers.features.out_of_fold import out_of_fold_probabilities
 from trainers.loop.step_time import chosen_precision
 from trainers.loop.training import check_recipe, check_used, preprocessing

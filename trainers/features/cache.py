@@ -9,7 +9,6 @@ import click
 import msgspec
 import numpy as np
 import torch
-from torch import nn
 
 from cascade.files import cache_folder
 from cascade.images.preprocess import PreprocessSpec, least_size
@@ -18,8 +17,9 @@ from cascade.threads import BATCH_SIZE, in_order, processors
 from trainers.data.fingerprints import file_sha256
 from trainers.data.loader import PictureDataset, pictures_in_order
 from trainers.distributed.device import keep_freed_memory
-from trainers.features.graph import RuntimeFeatures, runtime_features
+from trainers.features.graph import RuntimeFeatures, temporary_graph
 from trainers.features.kept import KeptFeatures
+from trainers.features.kept_graphs import runtime_features, weights_sha256
 from trainers.networks.classifier import Classifier, FeatureNetwork
 
 _BATCH = 32
@@ -69,15 +69,6 @@ def features_sha256(network: Classifier, spec: PreprocessSpec) -> str:
     return hashlib.sha256(_settings(network, spec)).hexdigest()
 
 
-def weights_sha256(network: nn.Module) -> str:
-    """Return one sha256 for the names and weights of a network."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def compute_features(
     network: FeatureNetwork,
     paths: Sequence[Path],
@@ -95,7 +86,7 @@ def compute_features(
     """
     if (library or _library(paths, device, graph)) == "onnxruntime":
         try:
-            backbone = graph or runtime_features(network, spec.size)
+            backbone = graph or _graph(network, spec.size)
         except (torch.onnx.OnnxExporterError, OSError) as error:
             click.echo(f"{network.backbone_name} cannot be exported ({error}): PyTorch computes its features", err=True)
         else:
@@ -107,6 +98,10 @@ def compute_features(
     with torch.inference_mode():
         parts = [network.features(pixels.to(device)).cpu() for pixels, _, _ in shown]  # each (batch, features)
     return torch.cat(parts)
+
+
+def _graph(network: FeatureNetwork, size: int) -> RuntimeFeatures:
+    return runtime_features(network, size) if isinstance(network, Classifier) else temporary_graph(network, size)
 
 
 def _library(paths: Sequence[Path], device: str, graph: RuntimeFeatures | None) -> str:

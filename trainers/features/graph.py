@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,7 +48,7 @@ class RuntimeFeatures:
         return torch.from_numpy(features)
 
 
-def runtime_features(network: FeatureNetwork, size: int) -> RuntimeFeatures:
+def temporary_graph(network: FeatureNetwork, size: int) -> RuntimeFeatures:
     """Return a frozen backbone in ONNX Runtime, by way of a temporary graph file.
 
     Raises
@@ -79,7 +80,7 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
     """
     # The exporter logs warnings that users cannot act on (deprecated calls, missing optional packages).
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _out_of_place(graph):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph.eval().cpu(),
@@ -94,6 +95,22 @@ def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs
             verbose=False,
         )
     _strip_traces(path)
+
+
+@contextmanager
+def _out_of_place(graph: nn.Module) -> Iterator[None]:
+    """Let activations return new tensors: the same values, and a graph that is captured in half the time.
+
+    In place, each is taken apart into operations on symbolic shapes before the exporter puts it together again.
+    """
+    in_place = [module for module in graph.modules() if getattr(module, "inplace", None) is True]
+    for module in in_place:
+        setattr(module, "inplace", False)  # noqa: B010  (no attribute of every module)
+    try:
+        yield
+    finally:
+        for module in in_place:
+            setattr(module, "inplace", True)  # noqa: B010
 
 
 def _strip_traces(path: Path) -> None:

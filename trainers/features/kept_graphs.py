@@ -1,0 +1,75 @@
+"""The graphs of frozen backbones, kept from one command to the next: writing one takes as long as many features."""
+
+import hashlib
+import inspect
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+import torch
+from torch import nn
+
+from cascade.files import cache_folder, write_once
+from trainers.data.fingerprints import file_sha256
+from trainers.features import graph
+from trainers.features.graph import RuntimeFeatures, write_features
+from trainers.networks.classifier import Classifier
+
+
+def runtime_features(network: Classifier, size: int) -> RuntimeFeatures:
+    """Return a frozen backbone in ONNX Runtime.
+
+    Raises
+    ------
+    torch.onnx.OnnxExporterError
+        The network has a part that cannot be exported.
+    OSError
+        There is no room for the graph's file in the folder of temporary files.
+    """
+    with TemporaryDirectory(prefix="canonistia-") as folder:
+        path = Path(folder, "features.onnx")
+        write_kept_features(network, size, path)
+        return RuntimeFeatures(path)
+
+
+def write_kept_features(network: Classifier, size: int, path: Path) -> None:
+    """Write a frozen backbone as a graph from pixels to ``features``; what an earlier command wrote is written again.
+
+    Graphs are kept in ``$CANONISTIA_CACHE`` by the backbone's weights, its code and the image size, with the sha256 of
+    their bytes in the name: one that was damaged is not used. Where nothing can be kept, that is said.
+    """
+    folder = cache_folder() / "graphs"
+    name = _name(network, size)
+    for known in folder.glob(f"{name}.*.onnx"):
+        content = known.read_bytes()
+        if hashlib.sha256(content).hexdigest() == known.suffixes[0][1:]:
+            path.write_bytes(content)
+            return
+        known.unlink(missing_ok=True)
+    write_features(network, size, path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_once(folder / f"{name}.{file_sha256(path)}.onnx", path.read_bytes())
+    except OSError as error:
+        click.echo(f"the graph is not kept for the next time: {folder} cannot be written ({error})", err=True)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return one sha256 for the names and weights of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _name(network: Classifier, size: int) -> str:
+    """Return one sha256 for all that the graph depends on."""
+    digest = hashlib.sha256(weights_sha256(network.backbone).encode())
+    for scaling in (network.mean, network.std):
+        digest.update(scaling.cpu().numpy().tobytes())
+    digest.update(f"{network.backbone} {network.flip} {size} {torch.__version__}".encode())
+    code = {inspect.getfile(type(module)) for module in network.modules()} | {inspect.getfile(graph)}
+    for file in sorted(code):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
