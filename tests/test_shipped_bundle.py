@@ -38,16 +38,19 @@ def test_the_readme_quotes_the_measured_figures() -> None:
         assert f"{share:.1%}" in readme
 
 
-def test_the_samples_are_named_as_they_were_drawn_and_one_is_doubtful() -> None:
+def test_the_samples_are_named_as_they_were_drawn_one_is_doubtful_and_one_shows_two() -> None:
     paths = pictures_below(ROOT / "data" / "samples")
     answers = dict(zip((path.stem for path in paths), canonistia.load(str(BUNDLE)).classify(paths), strict=True))
-    assert len(answers) == 15
-    clear = {name: answer for name, answer in answers.items() if not name.startswith("doubtful")}
+    assert len(answers) == 16
+    clear = {name: answer for name, answer in answers.items() if not name.startswith(("doubtful", "both"))}
     right = [
         name for name, one in clear.items() if one.label_1.lower().replace(" ", "_") == name.removeprefix("phone_")
     ]
     assert len(right) >= 11
     assert any(answer.stage == "submodels" for name, answer in answers.items() if name.startswith("doubtful"))
+    assert [name for name, answer in answers.items() if answer.both] == ["both_coast_and_highway"]
+    two = answers["both_coast_and_highway"]
+    assert {two.label_1, two.label_2} == {"Coast", "Highway"}
 
 
 def test_its_accuracy_on_the_validation_pictures_holds(run: Run, scene15: Path) -> None:

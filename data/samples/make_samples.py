@@ -1,9 +1,10 @@
-"""Draw the sample pictures: fifteen procedural scenes in which nobody else has rights, to try the classifier on.
+"""Draw the sample pictures: sixteen procedural scenes in which nobody else has rights, to try the classifier on.
 
 They are drawings, not photographs: fractal noise, a height-map renderer for landscapes and a small ray tracer for
 everything built of boxes. Ten show one scene each and are named after it; the two ``doubtful_*`` pictures are
-between two scenes on purpose, so that the answer should be in doubt; the three ``phone_*`` pictures are scenes as a
-telephone would store them. Needs numpy and Pillow only. The seeds are fixed: a second run writes the same bytes.
+between two scenes on purpose, so that the answer should be in doubt; ``both_*`` shows two scenes side by side; the
+three ``phone_*`` pictures are scenes as a telephone would store them. Needs numpy and Pillow only. The seeds are
+fixed: a second run writes the same bytes.
 
     python data/samples/make_samples.py [FOLDER]
 
@@ -635,6 +636,18 @@ def by_phone(rng: np.random.Generator, scene: Image.Image) -> Image.Image:
     return sharpened.transpose(Image.Transpose.ROTATE_90)
 
 
+# --- Two scenes in one picture ---------------------------------------------------------------------------------------
+
+
+def both_coast_and_highway(rng: np.random.Generator) -> Image.Image:
+    """Return a coast on the left and a highway on the right."""
+    left, right = coast(rng), highway(rng)
+    joined = Image.new("RGB", (left.width + right.width, left.height))
+    joined.paste(left, (0, 0))
+    joined.paste(right, (left.width, 0))
+    return joined
+
+
 # --- All of them -----------------------------------------------------------------------------------------------------
 
 PICTURES = (
@@ -650,6 +663,7 @@ PICTURES = (
     store,
     doubtful_coast_or_open_country,
     doubtful_kitchen_or_living_room,
+    both_coast_and_highway,
 )
 PHONE = (coast, street, store)
 

@@ -30,9 +30,9 @@ RESERVE = 1.25
 # thread, so that a slow or busy machine takes as many times longer for either.
 _START = 0.5  # of a command: the data set's hashes, the network, the folder
 _REPORT = 1.0  # report.html with activation maps
-_OF_SUBMODEL = 0.2  # its curves and report
-_HEAD_EXPORT = 0.12  # a submodel's graph
-_RULES = 1.5  # calibration and rules, nested cross-validation
+_OF_SUBMODEL = 0.1  # its curves and report
+_HEAD_EXPORT = 0.02  # a submodel's graph
+_RULES = 3.0  # calibration and rules, nested cross-validation
 _LINEAR_PASSES = 5 * 150  # of the classifier that gives out-of-fold probabilities: folds, times its steps
 
 
@@ -73,9 +73,9 @@ class Costs:
     def submodels(self) -> float:
         """Return the seconds of ``train-sub``."""
         epochs = SUBMODELS.epochs * (self._head_epoch(self.rung.trunk) + self.machine.writing(None))
-        return (
-            self._start + self._features(self.rung.trunk) + self.counts.classes * (epochs + _OF_SUBMODEL * self._unit)
-        )
+        graph = self.machine.speed(self.rung.trunk).export if self.rung.tune_trunk != "head" else 0.0
+        features = self._features(self.rung.trunk) + graph
+        return self._start + features + self.counts.classes * (epochs + _OF_SUBMODEL * self._unit)
 
     def export(self) -> float:
         """Return the seconds of ``export``: logits, those of copies, heads in folds, rules, graphs, parity."""
@@ -83,11 +83,9 @@ class Costs:
         count = self.counts.judged
         speeds = [self.machine.speed(config) for config in (self.rung.main, self.rung.trunk)]
         # By PyTorch; of shifted copies and of composed pictures; by the bundle.
-        passes = sum(
-            checked * speed.pytorch + 2 * count * speed.runtime + checked * speed.runtime + speed.export
-            for speed in speeds
-        )
-        again = self._computing(speeds[0], self.counts.training) if self.rung.tune_main != "head" else 0.0
+        passes = sum(checked * speed.pytorch + 2 * count * speed.runtime + checked * speed.runtime for speed in speeds)
+        passes += speeds[0].export  # the trunk's graph was kept when the submodels were trained
+        again = self.counts.training * speeds[0].runtime if self.rung.tune_main != "head" else 0.0
         copies = 2 * count * self.machine.reading() + (self._folds() if self.counts.cross_fit else 0.0)
         fixed = _START + _RULES + self.counts.classes * _HEAD_EXPORT
         return fixed * self._unit + passes + again + copies
@@ -133,6 +131,7 @@ class Costs:
         return self.counts.training + self.counts.validation
 
     def _features(self, network: NetworkConfig) -> float:
+        """Return the seconds to compute all features; the graph of a frozen network is kept since it was measured."""
         speed = self.machine.speed(network)
         if speed.gpu is not None:
             return self._all * speed.gpu
@@ -141,7 +140,7 @@ class Costs:
     def _computing(self, speed: NetworkSpeed, count: int) -> float:
         if count < FEWEST_BY_RUNTIME:
             return count * speed.pytorch
-        return speed.export + count * speed.runtime
+        return count * speed.runtime
 
     def _folds(self) -> float:
         """Return the seconds to train the heads of both stages in folds, the submodels' side by side."""

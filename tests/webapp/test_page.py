@@ -105,6 +105,7 @@ def test_the_page_names_classes_and_offers_samples_that_the_model_knows(client: 
         "open_country",
         "doubtful_coast_or_open_country",
     ]
+    assert [sample.title for sample in samples_for(["Coast", "Highway"])] == ["coast", "highway", "coast and highway"]
     answer = client.post("/", data={"sample": "coast"})
     assert answer.status_code == 200
     assert "coast.jpg" in answer.text

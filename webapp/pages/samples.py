@@ -1,5 +1,6 @@
 """Samples: the drawn pictures that the page offers to try, where they show what a model can recognise."""
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,10 +37,10 @@ class Sample:
 def samples_for(classes: Iterable[str]) -> list[Sample]:
     """Return samples that show these classes; where a name has two classes, the model knows both."""
     known = {label.casefold() for label in classes}
-    fitting = [path for path in _files().values() if known.issuperset(_title(path.stem).split(" or "))]
-    plain = [path for path in fitting if " or " not in _title(path.stem)]
-    doubtful = [path for path in fitting if path not in plain][: _MOST // 3]
-    chosen = [*plain[: _MOST - len(doubtful)], *doubtful]
+    fitting = [path for path in _files().values() if known.issuperset(_shown(path.stem))]
+    plain = [path for path in fitting if len(_shown(path.stem)) == 1]
+    of_two = [path for path in fitting if path not in plain][: _MOST // 3]
+    chosen = [*plain[: _MOST - len(of_two)], *of_two]
     return [Sample(path.stem, _title(path.stem), _thumbnail(path)) for path in chosen]
 
 
@@ -58,7 +59,11 @@ def _files() -> dict[str, Path]:
 
 
 def _title(name: str) -> str:
-    return name.removeprefix("doubtful_").replace("_", " ")
+    return re.sub("^(doubtful|both)_", "", name).replace("_", " ")
+
+
+def _shown(name: str) -> list[str]:
+    return re.split(" or | and ", _title(name))
 
 
 @cache
