@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WIDTHS = (360, 1280)  # pixels
 SCHEMES = ("light", "dark")
 SAMPLES = ("coast", "both_coast_and_highway", "doubtful_kitchen_or_living_room")
-NO_SCENE = ROOT / "docs" / "curve.png"  # of none of the classes
+NO_SCENE = ROOT / "docs" / "report.png"  # of none of the classes
 SHOWN = [*(ROOT / "data" / "samples" / f"{name}.jpg" for name in SAMPLES), NO_SCENE]
 
 
