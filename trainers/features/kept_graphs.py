@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,11 +42,12 @@ def write_kept_features(network: Classifier, size: int, path: Path) -> None:
     folder = cache_folder() / "graphs"
     name = _name(network, size)
     for known in folder.glob(f"{name}.*.onnx"):
-        content = known.read_bytes()
-        if hashlib.sha256(content).hexdigest() == known.suffixes[0][1:]:
-            path.write_bytes(content)
-            return
-        known.unlink(missing_ok=True)
+        with suppress(OSError):  # another process removed it, or it may not be read: it is written anew
+            content = known.read_bytes()
+            if hashlib.sha256(content).hexdigest() == known.suffixes[0][1:]:
+                path.write_bytes(content)
+                return
+            known.unlink()
     write_features(network, size, path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
