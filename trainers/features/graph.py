@@ -2,10 +2,11 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -15,6 +16,8 @@ from torch import nn
 
 from cascade.inference.sessions import session_options
 from trainers.networks.classifier import FeatureNetwork
+
+N = TypeVar("N", bound=FeatureNetwork)
 
 # The oldest operator set that the exporter can write, for the widest choice of runtimes.
 OPSET = 18
@@ -48,8 +51,14 @@ class RuntimeFeatures:
         return torch.from_numpy(features)
 
 
-def temporary_graph(network: FeatureNetwork, size: int) -> RuntimeFeatures:
-    """Return a frozen backbone in ONNX Runtime, by way of a temporary graph file.
+def write_features(network: FeatureNetwork, size: int, path: Path) -> None:
+    """Write a frozen backbone as a graph from pixels to ``features`` (see :func:`write_onnx`)."""
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    write_onnx(FeatureGraph(network), example, "pixels", ("features",), path)
+
+
+def temporary_graph(network: N, size: int, write: Callable[[N, int, Path], None] = write_features) -> RuntimeFeatures:
+    """Return a frozen backbone in ONNX Runtime, by way of a temporary graph file that ``write`` writes.
 
     Raises
     ------
@@ -60,14 +69,8 @@ def temporary_graph(network: FeatureNetwork, size: int) -> RuntimeFeatures:
     """
     with TemporaryDirectory(prefix="canonistia-") as folder:
         path = Path(folder, "features.onnx")
-        write_features(network, size, path)
+        write(network, size, path)
         return RuntimeFeatures(path)
-
-
-def write_features(network: FeatureNetwork, size: int, path: Path) -> None:
-    """Write a frozen backbone as a graph from pixels to ``features`` (see :func:`write_onnx`)."""
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    write_onnx(FeatureGraph(network), example, "pixels", ("features",), path)
 
 
 def write_onnx(graph: nn.Module, example: torch.Tensor, input_name: str, outputs: Sequence[str], path: Path) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import inspect
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 import torch
@@ -13,24 +12,13 @@ from torch import nn
 from cascade.files import cache_folder, write_once
 from trainers.data.fingerprints import file_sha256
 from trainers.features import graph
-from trainers.features.graph import RuntimeFeatures, write_features
+from trainers.features.graph import RuntimeFeatures, temporary_graph, write_features
 from trainers.networks.classifier import Classifier
 
 
 def runtime_features(network: Classifier, size: int) -> RuntimeFeatures:
-    """Return a frozen backbone in ONNX Runtime.
-
-    Raises
-    ------
-    torch.onnx.OnnxExporterError
-        The network has a part that cannot be exported.
-    OSError
-        There is no room for the graph's file in the folder of temporary files.
-    """
-    with TemporaryDirectory(prefix="canonistia-") as folder:
-        path = Path(folder, "features.onnx")
-        write_kept_features(network, size, path)
-        return RuntimeFeatures(path)
+    """Return a frozen backbone in ONNX Runtime; errors are those of :func:`trainers.features.graph.temporary_graph`."""
+    return temporary_graph(network, size, write_kept_features)
 
 
 def write_kept_features(network: Classifier, size: int, path: Path) -> None:
