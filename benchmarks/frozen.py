@@ -2,7 +2,7 @@
 
     python -m benchmarks.frozen DATA
 
-DATA is a data set. Both are measured in one process, one after the other, from cold caches.
+DATA is a data set. Both are measured in one process, one after the other, each from an empty cache of its own.
 """
 
 import argparse
@@ -54,13 +54,14 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path)
     photos = parser.parse_args().data
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["CANONISTIA_CACHE"] = f"{folder}/cache"
         data = load_data_set(photos, 0)
         paths = [picture.path for picture in (*data.training, *data.validation)]
         networks = [
             (build_classifier(config, 1), preprocessing(config, backbone_spec(config.backbone), data))
             for config in (MAIN, TRUNK)
         ]
+        os.environ["CANONISTIA_CACHE"] = f"{folder}/cache of the features"
         once = timed("features once", lambda: features(paths, networks))
+        os.environ["CANONISTIA_CACHE"] = f"{folder}/cache of the trainings"
         whole = timed("main head and submodels", lambda: trainings(photos, Path(folder)))
     print(f"ratio {whole[0] / once[0]:.2f} in wall-clock time, {whole[1] / once[1]:.2f} in processor time")

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,6 +186,25 @@ def both_bundle(made_once: MadeOnce, tiny_data: Path, tiny_main: Path, both_subs
     """Return the exported bundle of a cascade whose heads read the features of both stages."""
     words = ("--main", tiny_main, "--subs", both_subs, "--data", tiny_data)
     return made_once("both_bundle/both", lambda out: _succeed("export", *words, "--out", out))
+
+
+@pytest.fixture
+def written_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Start with an empty cache, and return the kinds of the graphs that are written from then on."""
+    from export.bundles import model_files
+    from trainers.features import graph
+
+    kinds: list[str] = []
+    honest = graph.write_onnx
+
+    def count(module: object, *more: Any) -> None:
+        kinds.append(type(module).__name__)
+        honest(module, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
+    for place in (graph, model_files):
+        monkeypatch.setattr(place, "write_onnx", count)
+    return kinds
 
 
 # A network without weights: for what does not depend on what a network learned.

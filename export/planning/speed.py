@@ -19,7 +19,8 @@ from trainers.data.augment import augmentation
 from trainers.data.loader import PictureDataset
 from trainers.distributed.device import keep_freed_memory, resolve_device
 from trainers.features.cache import compute_features, features_by_runtime
-from trainers.features.kept_graphs import runtime_features
+from trainers.features.graph import temporary_graph
+from trainers.features.kept_graphs import write_and_keep_features
 from trainers.loop.step_time import chosen_precision, head_step_seconds, step_seconds
 from trainers.networks.backbones import backbone_spec
 from trainers.networks.classifier import Classifier, build_classifier
@@ -155,7 +156,8 @@ class Machine:
         gpu = None if self._device == "cpu" else in_pytorch(self._device)
         pytorch = in_pytorch("cpu")
         try:
-            export, backbone = _timed(lambda: runtime_features(network, spec.size))
+            # Anew, also where it is kept: much of the plan is reckoned in the time that this takes.
+            export, backbone = _timed(lambda: temporary_graph(network, spec.size, write_and_keep_features))
         except (torch.onnx.OnnxExporterError, OSError):
             return NetworkSpeed(0.0, pytorch, pytorch, gpu)  # as the training will do
         features_by_runtime(backbone, name, few, spec)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from cascade.errors import CanonistiaError
@@ -19,6 +20,8 @@ from export.planning.pictures import are_few, check_pictures
 from export.planning.speed import Machine, NetworkSpeed, TuningSpeed
 from tests.conftest import CLASSES, draw, write_class_folders, write_data_set
 from trainers.data.dataset import DataSet
+from trainers.features.kept_graphs import runtime_features
+from trainers.networks.classifier import build_classifier
 from trainers.networks.config import NetworkConfig
 from trainers.recipe import Recipe
 
@@ -167,6 +170,20 @@ def test_few_pictures_are_cross_fitted_unless_they_bring_a_validation_split(unsp
     assert checked.cross_fit
     assert "29 pictures of 3 classes, too few to hold any out" in checked.remarks[0]
     assert not check_pictures(write_data_set(tmp_path / "split", 5, 4), None, seed=0).cross_fit
+
+
+def test_a_second_fit_measures_the_writing_of_a_graph_anew_and_keeps_it(
+    tiny_data: Path, tmp_path: Path, written_graphs: list[str]
+) -> None:
+    network = NetworkConfig("timm/test_resnet", size=32, pretrained=False)
+    pictures = sorted((tiny_data / "training").rglob("*.png"))
+    for number in (1, 2):
+        torch.manual_seed(0)
+        Machine(pictures, 3, tmp_path).speed(network)
+        assert len(written_graphs) == number
+    torch.manual_seed(0)
+    runtime_features(build_classifier(network, 3), 32)
+    assert len(written_graphs) == 2
 
 
 def test_the_machine_is_measured_once(tiny_data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cascade.errors import CanonistiaError
 from cascade.images.folders import pictures_below
@@ -42,39 +41,24 @@ def test_the_runtime_gives_pytorchs_features_in_the_same_order(
     assert (by_runtime - by_runtime[0]).abs().sum(dim=1)[1:].min() > 0
 
 
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Start with an empty cache, and return the kinds of the graphs that are written from then on."""
-    kinds: list[str] = []
-    honest = graph.write_onnx
-
-    def count(module: nn.Module, *more: Any) -> None:
-        kinds.append(type(module).__name__)
-        honest(module, *more)
-
-    monkeypatch.setenv("CANONISTIA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(graph, "write_onnx", count)
-    return kinds
-
-
-def test_a_graph_is_kept_for_what_it_depends_on(written: list[str], tmp_path: Path) -> None:
+def test_a_graph_is_kept_for_what_it_depends_on(written_graphs: list[str], tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     network = backbone()
     first = runtime_features(network, 32)(pixels)
     other_head = backbone()
     torch.nn.init.zeros_(other_head.head.weight)
     assert torch.equal(runtime_features(other_head, 32)(pixels), first)
-    assert len(written) == 1
+    assert len(written_graphs) == 1
     runtime_features(network, 48)
     runtime_features(backbone(flip=True), 32)
     next(network.backbone.parameters()).data.mul_(3)
     assert not torch.equal(runtime_features(network, 32)(pixels), first)
-    assert len(written) == 4
+    assert len(written_graphs) == 4
     assert len(list((tmp_path / "cache" / "graphs").iterdir())) == 4
 
 
 def test_a_damaged_graph_is_written_anew_and_one_that_cannot_be_kept_is_used(
-    written: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    written_graphs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
     first = runtime_features(backbone(), 32)(pixels)
@@ -83,7 +67,7 @@ def test_a_damaged_graph_is_written_anew_and_one_that_cannot_be_kept_is_used(
     kept.write_bytes(content[:-100])
     assert torch.equal(runtime_features(backbone(), 32)(pixels), first)
     assert kept.read_bytes() == content
-    assert len(written) == 2
+    assert len(written_graphs) == 2
     kept.unlink()
     kept.parent.rmdir()
     kept.parent.write_text("no folder")

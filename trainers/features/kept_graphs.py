@@ -25,21 +25,25 @@ def write_kept_features(network: Classifier, size: int, path: Path) -> None:
     """Write a frozen backbone as a graph from pixels to ``features``; what an earlier command wrote is written again.
 
     Graphs are kept in ``$CANONISTIA_CACHE`` by the backbone's weights, its code and the image size, with the sha256 of
-    their bytes in the name: one that was damaged is not used. Where nothing can be kept, that is said.
+    their bytes in the name: one that was damaged is not used.
     """
-    folder = cache_folder() / "graphs"
-    name = _name(network, size)
-    for known in folder.glob(f"{name}.*.onnx"):
+    for known in _folder().glob(f"{_name(network, size)}.*.onnx"):
         with suppress(OSError):  # another process removed it, or it may not be read: it is written anew
             content = known.read_bytes()
             if hashlib.sha256(content).hexdigest() == known.suffixes[0][1:]:
                 path.write_bytes(content)
                 return
             known.unlink()
+    write_and_keep_features(network, size, path)
+
+
+def write_and_keep_features(network: Classifier, size: int, path: Path) -> None:
+    """Write a frozen backbone as a graph anew, and keep it; where nothing can be kept, that is said."""
     write_features(network, size, path)
+    folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_once(folder / f"{name}.{file_sha256(path)}.onnx", path.read_bytes())
+        write_once(folder / f"{_name(network, size)}.{file_sha256(path)}.onnx", path.read_bytes())
     except OSError as error:
         click.echo(f"the graph is not kept for the next time: {folder} cannot be written ({error})", err=True)
 
@@ -51,6 +55,10 @@ def weights_sha256(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _folder() -> Path:
+    return cache_folder() / "graphs"
 
 
 def _name(network: Classifier, size: int) -> str:
