@@ -3,14 +3,13 @@
 import logging
 import math
 import os
-import socket
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import ray
@@ -18,6 +17,7 @@ import ray.data
 from ray._private import auto_init_hook
 from ray.data.exceptions import ExecutionTimeoutError
 
+from cascade.batch.cluster_connection import connect, last_line
 from cascade.batch.cluster_worker import KnownRows, Worker, packed, unpacked
 from cascade.bundle.manifest import MANIFEST
 from cascade.bundle.reading import Bundle
@@ -25,7 +25,6 @@ from cascade.errors import CanonistiaError, PictureError
 from cascade.inputs.item import Item, read_file
 from cascade.inputs.remote import is_address
 from cascade.outputs.rows import Answered, Row
-from cascade.threads import processors
 
 if TYPE_CHECKING:
     from cascade.outputs.journal import Journal
@@ -132,7 +131,7 @@ class Cluster:
                 yield from unpacked(block["rows"])
         except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
             raise CanonistiaError(
-                f"Ray's workers failed ({_last_line(error)}); check that every node has this canonistia with the "
+                f"Ray's workers failed ({last_line(error)}); check that every node has this canonistia with the "
                 "cluster extra, and run again with --resume"
             ) from error
 
@@ -150,38 +149,18 @@ def opened_cluster(
     CanonistiaError
         No cluster answers at the address, or none can be started.
     """
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own: dict[str, Any] = {"num_cpus": workers or processors(), "include_dashboard": False}
     try:
         auto_init_hook.enable_auto_connect = False  # a stopped job's threads would begin a cluster of their own
-        try:
-            _check_reachable(address)
-            # Ray puts the current folder first on the path of its workers, and a file among the user's pictures may be
-            # named as a package is. Only the folder that canonistia was imported from has a place there.
-            with _silent_stderr(), chdir(Path(__file__).parents[2]):
-                ray.init(
-                    address, logging_level=logging.CRITICAL, log_to_driver=False, **(own if address == "local" else {})
-                )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise CanonistiaError(_no_cluster(address, error)) from error
+        # Ray puts the current folder first on the path of its workers, and a file among the user's pictures may be
+        # named as a package is. Only the folder that canonistia was imported from has a place there.
+        with chdir(Path(__file__).parents[2]):
+            connect(address, workers)
         _quieten()
         ray.data.DataContext.get_current().execution_options.preserve_order = True
         cores = int(ray.cluster_resources().get("CPU", 0))
         yield Cluster(workers or max(cores, 1), ray.put(_files(bundle)), batch_size, by_hash)
     finally:
         ray.shutdown()
-
-
-def _no_cluster(address: str, error: Exception) -> str:
-    if address == "local":
-        return (
-            f"Ray cannot start a cluster on this machine ({_last_line(error)}); set RAY_TMPDIR to a folder that can be "
-            "written to, or leave --engine ray out"
-        )
-    return (
-        f"no Ray cluster answers at {address} ({_last_line(error)}); expected HOST:PORT of a cluster that this machine "
-        "is a node of, or auto"
-    )
 
 
 def _portions(entries: Sequence[_Entry], most: int) -> Iterator[bytes]:
@@ -205,29 +184,6 @@ def _files(bundle: Bundle) -> dict[str, bytes]:
     return {MANIFEST: manifest} | {file.path: bundle.content(file) for file in bundle.manifest.files}
 
 
-def _check_reachable(address: str) -> None:
-    """Raise OSError or ValueError if nothing listens at the address: Ray itself would try for minutes."""
-    if address not in ("local", "auto"):
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError("this is no HOST:PORT")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keep the messages of Ray's C++ part off the terminal; they are about its log level and harmless events."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    stderr = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
 def _quieten() -> None:
     """Keep Ray's messages off the terminal, which shows our counter; Ray's log files have them all."""
     context = ray.data.DataContext.get_current()
@@ -238,7 +194,3 @@ def _quieten() -> None:
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,41 @@ def test_modules_of_the_current_folder_are_not_imported_by_processes(few: Path, 
         done = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment, cwd=hostile)
         assert done.returncode == 0, done.stderr
     assert (class_run(hostile / "subs", "sky") / "summary.json").exists()
+
+
+CONNECT = """
+import ray
+from cascade.batch.cluster_connection import connect
+connect(cores=1)
+print(ray.get_runtime_context().gcs_address)
+"""
+
+
+def test_a_cluster_that_someone_else_started_here_is_not_joined() -> None:
+    # The file that Ray itself would take the address from. Not in pytest's folder: Ray's sockets need a short path.
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray/ray_current_cluster").write_text("127.0.0.1:9")
+        environment = os.environ | {"RAY_TMPDIR": folder, "RAY_ADDRESS": ""}
+        done = subprocess.run(
+            [sys.executable, "-c", CONNECT], capture_output=True, text=True, check=False, env=environment
+        )
+    assert done.returncode == 0, done.stderr
+    host, _, port = done.stdout.strip().rpartition(":")
+    assert host
+    assert port.isdecimal()
+    assert port != "9"
+
+
+def test_a_cluster_that_does_not_answer_is_told_in_a_sentence(
+    run: Run, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert run("train-main", few, "--out", tmp_path / "main", *TINY, "--epochs", 1).exit_code == 0
+    subs = ("train-sub", few, "--main", tmp_path / "main", "--out", tmp_path / "subs", *TINY, "--epochs", 1)
+    done = run(*subs, "--engine", "ray")
+    assert done.exit_code == 1
+    assert "Error: no Ray cluster answers at 127.0.0.1:1 (" in done.output
 
 
 def test_more_processes_than_pictures_are_refused(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

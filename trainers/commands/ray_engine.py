@@ -1,6 +1,5 @@
 """Submodels trained in parallel with Ray, on one machine or a cluster that shares the run's folder."""
 
-import logging
 import os
 import pickle
 import sys
@@ -9,6 +8,7 @@ from dataclasses import replace
 
 import ray
 
+from cascade.batch.cluster_connection import connect
 from cascade.errors import CanonistiaError
 from trainers.commands.submodel import Prepared
 
@@ -24,11 +24,11 @@ def train_side_by_side(prepared: Prepared, labels: Sequence[str]) -> Iterator[tu
     Raises
     ------
     CanonistiaError
-        A worker died too often, or a training failed.
+        No cluster answers at ``$RAY_ADDRESS``, a worker died too often, or a training failed.
     """
     started = not ray.is_initialized()
     if started:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+        connect()
     # The task is sent as code and its argument as bytes, so that a worker imports nothing before the task begins.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
