@@ -1,10 +1,10 @@
-"""The service under load, compared with ``classify`` on the same pictures, a plain Flask view, and LitServe.
+"""The service under load, compared with ``classify`` on the same pictures, a plain Flask view, LitServe and Gradio.
 
     python -m benchmarks.serve [--pictures DIR] [--seconds 30] [--answers 20000]
 
 Clients and servers share the machine's cores, so compare only figures of the same run. Servers are measured in turns,
-and the turns are repeated. Medians are printed, with the lowest and the highest value. LitServe is measured if it is
-installed.
+and the turns are repeated. Medians are printed, with the lowest and the highest value. LitServe and Gradio are
+measured where they are installed; each server gets the body that it reads.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import onnxruntime
 
 from benchmarks.machine import processor_name
 from benchmarks.serve.figures import bare_latency, show
-from benchmarks.serve.load import post, post_form, run_load
+from benchmarks.serve.load import post, post_form, post_json, run_load
 from benchmarks.serve.processes import memory_of_children, running
 from cascade.batch.pipeline import answers
 from cascade.bundle.lookup import find_bundle
@@ -98,16 +98,21 @@ def main() -> None:
         load_latency_and_memory(ours, engine, pictures, options)
     single = Engine.load(find_bundle(options.model), threads=1)
     single.self_test(8)
-    forms = [post_form("/api/v1/classify", data) for data in pictures]
-    servers = {"canonistia serve": ours, "plain Flask view": (f"{HERE}.plain_flask", options.model)}
+    servers = {
+        "canonistia serve": (ours, requests),
+        "plain Flask view": ((f"{HERE}.plain_flask", options.model), requests),
+    }
     if importlib.util.find_spec("litserve"):
-        servers["LitServe"] = (f"{HERE}.lit_serve", options.model)
+        forms = [post_form("/api/v1/classify", data) for data in pictures]
+        servers["LitServe"] = ((f"{HERE}.lit_serve", options.model), forms)
+    if importlib.util.find_spec("gradio"):
+        documents = [post_json("/gradio_api/run/classify", data) for data in pictures]
+        servers["Gradio interface"] = ((f"{HERE}.gradio_interface", options.model), documents)
     rates: dict[str, list[float]] = {name: [] for name in ("canonistia classify", *servers)}
     for _ in range(options.rounds):
         rates["canonistia classify"].append(classify_rate(single, files))
-        for name, command in servers.items():
+        for name, (command, sent) in servers.items():
             with running(*command) as (_, port):
-                sent = forms if name == "LitServe" else requests  # LitServe takes no other body
                 run_load(port, sent, 8, 3)
                 rates[name].append(run_load(port, sent, 32, options.seconds).rate)
     print(f"\nthroughput, 32 clients, {options.rounds} turns")

@@ -1,5 +1,7 @@
 """Load: clients on the loopback interface that post pictures without a pause, one connection per client."""
 
+import base64
+import json
 import socket
 import threading
 import time
@@ -37,6 +39,14 @@ def post_form(path: str, picture: bytes) -> bytes:
     body = part + b"Content-Type: image/jpeg\r\n\r\n" + picture + b"\r\n--edge--\r\n"
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + b"Content-Type: multipart/form-data; boundary=edge\r\n\r\n" + body
+
+
+def post_json(path: str, picture: bytes) -> bytes:
+    """Return a whole request that posts a picture as a data URL in JSON, as Gradio's API reads it."""
+    address = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+    body = json.dumps({"data": [{"url": address}]}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Content-Type: application/json\r\n\r\n" + body
 
 
 def run_load(port: int, requests: Sequence[bytes], clients: int, seconds: float, limit: int | None = None) -> Measured:
