@@ -17,8 +17,8 @@ def connect(address: str | None = None, cores: int | None = None) -> None:
     """Connect to the Ray cluster at an address, by default that of ``$RAY_ADDRESS``.
 
     Without either, a cluster of this machine's cores, or of as many as are given, is started; it ends with
-    ``ray.shutdown``. Ray's own default would be whichever cluster was last started on this machine, by whomever, and
-    though it be gone.
+    ``ray.shutdown``. Ray's own default would be whichever cluster was last started on this machine, by whomever, even
+    one that is gone.
 
     Raises
     ------
