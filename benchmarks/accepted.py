@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from cascade.bundle.lookup import find_bundle
 from cascade.evaluation.evaluation import labelled_pictures, targets_of
+from cascade.evaluation.metrics import exact_interval
 from cascade.inference.engine import Engine
 from cascade.rules.cascade import known_answers, run_cascade
 from export.bundles.refit import collect_logits, terms_of
@@ -27,8 +27,6 @@ from export.fitting.measure import measure
 from export.fitting.selection import Terms, fit_cascade
 from export.fitting.stage_logits import StageLogits
 from export.plan import BOTH_RATE, BUDGET, FALSE_ALARM_RATE
-
-_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,10 @@ class Half:
         """Return the share of answers that are accepted."""
         return self.accepted / self.total
 
+    @property
     def interval(self) -> tuple[float, float]:
-        """Return the exact interval of the accuracy of the accepted."""
-        found = binomtest(self.right, self.accepted).proportion_ci(_CONFIDENCE, "exact")
-        return float(found.low), float(found.high)
+        """Return the exact 95% interval of the accuracy of the accepted."""
+        return exact_interval(self.right, self.accepted)
 
 
 def accepted_of_halves(logits: StageLogits, terms: Terms, promises: Sequence[float], seed: int) -> list[Half | None]:
@@ -70,7 +68,7 @@ def accepted_of_halves(logits: StageLogits, terms: Terms, promises: Sequence[flo
         assert output.accepted is not None
         right = output.probabilities.argmax(axis=1) == stages.targets
         half = Half(int(output.accepted.sum()), int(right[output.accepted].sum()), len(other))
-        low, high = half.interval()
+        low, high = half.interval
         print(
             f"halves {seed}, {promise:.0%}: {half.share:.1%} accepted, {half.right} of {half.accepted} right "
             f"[{low:.4f}, {high:.4f}]{' BROKEN' if high < promise else ''}",
@@ -83,7 +81,7 @@ def accepted_of_halves(logits: StageLogits, terms: Terms, promises: Sequence[flo
 def describe(promise: float, halves: Sequence[Half | None]) -> str:
     """Return what all halves show about a promise."""
     made = [half for half in halves if half]
-    broken = sum(half.interval()[1] < promise for half in made)
+    broken = sum(half.interval[1] < promise for half in made)
     share = np.median([half.share if half else 0.0 for half in halves])
     return (
         f"{promise:.0%}: a threshold for {len(made)} of {len(halves)} halves, promise broken by {broken}; "
